@@ -1,0 +1,321 @@
+"""The only door between the supervisor's wing and the workers' wing.
+
+One UNIX seqpacket pair per worker carries small typed messages, and listening sockets beside them
+(SCM_RIGHTS). What is large, the configuration, travels as a sealed memfd: a seqpacket message of
+300 KB is EMSGSIZE, and a sealed memfd can be read but never changed under the reader.
+
+Messages are flat and go as JSON, in both directions. A `Snapshot` goes from the supervisor to its
+workers only, and only for as long as both are the same program, so it is pickled.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import pickle
+import socket
+from collections import deque
+from dataclasses import asdict, dataclass, fields
+from typing import ClassVar
+
+import orjson
+
+from spliceproxy.errors import IpcError
+
+MAX_MESSAGE = 64 * 1024
+"""Bytes of one message, at most."""
+
+Sockaddr = tuple[str, int] | tuple[str, int, int, int] | str | bytes
+"""What connect() and bind() take: (host, port) and its IPv6 form, or a UNIX path; bytes that
+begin with NUL are an abstract name."""
+
+
+# ---------------------------------------------------------------- the configuration of a worker
+
+
+@dataclass(frozen=True, slots=True)
+class TcpPlan:
+    """Socket options of the connections to one pool's upstreams. 0 or "" means: leave as it is."""
+
+    nodelay: bool = True
+    keepalive: tuple[int, int, int] | None = None
+    """Idle seconds, seconds between probes, number of probes; None: no keepalive."""
+    user_timeout_ms: int = 0
+    receive_buffer: int = 0
+    """Bytes."""
+    send_buffer: int = 0
+    """Bytes."""
+    interface: str = ""
+    mark: int = 0
+    sources: tuple[Sockaddr, ...] = ()
+    """Addresses to connect from, each with port 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamPlan:
+    """One address that serves."""
+
+    name: str
+    """As the record and the logs show it: `10.0.0.1:80`, `[::1]:80`, `unix:/run/app.sock`."""
+    family: int
+    """socket.AF_INET, AF_INET6 or AF_UNIX."""
+    address: Sockaddr
+    weight: int = 1
+    """0: takes no new sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """A named group of upstreams. Times are seconds; None is off."""
+
+    name: str
+    balance: str
+    upstreams: tuple[UpstreamPlan, ...]
+    retries: int
+    connect_timeout: float | None
+    idle_timeout: float | None
+    half_close_timeout: float | None
+    session_timeout: float | None
+    tcp: TcpPlan
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerPlan:
+    """A named set of addresses that accept clients."""
+
+    name: str
+    slot: int
+    """Which of the board's session counters is this listener's."""
+    pool: str
+    max_sessions: int | None
+    """Over all workers; None: no limit of its own."""
+    keep: str
+    """Which session records are written: all, errors, off."""
+    sample: float
+    """The share of them that is written, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayPlan:
+    """How one worker may move bytes."""
+
+    mode: str
+    """adaptive, splice or copy."""
+    pipe_size: int
+    """Bytes that a pipe is asked to hold."""
+    max_pipes: int
+    """Pipes that this worker may own."""
+    pipe_pages: int | None
+    """This worker's share of the user's pipe pages; None: the user has no such limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that one worker knows: resolved, inherited, never changed. A reload brings another."""
+
+    listeners: tuple[ListenerPlan, ...]
+    pools: tuple[PoolPlan, ...]
+    relay: RelayPlan
+    max_sessions: int | None
+    """Over all workers; None: as many as the fds of each worker allow."""
+    sessions_to: str
+    """Where session records go: `stdout` or `file:/path`."""
+    log_level: str
+    log_format: str
+    """console or json."""
+
+
+def seal(snapshot: Snapshot) -> int:
+    """Write `snapshot` into a sealed memfd and return its fd, which the caller owns."""
+    fd = os.memfd_create("spliceproxy-snapshot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(fd, "wb", closefd=False) as file:
+        pickle.dump(snapshot, file)
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    return fd
+
+
+def unseal(fd: int) -> Snapshot:
+    """Read the snapshot behind `fd`, which stays open and may be read by others at the same time.
+
+    Raises IpcError where it holds something else.
+    """
+    data = os.pread(fd, os.fstat(fd).st_size, 0)
+    snapshot = pickle.loads(data)
+    if not isinstance(snapshot, Snapshot):
+        raise IpcError(f"expected a Snapshot, received a {type(snapshot).__name__}")
+    return snapshot
+
+
+# ---------------------------------------------------------------- messages
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Something that one side tells the other; `fds` says how many fds travel with it."""
+
+    fds: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Configure(Message):
+    """To a worker: here is your snapshot (one fd, a sealed memfd)."""
+
+    fds: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Serve(Message):
+    """To a worker: accept clients from this listening socket (one fd).
+
+    It may be the worker's own, or one that it is lent while a sibling is away.
+    """
+
+    fds: ClassVar[int] = 1
+    socket: int
+    """The supervisor's number of the socket, the same in every message about it."""
+    listener: str
+    shared: bool
+    """Other workers wait on the same socket too: EPOLLEXCLUSIVE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release(Message):
+    """To a worker: stop accepting from this socket now; its owner is back."""
+
+    socket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retire(Message):
+    """To a worker: no new client can reach this socket. Accept until it is empty, then say so."""
+
+    socket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retired(Message):
+    """From a worker: that socket's queue stayed empty, and the worker closed its copy."""
+
+    socket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(Message):
+    """To a worker: let sessions end for `drain` seconds, reset the rest, exit 0."""
+
+    drain: float | None
+    """None: without limit. 0: now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reopen(Message):
+    """To a worker: open the file of session records anew (it was rotated)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(Message):
+    """From a worker: configured, and accepting from every socket it was told to serve so far."""
+
+    pid: int
+
+
+_MESSAGES: dict[str, type[Message]] = {
+    kind.__name__: kind
+    for kind in (Configure, Serve, Release, Retire, Retired, Stop, Reopen, Ready)
+}
+
+
+def encode(message: Message) -> bytes:
+    """The JSON form of a message: its fields, and its name as `message`."""
+    return orjson.dumps({"message": type(message).__name__, **asdict(message)})
+
+
+def decode(data: bytes) -> Message:
+    """The message behind its JSON form. Raises IpcError where there is none."""
+    try:
+        values = orjson.loads(data)
+        kind = _MESSAGES[values.pop("message")]
+        return kind(**{field.name: values[field.name] for field in fields(kind)})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IpcError(f"not a message: {data[:80]!r}: {error!r}") from None
+
+
+class Channel:
+    """One end of a seqpacket pair: whole messages, in order, with their fds.
+
+    Never blocks. What the kernel does not take at once waits in an outbox: while `waiting` is
+    true, call `flush()` when the fd is writable.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._outbox: deque[tuple[bytes, list[int]]] = deque()
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, socket.socket]:
+        """A channel, and the other end's bare socket, to be handed to the new process."""
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(here), there
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._outbox)
+
+    def send(self, message: Message, *fds: int) -> None:
+        """Send, or queue, one message. The fds stay the caller's: they are duplicated here.
+
+        Raises OSError (EPIPE, ECONNRESET) where the other side is gone.
+        """
+        if len(fds) != message.fds:
+            kind = type(message).__name__
+            raise IpcError(f"{kind} travels with {message.fds} fds, not {len(fds)}")
+        self._outbox.append((encode(message), [os.dup(fd) for fd in fds]))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as the kernel takes it. Raises OSError as `send` does."""
+        while self._outbox:
+            data, fds = self._outbox[0]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            try:
+                self._sock.sendmsg([data], rights)
+            except BlockingIOError:
+                return
+            self._outbox.popleft()
+            for fd in fds:
+                os.close(fd)
+
+    def receive(self) -> tuple[Message, list[int]] | None:
+        """The next message and its fds, which the caller then owns; None when the peer is gone.
+
+        Raises BlockingIOError when nothing is there, IpcError when it makes no sense.
+        """
+        try:
+            data, fds, _flags, _address = socket.recv_fds(self._sock, MAX_MESSAGE, 253)
+        except ConnectionResetError:
+            return None
+        if not data:
+            return None
+        try:
+            message = decode(data)
+            if len(fds) != message.fds:
+                raise IpcError(f"{type(message).__name__} came with {len(fds)} fds")
+        except IpcError:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return message, fds
+
+    def close(self) -> None:
+        """Close this end; what waited in the outbox is dropped. A second call does nothing."""
+        for _data, fds in self._outbox:
+            for fd in fds:
+                os.close(fd)
+        self._outbox.clear()
+        self._sock.close()

@@ -1,0 +1,1 @@
+"""What the proxy tells about itself: the board in shared memory, session records, the log."""

@@ -1,0 +1,55 @@
+"""What holds for every test: one seed for all that is random, and no silent skips in CI."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Generator
+
+import hypothesis
+import pytest
+
+NO_SKIP = os.environ.get("SPLICEPROXY_NO_SKIP", "") not in ("", "0")
+SEED = int(os.environ.get("SPLICEPROXY_SEED") or random.SystemRandom().randrange(2**32))
+
+# The machines that run this are slow and shared: time says nothing about a wrong result.
+hypothesis.settings.register_profile("spliceproxy", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("spliceproxy")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give hypothesis the same seed, unless one was asked for."""
+    if config.getoption("--hypothesis-seed", None) is None:
+        config.option.hypothesis_seed = str(SEED)
+
+
+def pytest_report_header() -> str:
+    return f"seed: {SEED} (to repeat this run: SPLICEPROXY_SEED={SEED})"
+
+
+@pytest.fixture
+def seed() -> int:
+    """The number to begin every random sequence of a test with; printed on top of the run."""
+    return SEED
+
+
+def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason}\nSPLICEPROXY_NO_SKIP is set: a test that is skipped fails"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _forbid_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _forbid_skip(report)
+    return report

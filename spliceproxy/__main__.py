@@ -1,0 +1,5 @@
+"""`python -m spliceproxy` is the command `spliceproxy`."""
+
+from spliceproxy.cli import main
+
+main()

@@ -1,0 +1,28 @@
+"""`spliceproxy check FILE`: is this configuration right?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> None:
+    """Check the configuration FILE, and say what is wrong with it.
+
+    Opens no socket, asks no name server and needs no rights: it can run anywhere, before the
+    file is put where it is used. All problems are shown at once, each with file, line and column.
+    """
+    from spliceproxy import config
+
+    checked = config.load(file)
+    listeners = _count(len(checked.listeners), "listener")
+    pools = _count(len(checked.pools), "pool")
+    upstreams = _count(sum(len(pool.upstreams) for pool in checked.pools.values()), "upstream")
+    click.echo(f"{file}: OK: {listeners}, {pools}, {upstreams}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

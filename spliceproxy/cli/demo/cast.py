@@ -35,6 +35,12 @@ def listen_near(port: int) -> socket.socket:
     raise DemoError("demo: no free port on 127.0.0.1")
 
 
+def free_port(port: int) -> int:
+    """The first port from `port` on that is free at this moment."""
+    with listen_near(port) as listening:
+        return int(listening.getsockname()[1])
+
+
 def listen_at(port: int) -> socket.socket:
     """A listening socket on 127.0.0.1 at `port`. Raises OSError when it is not free."""
     listening = socket.socket()
@@ -99,7 +105,9 @@ class Upstream:
 class Proxy:
     """`spliceproxy run FILE`; records and log go to files beside it."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, port: int) -> None:
+        self.file = file
+        self.port = port
         self.records = file.parent / "sessions.jsonl"
         self.log = file.parent / "proxy.log"
         self._notify_path = file.parent / "notify"
@@ -145,6 +153,7 @@ class Proxy:
                 break
         os.close(self._pidfd)
         self._notify.close()
+        self._notify_path.unlink()
 
     def _interrupt(self) -> None:
         self._process.send_signal(signal.SIGINT)

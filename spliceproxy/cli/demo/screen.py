@@ -7,13 +7,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+from spliceproxy.cli.demo.cast import Proxy
 
 BAR = 30
 """Columns of the longest bar."""
@@ -43,20 +44,20 @@ class Screen:
         self._history: deque[tuple[float, Counter[str]]] = deque()
         self._start = time.monotonic()
 
-    def open(self, file: Path, yaml: str, port: int, records: Path) -> None:
+    def open(self, proxy: Proxy) -> None:
         """Tell what runs, with which configuration, and what to try."""
         say = self._say
         say("")
         say("spliceproxy demo", ": three upstreams behind one address", style="bold")
         say("")
-        say(f"  {file}", style="dim")
-        for line in yaml.splitlines():
+        say(f"  {proxy.file}", style="dim")
+        for line in proxy.file.read_text().splitlines():
             say(f"    {line}", style="cyan")
         say("")
         say("  Try it from another terminal:", style="dim")
-        say(f"    curl http://127.0.0.1:{port}/")
-        say(f"    for i in 1 2 3 4 5 6; do curl -s http://127.0.0.1:{port}/; done")
-        say(f"    tail -f {records}")
+        say(f"    curl http://127.0.0.1:{proxy.port}/")
+        say(f"    for i in 1 2 3 4 5 6; do curl -s http://127.0.0.1:{proxy.port}/; done")
+        say(f"    tail -f {proxy.records}")
         say("")
         self._start = time.monotonic()
         if self._console.is_terminal:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spliceproxy.cli.demo.cast import Proxy, Upstream, listen_near
+from spliceproxy.cli.demo.cast import DemoError, Proxy, Upstream, free_port
 from spliceproxy.cli.demo.ending import Ending
 from spliceproxy.cli.demo.screen import Screen, Status
 from spliceproxy.cli.demo.traffic import REQUESTS_PER_SECOND, Traffic
@@ -53,26 +53,41 @@ def tell(seconds: float | None) -> int:
         for n, name in enumerate("abc"):
             upstreams.append(Upstream(name, UPSTREAM_PORT + n))
             stack.callback(upstreams[-1].stop)
-        with listen_near(LISTENER_PORT) as free:
-            port = free.getsockname()[1]
-        file = place / "demo.yaml"
-        addresses = ", ".join(upstream.address for upstream in upstreams)
-        file.write_text(YAML.format(port=port, upstreams=addresses))
-        proxy = Proxy(file)
-        stack.callback(proxy.stop)
-        proxy.wait_ready(ending)
-        traffic = Traffic(port)
+        proxy = start_proxy(place / "demo.yaml", upstreams, ending, stack)
+        traffic = Traffic(proxy.port)
         stack.callback(traffic.stop)
         screen = Screen()
         stack.callback(screen.close)
         if not ending.came:
-            screen.open(file, file.read_text(), port, proxy.records)
+            screen.open(proxy)
             story = Story(ending, screen, upstreams, proxy, traffic, seconds)
             with contextlib.suppress(Ended):
                 story.tell()
             screen.close()
             story.close()
     return EXIT_OK
+
+
+def start_proxy(
+    file: Path, upstreams: Sequence[Upstream], ending: Ending, stack: contextlib.ExitStack
+) -> Proxy:
+    """A proxy in front of `upstreams` that is ready; `stack` will end it. Raises DemoError."""
+    addresses = ", ".join(upstream.address for upstream in upstreams)
+    while True:
+        port = free_port(LISTENER_PORT)
+        file.write_text(YAML.format(port=port, upstreams=addresses))
+        with contextlib.ExitStack() as attempt:
+            proxy = Proxy(file, port)
+            attempt.callback(proxy.stop)
+            try:
+                proxy.wait_ready(ending)
+            except DemoError:
+                # Somebody may have taken the port between our look and the proxy's bind.
+                if free_port(port) == port:
+                    raise
+                continue
+            stack.push(attempt.pop_all())
+            return proxy
 
 
 class Story:

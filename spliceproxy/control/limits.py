@@ -1,0 +1,138 @@
+"""Which limits of this machine will bite: the numbers, the effect, and the remedy."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from spliceproxy.control.machine import Machine
+from spliceproxy.ipc import PoolPlan, Snapshot
+
+if TYPE_CHECKING:
+    from spliceproxy.config import Config
+
+_OWN_FDS = 64
+"""What a worker needs besides sessions and pipes: its channel, epoll, listening sockets, files."""
+_FDS_PER_SESSION = 2
+_FDS_PER_PIPE = 2
+_FEW_SESSIONS = 2000
+"""Fewer than so many sessions of a worker surprise people who left `max_sessions` at auto."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bite:
+    """One limit that will be felt."""
+
+    limit: str
+    value: int
+    wanted: int
+    effect: str
+    remedy: str
+
+
+def find_bites(
+    config: Config, snapshot: Snapshot, machine: Machine, workers: int
+) -> Iterator[Bite]:
+    """The limits that bite, in the order of what hurts most."""
+    yield from _nofile(snapshot, machine, workers)
+    yield from _backlog(config, machine)
+    yield from _pipe_size(config, snapshot)
+    yield from _pipe_pages(snapshot, machine, workers)
+    yield from _ports(snapshot, machine)
+
+
+def _nofile(snapshot: Snapshot, machine: Machine, workers: int) -> Iterator[Bite]:
+    pipes = _FDS_PER_PIPE * snapshot.relay.max_pipes
+    fits = max(0, machine.nofile - _OWN_FDS - pipes) // _FDS_PER_SESSION * workers
+    wanted = snapshot.max_sessions or _FEW_SESSIONS * workers
+    if fits >= wanted:
+        return
+    fds = -(-wanted // workers) * _FDS_PER_SESSION + pipes + _OWN_FDS
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield Bite(
+        "RLIMIT_NOFILE",
+        machine.nofile,
+        fds,
+        f"at most {fits} sessions at once; further clients wait in the accept queue",
+        f"LimitNOFILE={fds} in the systemd unit, or ulimit -Hn {fds} (the hard limit is {hard})",
+    )
+
+
+def _backlog(config: Config, machine: Machine) -> Iterator[Bite]:
+    backlog = max(listener.tcp.backlog for listener in config.listeners.values())
+    if backlog > machine.somaxconn:
+        yield Bite(
+            "net.core.somaxconn",
+            machine.somaxconn,
+            backlog,
+            f"at most {machine.somaxconn} clients wait in one accept queue; then SYNs are lost",
+            f"sysctl net.core.somaxconn={backlog}",
+        )
+
+
+def _pipe_size(config: Config, snapshot: Snapshot) -> Iterator[Bite]:
+    wanted, size = config.relay.pipe_size, snapshot.relay.pipe_size
+    if size < wanted:
+        yield Bite(
+            "fs.pipe-max-size",
+            size,
+            wanted,
+            f"relay.pipe_size is {size} bytes: more system calls for each byte",
+            f"sysctl fs.pipe-max-size={wanted}",
+        )
+
+
+def _pipe_pages(snapshot: Snapshot, machine: Machine, workers: int) -> Iterator[Bite]:
+    if machine.pipe_user_pages is None or snapshot.relay.mode == "copy":
+        return
+    page = resource.getpagesize()
+    pages = snapshot.relay.max_pipes * workers * (snapshot.relay.pipe_size // page)
+    if pages > machine.pipe_user_pages:
+        full = machine.pipe_user_pages * page // snapshot.relay.pipe_size
+        yield Bite(
+            "fs.pipe-user-pages-soft",
+            machine.pipe_user_pages,
+            pages,
+            f"{full} pipes of full size for this user; with more bulk sessions than that, "
+            "smaller pipes or copying, which is slower",
+            f"sysctl fs.pipe-user-pages-soft={_round_up(pages)}",
+        )
+
+
+def _ports(snapshot: Snapshot, machine: Machine) -> Iterator[Bite]:
+    """Connections of one source to one upstream differ in the local port only (tcp(7))."""
+    for pool in snapshot.pools:
+        ports = _connections(pool, machine)
+        asked = [
+            listener.max_sessions or snapshot.max_sessions or 0
+            for listener in snapshot.listeners
+            if listener.pool == pool.name
+        ]
+        wanted = min(sum(asked), snapshot.max_sessions or sum(asked))
+        if ports is not None and wanted > ports:
+            yield Bite(
+                "net.ipv4.ip_local_port_range",
+                machine.ports,
+                wanted,
+                f"pool {pool.name}: at most {ports} sessions to its upstreams at once",
+                f'sysctl net.ipv4.ip_local_port_range="1024 65535", or more addresses in '
+                f"pools.{pool.name}.tcp.source",
+            )
+
+
+def _connections(pool: PoolPlan, machine: Machine) -> int | None:
+    """Connections that all upstreams of a pool together can have; None: no limit but fds."""
+    total = 0
+    for upstream in pool.upstreams:
+        if upstream.family == socket.AF_UNIX:
+            return None
+        total += machine.ports * max(1, len(pool.tcp.sources))
+    return total
+
+
+def _round_up(pages: int) -> int:
+    """The next power of two: a number that a person would write."""
+    return 1 << (pages - 1).bit_length()

@@ -1,0 +1,162 @@
+"""From the configuration to what a worker obeys: names resolved, budgets shared out."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from spliceproxy.control.addresses import Place, places_to_connect
+from spliceproxy.control.machine import Machine
+from spliceproxy.errors import SpliceproxyError
+from spliceproxy.ipc import (
+    ListenerPlan,
+    PoolPlan,
+    RelayPlan,
+    Snapshot,
+    Sockaddr,
+    TcpPlan,
+    UpstreamPlan,
+)
+from spliceproxy.telemetry.board import MAX_LISTENERS
+from spliceproxy.telemetry.log import resolve_format
+
+if TYPE_CHECKING:
+    from spliceproxy.config import Address, Config, Pool, PoolTcp, Relay
+
+_LOOKUPS = 16
+"""Names that are looked up at the same time."""
+_PIPES = 1024
+"""Pipes of all workers together where `relay.max_pipes` is auto: 512 sessions in full bulk
+transfer at the same instant, as an idle session owns none."""
+_FDS_PER_PIPE = 2
+_PIPE_SHARE = 4
+"""At most one fd of so many is a pipe's; the rest are for sessions."""
+_FEWEST_PIPES = 2
+"""One for each direction of one session."""
+
+Resolved = Mapping["Address", list[Place]]
+
+
+class ResolveError(SpliceproxyError):
+    """Host names of upstreams that could not be resolved, one line each."""
+
+
+class TooManyListenersError(SpliceproxyError):
+    """More listeners than the board has counters for."""
+
+
+def make_snapshot(config: Config, machine: Machine, workers: int) -> Snapshot:
+    """The snapshot of `config` for each of `workers` on this machine.
+
+    Blocks while host names are looked up. Raises ResolveError, TooManyListenersError.
+    """
+    if len(config.listeners) > MAX_LISTENERS:
+        raise TooManyListenersError(
+            f"listeners: {len(config.listeners)} of them; one process has at most {MAX_LISTENERS}"
+        )
+    places = _resolve(config)
+    return Snapshot(
+        listeners=tuple(
+            ListenerPlan(
+                name=listener.name,
+                slot=slot,
+                pool=listener.pool,
+                max_sessions=listener.max_sessions,
+                keep=listener.log.keep,
+                sample=listener.log.sample,
+            )
+            for slot, listener in enumerate(config.listeners.values())
+        ),
+        pools=tuple(_plan_pool(pool, places) for pool in config.pools.values()),
+        relay=plan_relay(config.relay, machine, workers),
+        max_sessions=config.max_sessions,
+        sessions_to=config.log.sessions.to,
+        log_level=config.log.level,
+        log_format=resolve_format(config.log.format),
+    )
+
+
+def _resolve(config: Config) -> dict[Address, list[Place]]:
+    """Look up all upstreams, several names at once."""
+    keys: dict[Address, str] = {}
+    for pool in config.pools.values():
+        for upstream in pool.upstreams:
+            keys.setdefault(upstream.address, f"pools.{pool.name}.upstreams")
+
+    def look_up(address: Address) -> list[Place] | str:
+        try:
+            return places_to_connect(address)
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, socket.gaierror) else str(error)
+            return f"{keys[address]}: {address}: {reason}"
+
+    with ThreadPoolExecutor(_LOOKUPS) as pool_of_threads:
+        answers = dict(zip(keys, pool_of_threads.map(look_up, keys), strict=True))
+    problems = [answer for answer in answers.values() if isinstance(answer, str)]
+    if problems:
+        raise ResolveError("\n".join(problems))
+    return {address: found for address, found in answers.items() if not isinstance(found, str)}
+
+
+def _plan_pool(pool: Pool, places: Resolved) -> PoolPlan:
+    return PoolPlan(
+        name=pool.name,
+        balance=pool.balance,
+        upstreams=_plan_upstreams(pool, places),
+        retries=pool.retries,
+        connect_timeout=pool.timeouts.connect,
+        idle_timeout=pool.timeouts.idle,
+        half_close_timeout=pool.timeouts.half_close,
+        session_timeout=pool.timeouts.session,
+        tcp=_plan_tcp(pool.tcp),
+    )
+
+
+def _plan_upstreams(pool: Pool, places: Resolved) -> tuple[UpstreamPlan, ...]:
+    """Each address once: where two names meet at one address, their weights add up."""
+    weights: dict[Place, int] = {}
+    for upstream in pool.upstreams:
+        for place in places[upstream.address]:
+            weights[place] = weights.get(place, 0) + upstream.weight
+    return tuple(
+        UpstreamPlan(str(place), int(place.family), place.address, weight)
+        for place, weight in weights.items()
+    )
+
+
+def _plan_tcp(tcp: PoolTcp) -> TcpPlan:
+    keepalive = tcp.keepalive
+    sources: list[Sockaddr] = [_source(str(ip)) for ip in tcp.source]
+    return TcpPlan(
+        nodelay=tcp.nodelay,
+        keepalive=(
+            (max(1, round(keepalive.idle)), max(1, round(keepalive.interval)), keepalive.count)
+            if keepalive
+            else None
+        ),
+        user_timeout_ms=max(1, round(tcp.user_timeout * 1000)) if tcp.user_timeout else 0,
+        receive_buffer=tcp.buffers.receive or 0,
+        send_buffer=tcp.buffers.send or 0,
+        interface=tcp.interface or "",
+        mark=tcp.mark or 0,
+        sources=tuple(sources),
+    )
+
+
+def _source(ip: str) -> Sockaddr:
+    return (ip, 0, 0, 0) if ":" in ip else (ip, 0)
+
+
+def plan_relay(relay: Relay, machine: Machine, workers: int) -> RelayPlan:
+    """One worker's share of the pipes and of the pages that the user's pipes may have."""
+    wanted = _PIPES if relay.max_pipes is None else relay.max_pipes
+    by_fds = machine.nofile // (_FDS_PER_PIPE * _PIPE_SHARE)
+    pages = machine.pipe_user_pages
+    return RelayPlan(
+        mode=relay.mode,
+        pipe_size=min(relay.pipe_size, machine.pipe_max_size or relay.pipe_size),
+        max_pipes=max(_FEWEST_PIPES, min(-(-wanted // workers), by_fds)),
+        pipe_pages=None if pages is None else pages // workers,
+    )

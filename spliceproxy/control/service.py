@@ -1,0 +1,131 @@
+"""Who serves which listening socket: its owner; a sibling while the owner is away; nobody new at
+the end.
+
+The rules, for a socket that one worker owns:
+
+1. Its owner is told to serve it when it starts.
+2. While the owner is not ready, a ready sibling is lent the socket: clients never wait in a queue
+   that nobody empties.
+3. When the owner is ready, the sibling is told to release it.
+
+A shared socket is served by every worker from its start, so it is never lent.
+
+Retiring a socket (`retire`): no new client gets in, whoever serves it is told to empty it, and it
+is closed when they all have. If its last server dies meanwhile, a sibling takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from spliceproxy.control.sockets import ListeningSocket
+from spliceproxy.control.worker_process import WorkerProcess
+from spliceproxy.ipc import Release, Retire, Serve
+
+_log = structlog.get_logger()
+
+
+class Service:
+    """The listening sockets, and which workers were told to serve each of them."""
+
+    def __init__(self, sockets: Iterable[ListeningSocket]) -> None:
+        """Takes over the sockets: `close` or retirement closes them."""
+        self._sockets = {one.number: one for one in sockets}
+        self._retiring = False
+        self.closed = asyncio.Event()
+        """Set when no socket is left."""
+
+    def begin(self, worker: WorkerProcess) -> None:
+        """Tell a worker that just started what is its own to serve."""
+        for one in self._sockets.values():
+            if one.shared or one.owner == worker.index:
+                _serve(worker, one)
+
+    def settle(self, workers: Iterable[WorkerProcess]) -> None:
+        """Make the rules true again, after one of `workers` became ready or another ended."""
+        workers = list(workers)
+        for one in list(self._sockets.values()):
+            if self._retiring:
+                self._settle_retiring(one, workers)
+            elif not one.shared:
+                _settle_owned(one, workers)
+
+    def retire(self, workers: Iterable[WorkerProcess]) -> None:
+        """Let no new client in, and have the queues emptied. `closed` tells the end."""
+        workers = list(workers)
+        self._retiring = True
+        for one in list(self._sockets.values()):
+            if one.handed:
+                # The service manager keeps the socket, and who waits in it meets our successor.
+                for worker in _servers(one, workers):
+                    _release(worker, one)
+                self._close(one)
+                continue
+            try:
+                one.refuse_new_clients()
+            except OSError as error:
+                _log.warning("new clients cannot be refused", address=str(one), error=str(error))
+            for worker in _servers(one, workers):
+                worker.send(Retire(one.number))
+        self.settle(workers)
+
+    def on_retired(
+        self, worker: WorkerProcess, number: int, workers: Iterable[WorkerProcess]
+    ) -> None:
+        """`worker` emptied the queue of a socket and closed its copy."""
+        worker.serving.discard(number)
+        one = self._sockets.get(number)
+        if one is not None and not _servers(one, workers):
+            self._close(one)
+
+    def _settle_retiring(self, one: ListeningSocket, workers: list[WorkerProcess]) -> None:
+        if _servers(one, workers):
+            return
+        if not workers:
+            self._close(one)
+            return
+        worker = _least_busy([worker for worker in workers if worker.ready] or workers)
+        _serve(worker, one)
+        worker.send(Retire(one.number))
+
+    def close(self) -> None:
+        """Close every socket that is left, with the clients in its queue."""
+        for one in list(self._sockets.values()):
+            self._close(one)
+
+    def _close(self, one: ListeningSocket) -> None:
+        del self._sockets[one.number]
+        one.close()
+        if not self._sockets:
+            self.closed.set()
+
+
+def _settle_owned(one: ListeningSocket, workers: list[WorkerProcess]) -> None:
+    ready = [worker for worker in workers if worker.ready]
+    borrowers = [worker for worker in _servers(one, workers) if worker.index != one.owner]
+    if any(worker.index == one.owner for worker in ready):
+        for worker in borrowers:
+            _release(worker, one)
+    elif ready and not borrowers:
+        _serve(_least_busy(ready), one)
+
+
+def _servers(one: ListeningSocket, workers: Iterable[WorkerProcess]) -> list[WorkerProcess]:
+    return [worker for worker in workers if one.number in worker.serving]
+
+
+def _least_busy(workers: list[WorkerProcess]) -> WorkerProcess:
+    return min(workers, key=lambda worker: len(worker.serving))
+
+
+def _serve(worker: WorkerProcess, one: ListeningSocket) -> None:
+    worker.serving.add(one.number)
+    worker.send(Serve(one.number, one.listener, one.shared), one.sock.fileno())
+
+
+def _release(worker: WorkerProcess, one: ListeningSocket) -> None:
+    worker.serving.discard(one.number)
+    worker.send(Release(one.number))

@@ -1,0 +1,165 @@
+"""The listening sockets, which the supervisor binds and keeps open for as long as it lives.
+
+TCP has one socket per address and worker. SO_REUSEPORT alone would remove the "already running"
+error: a second instance would silently take a share of the clients. So the first socket is bound
+without it, where a conflict is found, gets it afterwards, and the rest of the group is bound with
+it. SO_REUSEADDR does not weaken that: it forgives connections in TIME_WAIT, never a listener.
+
+A UNIX address has one socket, which all workers share.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import socket
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from spliceproxy.control.addresses import Place, place_of
+from spliceproxy.control.options import apply_options
+from spliceproxy.control.retire import refuse_new_clients
+
+if TYPE_CHECKING:
+    from spliceproxy.config import Listener
+
+_numbers = itertools.count(1)
+
+
+@dataclass(slots=True, eq=False)
+class ListeningSocket:
+    """One listening socket, and whose it is."""
+
+    listener: str
+    sock: socket.socket
+    owner: int | None
+    """The worker whose socket it is; None: every worker's (shared)."""
+    backlog: int
+    """Clients that may wait to be accepted."""
+    handed: bool = False
+    """The service manager holds it too, and it goes on queueing clients after our end."""
+    file: tuple[int, int] | None = None
+    """Device and inode of the socket file that is ours to remove."""
+    number: int = field(default_factory=lambda: next(_numbers))
+
+    def __str__(self) -> str:
+        return str(place_of(self.sock))
+
+    @property
+    def shared(self) -> bool:
+        return self.owner is None
+
+    def refuse_new_clients(self) -> None:
+        """Let nobody in who is not queued already. Raises OSError."""
+        self.remove_file()
+        refuse_new_clients(self.sock)
+
+    def remove_file(self) -> None:
+        """Remove the socket file, unless somebody else's is there by now."""
+        if self.file is None:
+            return
+        path = self.sock.getsockname()
+        with suppress(FileNotFoundError):
+            found = os.stat(path)
+            if (found.st_dev, found.st_ino) == self.file:
+                os.unlink(path)
+        self.file = None
+
+    def close(self) -> None:
+        """Close our copy. A second call does nothing."""
+        if self.sock.fileno() >= 0:
+            self.remove_file()
+            self.sock.close()
+
+
+def bind(listener: Listener, place: Place, workers: int) -> list[ListeningSocket]:
+    """Bind one place for all workers; nobody is let in yet.
+
+    Raises OSError, and BindError for an option that could not be set.
+    """
+    if place.family == socket.AF_UNIX:
+        return [_bind_unix(listener, place)]
+    first = new_socket(listener, place)
+    group = [ListeningSocket(listener.name, first, 0, listener.tcp.backlog)]
+    try:
+        first.bind(place.address)
+        group += join_group(listener, first, range(1, workers))
+    except BaseException:
+        first.close()
+        raise
+    return group
+
+
+def join_group(
+    listener: Listener, first: socket.socket, owners: Iterable[int], v6only: bool = True
+) -> list[ListeningSocket]:
+    """Bind one more socket to the address of `first`, which is bound, for each of `owners`.
+
+    The kernel wants all sockets of a group to have one owner (sk_uid, the fchown of its inode).
+    Raises OSError.
+    """
+    group: list[ListeningSocket] = []
+    place, uid = place_of(first), os.fstat(first.fileno()).st_uid
+    try:
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for owner in owners:
+            sock = new_socket(listener, place, v6only)
+            group.append(ListeningSocket(listener.name, sock, owner, listener.tcp.backlog))
+            if os.fstat(sock.fileno()).st_uid != uid:
+                os.fchown(sock.fileno(), uid, -1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(place.address)
+    except BaseException:
+        for one in group:
+            one.close()
+        raise
+    return group
+
+
+def new_socket(listener: Listener, place: Place, v6only: bool = True) -> socket.socket:
+    """An unbound socket with the options of `listener`. Raises BindError, OSError."""
+    sock = socket.socket(place.family, socket.SOCK_STREAM)
+    try:
+        if place.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6only))
+        if place.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        apply_options(sock, listener.tcp, f"listeners.{listener.name}.tcp")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind_unix(listener: Listener, place: Place) -> ListeningSocket:
+    """Bind a UNIX address; the file that a dead process left behind is removed."""
+    sock = new_socket(listener, place)
+    try:
+        try:
+            sock.bind(place.address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_stale(place):
+                raise
+            os.unlink(str(place.address))
+            sock.bind(place.address)
+        file = None
+        if isinstance(place.address, str):
+            found = os.stat(place.address)
+            file = (found.st_dev, found.st_ino)
+        return ListeningSocket(listener.name, sock, None, listener.tcp.backlog, file=file)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _is_stale(place: Place) -> bool:
+    """Whether the socket file of `place` belongs to nobody any more."""
+    if not isinstance(place.address, str) or not stat.S_ISSOCK(os.stat(place.address).st_mode):
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(place.address) == errno.ECONNREFUSED

@@ -1,0 +1,182 @@
+"""The supervisor's life: start the workers, listen to signals, end in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from spliceproxy.control.fleet import Fleet, Patience
+from spliceproxy.control.obituary import Obituary
+from spliceproxy.control.reaper import reap_strangers
+from spliceproxy.control.service import Service
+from spliceproxy.control.sockets import ListeningSocket
+from spliceproxy.control.systemd import Notifier
+from spliceproxy.errors import EXIT_FAILED, EXIT_OK
+from spliceproxy.ipc import Reopen, Snapshot, seal
+from spliceproxy.telemetry.board import Board
+
+_log = structlog.get_logger()
+
+WORKER_COMMAND = (sys.executable, "-m", "spliceproxy.worker")
+
+_RETIRE_TIME = 5.0
+"""Seconds for the workers to empty the accept queues, within the drain time."""
+_DRAIN_GRACE = 2.0
+"""Seconds after the drain time until a worker that is still there is killed."""
+_HURRY_GRACE = 1.0
+"""The same after an end at once."""
+
+
+class Supervisor:
+    """One run of the proxy, from the bound sockets to the exit code."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        sockets: Sequence[ListeningSocket],
+        *,
+        workers: int,
+        drain: float | None,
+        notifier: Notifier,
+        command: Sequence[str] = WORKER_COMMAND,
+        patience: Patience = Patience(),
+    ) -> None:
+        """Takes over `sockets` and `notifier`. `drain` is seconds, None without limit."""
+        self._snapshot = snapshot
+        self._sockets = sockets
+        self._workers = workers
+        self._drain = drain
+        self._notifier = notifier
+        self._command = command
+        self._patience = patience
+
+    async def run(self) -> int:
+        """Serve until a signal ends it; returns the exit code."""
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._service = Service(self._sockets)
+        self._obituary = Obituary(self._snapshot.sessions_to)
+        board, snapshot = Board.create(self._workers), seal(self._snapshot)
+        self._fleet = Fleet(
+            self._command,
+            self._service,
+            board,
+            self._workers,
+            snapshot,
+            self._obituary.write,
+            self._patience,
+        )
+        self._listen_to_signals()
+        tasks = [asyncio.create_task(self._tell_ready()), asyncio.create_task(self._ping())]
+        try:
+            self._fleet.start()
+            await _first_of(self._stop, self._fleet.failed)
+            return await self._end()
+        finally:
+            for task in tasks:
+                task.cancel()
+            self._fleet.close()
+            self._service.close()
+            self._obituary.close()
+            self._notifier.close()
+            os.close(board)
+            os.close(snapshot)
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_terminate)
+        loop.add_signal_handler(signal.SIGINT, self._on_interrupt)
+        loop.add_signal_handler(signal.SIGUSR1, self._on_reopen)
+        if os.getpid() == 1:
+            # The kernel gives every orphan of a container to its PID 1.
+            loop.add_signal_handler(signal.SIGCHLD, self._on_child)
+
+    def _on_terminate(self) -> None:
+        (self._hurry if self._stop.is_set() else self._stop).set()
+
+    def _on_interrupt(self) -> None:
+        self._hurry.set()
+        self._stop.set()
+
+    def _on_reopen(self) -> None:
+        self._fleet.tell(Reopen())
+        self._obituary.reopen()
+
+    def _on_child(self) -> None:
+        self._fleet.reap()
+        reap_strangers({worker.pid for worker in self._fleet.workers()})
+
+    async def _tell_ready(self) -> None:
+        await self._fleet.ready.wait()
+        if self._stop.is_set():
+            return
+        _log.info("ready", workers=self._workers, pid=os.getpid())
+        self._notifier.notify(READY=1, MAINPID=os.getpid(), STATUS=f"{self._workers} workers ready")
+
+    async def _ping(self) -> None:
+        """Tell the watchdog that all is well, twice as often as it asks, while that is true."""
+        while self._notifier.watchdog:
+            if self._fleet.well:
+                self._notifier.notify(WATCHDOG=1)
+            await asyncio.sleep(self._notifier.watchdog / 2)
+
+    # ------------------------------------------------------------ the end
+
+    async def _end(self) -> int:
+        if self._fleet.failed.is_set() and not self._stop.is_set():
+            _log.error(
+                "giving up: no worker came up; its last words stand above",
+                command=" ".join(self._command),
+            )
+            return EXIT_FAILED
+        sessions = self._fleet.statistics().sessions
+        _log.info("stopping", sessions=sessions, drain_seconds=self._drain)
+        self._notifier.notify(STOPPING=1, STATUS=f"stopping: {sessions} sessions to end")
+        await self._retire_and_drain()
+        _log.info("stopped")
+        return EXIT_OK
+
+    async def _retire_and_drain(self) -> None:
+        """Empty the queues, let sessions end, and leave no worker, at the latest by SIGKILL."""
+        began = time.monotonic()
+        self._fleet.retire()
+        limit = _RETIRE_TIME if self._drain is None else min(_RETIRE_TIME, self._drain)
+        await _first_of(self._service.closed, self._fleet.gone, self._hurry, timeout=limit)
+        self._service.close()
+        if not self._hurry.is_set():
+            left = self._drain
+            if left is not None:
+                left = max(0.0, left - (time.monotonic() - began))
+            self._fleet.stop(left)
+            grace = None if left is None else left + _DRAIN_GRACE
+            await _first_of(self._fleet.gone, self._hurry, timeout=grace)
+        if self._hurry.is_set() and not self._fleet.gone.is_set():
+            self._fleet.stop(0)
+            await _first_of(self._fleet.gone, timeout=_HURRY_GRACE)
+        if not self._fleet.gone.is_set():
+            self._fleet.kill("did not stop in time")
+            await self._fleet.gone.wait()
+
+
+async def _first_of(*events: asyncio.Event, timeout: float | None = None) -> None:
+    """Return when one of `events` is set, or after `timeout` seconds."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+def name_process() -> None:
+    """Be `spliceproxy`, not `python3`, in ps and top (proc_pid_comm(5))."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text("spliceproxy")

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import click
 
+from spliceproxy.errors import UsageError
+
 
 @click.command
 @click.argument("bind")
@@ -34,7 +36,12 @@ def forward(bind: str, upstreams: Sequence[str], workers: int | None, print_only
     from spliceproxy import config
 
     text = forward_yaml(bind, upstreams, workers)
-    checked = config.loads(text, "forward", env={})
+    try:
+        checked = config.loads(text, "forward", env={})
+    except config.ConfigError as error:
+        # Nobody wrote that YAML: what is wrong is an argument.
+        texts = [f"forward: {problem.text}" for problem in error.problems]
+        raise UsageError("\nspliceproxy: ".join(texts)) from None
     if print_only:
         click.echo(text, nl=False)
         return 0

@@ -1,9 +1,11 @@
-"""How tests name the fixture that runs the command."""
+"""The command in tests: the type of the fixture that runs it to its end, and one that runs on."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -12,3 +14,20 @@ class Spliceproxy(Protocol):
     def __call__(
         self, *arguments: str | Path, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]: ...
+
+
+@contextmanager
+def running(log: Path, *arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`spliceproxy ARGUMENTS` as long as the block lasts; what it says goes to the file `log`."""
+    command = [sys.executable, "-m", "spliceproxy", *map(str, arguments)]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from command import Spliceproxy
+from command import Spliceproxy, running
 from harness.upstreams import named
 from harness.wait import wait_until
 
@@ -67,21 +64,13 @@ def test_a_wrong_address_is_a_usage_error_that_names_it(
 
 def test_forward_carries_clients_to_each_upstream_in_turn(tmp_path: Path) -> None:
     path = tmp_path / "in.sock"
-    command = [sys.executable, "-m", "spliceproxy", "forward", "--workers", "1", f"unix:{path}"]
-    with (
-        named("a") as a,
-        named("b") as b,
-        (tmp_path / "log").open("wb") as log,
-        subprocess.Popen(
-            [*command, a.address, b.address], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        ) as proxy,
-    ):
-        try:
+    with named("a") as a, named("b") as b:
+        arguments = ["--workers", "1", f"unix:{path}", a.address, b.address]
+        with running(tmp_path / "log", "forward", *arguments) as proxy:
             wait_until(path.exists, 15, "the proxy listens")
             answers = [_ask(path) for _ in range(4)]
-        finally:
-            proxy.send_signal(signal.SIGTERM)
-        assert proxy.wait(15) == 0
+            proxy.terminate()
+            assert proxy.wait(15) == 0
     assert sorted(answers) == [b"a", b"a", b"b", b"b"]
     assert answers[0] != answers[1]
 

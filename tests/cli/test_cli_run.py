@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from command import Spliceproxy
+from command import Spliceproxy, running
 from harness.wait import wait_until
 
 ETC = Path("/etc/spliceproxy/spliceproxy.yaml")
@@ -64,12 +62,8 @@ def test_run_ends_well_when_it_is_told_to(number: signal.Signals, tmp_path: Path
         f"listeners: {{web: {{bind: unix:{path}, pool: app}}}}\n"
         "pools: {app: {upstreams: 127.0.0.1:9}}\n"
     )
-    with (tmp_path / "log").open("wb") as log:
-        command = [sys.executable, "-m", "spliceproxy", "run", str(file)]
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as proxy:
-            try:
-                wait_until(path.exists, 15, "the proxy listens")
-            finally:
-                proxy.send_signal(number)
-            assert proxy.wait(15) == 0
+    with running(tmp_path / "log", "run", file) as proxy:
+        wait_until(path.exists, 15, "the proxy listens")
+        proxy.send_signal(number)
+        assert proxy.wait(15) == 0
     assert not path.exists()

@@ -48,8 +48,8 @@ class TcpPlan:
     """Bytes."""
     interface: str = ""
     mark: int = 0
-    sources: tuple[Sockaddr, ...] = ()
-    """Addresses to connect from, each with port 0."""
+    sources: tuple[str, ...] = ()
+    """IP addresses to connect from."""
 
 
 @dataclass(frozen=True, slots=True)

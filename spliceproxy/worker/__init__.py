@@ -1,0 +1,1 @@
+"""The data plane's wing: one process, one thread, one event loop."""

@@ -1,0 +1,403 @@
+"""One direction of a session: from a source socket to a destination socket.
+
+The flow decides, and says what it decided by a verdict; `relay` obeys. The rules, with the facts
+of the kernel (Linux 6.18, seen in tests/relay) that stand behind them:
+
+1.  It fills only when it holds nothing (I1). EAGAIN on splice is ambiguous: the pipe may be full
+    or the socket dry, and a pipe is full by slots, at any number of bytes. With an empty pipe,
+    EAGAIN means that the socket is dry. It also means that an end of the source, FIN or error, is
+    met only after everything before it has been delivered (I2, I4), and that what is in flight is
+    bounded by one pipe (I6).
+2.  It begins by copying: recv and send of a small message cost less than two splices. A read that
+    fills the buffer promotes it to splice; two small turns in a row demote it.
+3.  recv is the judge. splice tells EAGAIN for ever at an urgent byte or behind someone's eBPF
+    verdict program, and 0 where an error was read already; so EAGAIN at the first fill of a turn,
+    every EAGAIN of a `wary` flow, and every 0 is asked again by recv.
+4.  A short recv says that the socket is dry, and saves the call that would say EAGAIN, but only
+    on TCP and only until a hang-up, an error or urgent data was seen: `wary` is for ever.
+5.  A FIN is forwarded only when nothing is held (I3): shutdown would cut off what is in the pipe.
+6.  A partial send of a fresh read says that the destination is full: the kernel has noted that
+    somebody waits for room, so the event will come. Everywhere else EAGAIN says so.
+7.  Both sockets must be non-blocking to be spliced: SPLICE_F_NONBLOCK speaks of the pipe only.
+    SPLICE_F_MORE is never set: it holds small writes back for 200 ms.
+8.  A turn moves about `TURN` bytes at the most (I7).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
+from socket import AF_UNIX, MSG_DONTWAIT, SHUT_WR, socket
+from typing import TYPE_CHECKING, Final
+
+from spliceproxy.relay.pipes import Pipe, PipePool
+
+if TYPE_CHECKING:
+    from spliceproxy.relay.relay import Reactor, Relay
+
+COPY_SIZE: Final = 64 * 1024
+"""Bytes of the copy buffer: a read that fills it promotes the flow."""
+TURN: Final = 1024 * 1024
+"""Bytes after which a flow lets the others have their turn."""
+SMALL: Final = 16 * 1024
+"""A promoted flow whose turn brings fewer bytes than this had no use for the pipe."""
+
+# Verdicts of a turn.
+DRY: Final = 0
+"""The source has nothing; the next event brings more."""
+BLOCKED: Final = 1
+"""The destination is full; what it did not take is held."""
+AGAIN: Final = 2
+"""There is more, but others wait: call `move` once more when they had their turn."""
+OVER: Final = 3
+"""The flow has ended, and `end` says how."""
+
+# Ends of a flow.
+RUNNING: Final = 0
+FINISHED: Final = 1
+"""FIN from the source, everything before it delivered."""
+BROKEN_SOURCE: Final = 2
+"""The source failed; what it had sent before is delivered."""
+BROKEN_DESTINATION: Final = 3
+"""The destination failed; what was held for it is gone."""
+ABANDONED: Final = 4
+"""Ended from outside: its destination is known to be dead, or the session was ended."""
+
+TROUBLE: Final = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
+WRITABLE: Final = EPOLLOUT | EPOLLHUP | EPOLLERR
+
+SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+_splice = os.splice
+
+
+class Means:
+    """What all flows of a worker share: the copy buffer, the pipes, and the way to use them."""
+
+    __slots__ = ("buffer", "demotes", "pipes", "promotes", "starts_bulk", "view")
+
+    def __init__(self, mode: str, pipes: PipePool) -> None:
+        """`mode`: adaptive, splice (pipes from the first byte) or copy (never a pipe)."""
+        self.buffer = bytearray(COPY_SIZE)
+        self.view = memoryview(self.buffer)
+        self.pipes = pipes
+        self.promotes = mode != "copy"
+        self.demotes = mode == "adaptive"
+        self.starts_bulk = mode == "splice"
+
+
+class Flow:
+    """One direction. `twin` is the other one: its source is this one's destination.
+
+    `moved` and `spliced` count bytes that the destination's kernel took: all, and through a pipe.
+    `touched` is the loop's time of the last event at the source.
+    """
+
+    __slots__ = (
+        "bulk",
+        "dst",
+        "end",
+        "held",
+        "means",
+        "moved",
+        "pending",
+        "pipe",
+        "queued",
+        "reactor",
+        "readable",
+        "relay",
+        "small_turns",
+        "spliced",
+        "src",
+        "touched",
+        "twin",
+        "wary",
+        "watching",
+        "writable",
+    )
+
+    twin: Flow
+    relay: Relay
+
+    def __init__(self, src: socket, dst: socket, means: Means, reactor: Reactor) -> None:
+        self.src = src
+        self.dst = dst
+        self.means = means
+        self.reactor = reactor
+        self.touched = reactor.now
+        self.readable = False
+        self.writable = True
+        self.wary = src.family == AF_UNIX
+        self.held = 0
+        self.pending: memoryview | None = None
+        self.pipe: Pipe | None = None
+        self.bulk = False
+        self.small_turns = 0
+        self.moved = 0
+        self.spliced = 0
+        self.queued = False
+        self.watching = False
+        self.end = RUNNING
+        if means.starts_bulk:
+            self._promote()
+
+    # ------------------------------------------------------------------ events
+
+    def on_event(self, events: int) -> None:
+        """Events of the source, which is the destination of the twin. Hints, no more (I10)."""
+        self.touched = self.reactor.now
+        if events & TROUBLE:
+            self.wary = self.readable = True
+        elif events & EPOLLIN:
+            self.readable = True
+        if self.readable:
+            verdict = self.move()
+            if verdict:
+                self.relay.obey(self, verdict)
+        if events & WRITABLE:
+            twin = self.twin
+            if not twin.writable:
+                twin.on_writable()
+
+    def on_event_after_end(self, events: int) -> None:
+        """Events of a source that this flow is done with: they concern the twin alone."""
+        self.touched = self.reactor.now
+        twin = self.twin
+        if twin.end:
+            return
+        if not twin.writable and events & WRITABLE:
+            twin.on_writable()
+        elif events & (EPOLLERR | EPOLLHUP) and self.src.family != AF_UNIX:
+            twin.probe()
+
+    def on_writable(self) -> None:
+        """The destination may take more."""
+        self.writable = True
+        if not self.end:
+            verdict = self.move()
+            if self.watching and not self.held:
+                self.relay.unwatch(self)
+            if verdict:
+                self.relay.obey(self, verdict)
+
+    def resume(self) -> None:
+        """The turn after AGAIN."""
+        self.queued = False
+        if not self.end:
+            self.touched = self.reactor.now
+            verdict = self.move()
+            if verdict:
+                self.relay.obey(self, verdict)
+
+    # ------------------------------------------------------------------ one turn
+
+    def move(self) -> int:
+        """Move what can be moved in one turn, and return the verdict."""
+        if self.held:
+            if not self.writable:
+                return BLOCKED
+            verdict = self._flush()
+            if verdict:
+                return verdict
+        if not self.readable:
+            return DRY
+        if self.bulk:
+            return self._move_bulk(TURN)
+        return self._move_copy(TURN)
+
+    def _move_copy(self, budget: int) -> int:
+        means = self.means
+        view = means.view
+        src = self.src
+        dst = self.dst
+        while True:
+            try:
+                size = src.recv_into(view, 0, MSG_DONTWAIT)
+            except BlockingIOError:
+                self.readable = False
+                return DRY
+            except OSError:
+                return self._ended(BROKEN_SOURCE)
+            if not size:
+                return self._source_finished()
+            try:
+                sent = dst.send(view[:size], MSG_DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return self._ended(BROKEN_DESTINATION)
+            self.moved += sent
+            if sent < size:
+                self.pending = memoryview(bytes(view[sent:size]))
+                self.held = size - sent
+                self.writable = False
+                return BLOCKED
+            if size < COPY_SIZE:
+                if not self.wary:
+                    self.readable = False
+                    return DRY
+            elif means.promotes and not self.bulk:
+                self._promote()
+                return self._move_bulk(budget - size)
+            budget -= size
+            if budget <= 0:
+                return AGAIN
+
+    def _move_bulk(self, budget: int) -> int:
+        pipes = self.means.pipes
+        pipe = pipes.lend()
+        if pipe is None:
+            return self._move_copy(budget)
+        src_fd = self.src.fileno()
+        dst_fd = self.dst.fileno()
+        first = True
+        while True:
+            try:
+                size = _splice(src_fd, pipe.write_fd, pipe.size, None, None, SPLICE_FLAGS)
+            except BlockingIOError:
+                size = -1
+            except OSError as error:
+                pipes.take_back(pipe)
+                return self._refused_fill(error, budget)
+            if size <= 0:
+                pipes.take_back(pipe)
+                if first or size == 0 or self.wary:
+                    return self._move_copy(budget)
+                self.readable = False
+                return DRY
+            sent = 0
+            try:
+                while sent < size:
+                    sent += _splice(pipe.read_fd, dst_fd, size - sent, None, None, SPLICE_FLAGS)
+            except BlockingIOError:
+                self.moved += sent
+                self.spliced += sent
+                self.held = size - sent
+                self.pipe = pipe
+                self.writable = False
+                return BLOCKED
+            except OSError as error:
+                self.moved += sent
+                self.spliced += sent
+                self.held = size - sent
+                self.pipe = pipe
+                return self._refused_flush(error)
+            self.moved += size
+            self.spliced += size
+            budget -= size
+            if first:
+                first = False
+                self._weigh(size)
+            if budget <= 0:
+                pipes.take_back(pipe)
+                return AGAIN
+
+    def _flush(self) -> int:
+        """Send what is held: DRY when all of it went."""
+        try:
+            if self.pipe is None:
+                self._flush_pending()
+            else:
+                self._flush_pipe(self.pipe)
+        except BlockingIOError:
+            self.writable = False
+            return BLOCKED
+        except OSError as error:
+            return self._refused_flush(error)
+        return DRY
+
+    def _flush_pending(self) -> None:
+        pending = self.pending
+        while pending:
+            sent = self.dst.send(pending, MSG_DONTWAIT)
+            self.moved += sent
+            self.held -= sent
+            self.pending = pending = pending[sent:]
+        self.pending = None
+
+    def _flush_pipe(self, pipe: Pipe) -> None:
+        dst_fd = self.dst.fileno()
+        while self.held:
+            sent = _splice(pipe.read_fd, dst_fd, self.held, None, None, SPLICE_FLAGS)
+            self.held -= sent
+            self.moved += sent
+            self.spliced += sent
+        self.pipe = None
+        self.means.pipes.take_back(pipe)
+
+    # ------------------------------------------------------------------ splice or copy
+
+    def _promote(self) -> None:
+        for sock in (self.src, self.dst):
+            if sock.gettimeout() != 0.0:
+                sock.setblocking(False)
+        self.bulk = True
+        self.small_turns = 0
+
+    def _weigh(self, size: int) -> None:
+        """Demote a flow whose turns bring little; `size` is what the first fill brought."""
+        if size >= SMALL:
+            self.small_turns = 0
+        elif self.means.demotes:
+            self.small_turns += 1
+            if self.small_turns == 2:
+                self.bulk = False
+
+    def _refused_fill(self, error: OSError, budget: int) -> int:
+        """splice from the source failed, with an empty pipe."""
+        if error.errno == errno.EINVAL:  # a socket that cannot be spliced: AF_UNIX of old kernels
+            self.bulk = False
+            return self._move_copy(budget)
+        return self._ended(BROKEN_SOURCE)
+
+    def _refused_flush(self, error: OSError) -> int:
+        """Sending what is held failed."""
+        if error.errno == errno.EINVAL and self.pipe is not None:
+            self.pending = memoryview(os.read(self.pipe.read_fd, self.held))
+            self.means.pipes.take_back(self.pipe)
+            self.pipe = None
+            self.bulk = False
+            return self.move()
+        return self._ended(BROKEN_DESTINATION)
+
+    # ------------------------------------------------------------------ ends
+
+    def _source_finished(self) -> int:
+        """FIN from the source, and nothing held: pass it on, if that is still of use (I3)."""
+        assert not self.held
+        twin_end = self.twin.end
+        if twin_end == BROKEN_DESTINATION:
+            # The source is dead: the twin's write used up the error, so that reading tells 0. A
+            # FIN here would make a broken session look like a finished one (I4).
+            return self._ended(BROKEN_SOURCE)
+        if twin_end != FINISHED:
+            try:
+                self.dst.shutdown(SHUT_WR)
+            except OSError:
+                return self._ended(BROKEN_DESTINATION)
+        # With the twin finished too both sockets are about to be closed: close sends the FIN.
+        return self._ended(FINISHED)
+
+    def probe(self) -> None:
+        """The destination is said to be dead: find out by a send of nothing."""
+        try:
+            self.dst.send(b"", MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.relay.obey(self, self._ended(BROKEN_DESTINATION))
+
+    def abandon(self) -> None:
+        """End the flow from outside; what it holds is dropped."""
+        if not self.end:
+            self._ended(ABANDONED)
+
+    def _ended(self, end: int) -> int:
+        self.end = end
+        self.readable = False
+        self.held = 0
+        self.pending = None
+        if self.pipe is not None:
+            self.means.pipes.discard(self.pipe)
+            self.pipe = None
+        return OVER

@@ -1,0 +1,35 @@
+"""A worker process: `python -m spliceproxy.worker CHANNEL_FD BOARD_FD INDEX`.
+
+Started by the supervisor, with the two fds inherited; of no use to anybody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from spliceproxy.ipc import Channel
+from spliceproxy.telemetry.board import SLOTS, Board
+from spliceproxy.worker.worker import Worker
+
+
+def main(arguments: list[str]) -> int:
+    """Run one worker to its end; returns the exit code."""
+    channel_fd, board_fd, index = map(int, arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # A terminal and systemd signal the whole group: the supervisor alone decides what it means.
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(f"spliceproxy/{index}")
+    channel = Channel(socket.socket(fileno=channel_fd))
+    board = Board(board_fd, os.fstat(board_fd).st_size // (8 * SLOTS))
+    os.close(board_fd)
+    return Worker(channel, board, index).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,222 @@
+"""From a pool to a connected upstream: non-blocking connect, and another upstream on failure.
+
+What the kernel does (connect(2), ip(7), unix(7)):
+
+- A refused, unreachable or silent upstream costs a try, and is not tried twice by one session.
+- EADDRNOTAVAIL, EMFILE and their like speak of this machine, not of the upstream.
+- A full backlog of a UNIX socket is EAGAIN, and room brings no event: only trying again finds out.
+- bind() to a source address without IP_BIND_ADDRESS_NO_PORT picks a port before the destination
+  is known, which allows about 28,000 sessions in all instead of so many per upstream.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final, Protocol
+
+from spliceproxy.ipc import TcpPlan
+from spliceproxy.relay.relay import interest
+from spliceproxy.telemetry.record import Why
+from spliceproxy.worker.loop import Loop
+from spliceproxy.worker.pool import Pool, Upstream
+
+NO_RESOURCES_ERRNOS: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC}
+)
+"""This machine has no fd or no memory left: another upstream would meet the same."""
+NO_SOURCE_PORT_ERRNOS: Final = frozenset({errno.EADDRNOTAVAIL, errno.EADDRINUSE})
+"""No port is free from this source to this upstream; another pair may have one."""
+
+REFUSED_ERRNOS: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
+"""Nobody listens there; ENOENT: the path of a UNIX socket does not exist."""
+
+UNIX_RETRY: Final = 0.05
+"""Seconds until a UNIX socket with a full backlog is tried again."""
+_IP_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h
+_STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+
+
+class Waiting(Protocol):
+    """Who wants the connection."""
+
+    def on_connected(self, sock: socket.socket, upstream: Upstream, events: int) -> None:
+        """Connected; `events` were seen on the socket, which is registered."""
+
+    def on_not_connected(self, why: Why) -> None:
+        """No upstream could be had. `why` is what happened to the last one."""
+
+
+class Connector:
+    """Connects one session, trying `1 + retries` upstreams at the most.
+
+    `tried` holds the indices of the upstreams tried so far, `upstream` the last one.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_loop",
+        "_pool",
+        "_waiting",
+        "began",
+        "slot",
+        "sock",
+        "tried",
+        "upstream",
+    )
+
+    def __init__(self, pool: Pool, loop: Loop, waiting: Waiting) -> None:
+        self._pool = pool
+        self._loop = loop
+        self._waiting = waiting
+        self._deadline: float | None = None
+        self.slot = 0
+        self.sock: socket.socket | None = None
+        self.tried: tuple[int, ...] = ()
+        self.upstream: Upstream | None = None
+        self.began = loop.now
+        """The loop's time at which the last try began, in seconds."""
+
+    def start(self) -> None:
+        """Try the first upstream. May call back before it returns."""
+        self._advance("no_upstream")
+
+    def cancel(self) -> None:
+        """Give up; nobody is called."""
+        self._loop.wheel.disarm(self)
+        self._close()
+
+    # ------------------------------------------------------------------ one upstream after another
+
+    def _advance(self, why: Why) -> None:
+        """Try upstreams until one is on its way; `why` is what happened to the one before."""
+        loop = self._loop
+        plan = self._pool.plan
+        while why != "no_resources" and len(self.tried) <= plan.retries:
+            upstream = self._pool.choose(self.tried)
+            if upstream is None:
+                break
+            self.tried = (*self.tried, upstream.index)
+            self.upstream = upstream
+            self.began = loop.now
+            self._deadline = None
+            loop.wheel.disarm(self)
+            if plan.connect_timeout is not None:
+                self._deadline = self.began + plan.connect_timeout
+                loop.arm(self, self._deadline)
+            code = self._connect(upstream)
+            if not code:
+                return
+            why = _verdict(code)
+        loop.wheel.disarm(self)
+        self._waiting.on_not_connected(why)
+
+    def _connect(self, upstream: Upstream) -> int:
+        """Begin to connect: 0, or the errno of a failure that came at once."""
+        code = 0
+        sources = self._pool.sources(upstream.family) or (None,)
+        for source in sources:
+            code = self._connect_from(source, upstream)
+            if code not in NO_SOURCE_PORT_ERRNOS:
+                break
+        return code
+
+    def _connect_from(self, source: tuple[str, int] | None, upstream: Upstream) -> int:
+        try:
+            self.sock = sock = socket.socket(upstream.family, _STREAM)
+            if upstream.family != socket.AF_UNIX:
+                set_tcp_options(sock, self._pool.plan.tcp)
+                if source is not None:
+                    sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                    sock.bind(source)
+            code = sock.connect_ex(upstream.address)
+            if code in (0, errno.EINPROGRESS):
+                self._loop.add(sock.fileno(), interest(sock), self._on_event)
+        except OSError as error:
+            code = error.errno or errno.EIO
+        if code == 0:
+            self._connected(0)
+        elif code == errno.EAGAIN and upstream.family == socket.AF_UNIX:
+            self._close()
+            self._loop.arm(self, self._loop.now + UNIX_RETRY)
+            code = 0
+        elif code == errno.EINPROGRESS:
+            code = 0
+        else:
+            self._close()
+        return code
+
+    def _on_event(self, events: int) -> None:
+        sock, upstream = self.sock, self.upstream
+        assert sock is not None
+        assert upstream is not None
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code and upstream.may_self_connect and sock.getsockname() == sock.getpeername():
+            code = errno.ECONNREFUSED
+        if code:
+            self._close()
+            self._advance(_verdict(code))
+        else:
+            self._connected(events)
+
+    def _connected(self, events: int) -> None:
+        sock, upstream = self.sock, self.upstream
+        assert sock is not None
+        assert upstream is not None
+        self._loop.wheel.disarm(self)
+        self.sock = None
+        self._waiting.on_connected(sock, upstream, events)
+
+    def on_deadline(self, now: float) -> None:
+        """The connect timeout, or the time to try a full UNIX socket again."""
+        if self._deadline is not None:
+            if now >= self._deadline:
+                self._close()
+                self._advance("connect_timeout")
+                return
+            self._loop.arm(self, self._deadline)
+        if self.sock is None:
+            assert self.upstream is not None
+            code = self._connect(self.upstream)
+            if code:
+                self._advance(_verdict(code))
+
+    def _close(self) -> None:
+        sock = self.sock
+        if sock is not None:
+            self.sock = None
+            self._loop.close_socket_later(sock)
+
+
+def _verdict(code: int) -> Why:
+    """What a failed connect is called in the session record."""
+    if code in NO_RESOURCES_ERRNOS:
+        return "no_resources"
+    if code in NO_SOURCE_PORT_ERRNOS:
+        return "no_source_port"
+    if code in REFUSED_ERRNOS:
+        return "connect_refused"
+    return "connect_timeout" if code == errno.ETIMEDOUT else "connect_failed"
+
+
+def set_tcp_options(sock: socket.socket, tcp: TcpPlan) -> None:
+    """Set a pool's options on a new socket. Raises OSError (EPERM: interface, mark)."""
+    if tcp.nodelay:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if tcp.keepalive is not None:
+        idle, interval, count = tcp.keepalive
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, count)
+    if tcp.user_timeout_ms:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, tcp.user_timeout_ms)
+    if tcp.receive_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, tcp.receive_buffer)
+    if tcp.send_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, tcp.send_buffer)
+    if tcp.interface:
+        name = tcp.interface.encode() + b"\0"
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
+    if tcp.mark:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, tcp.mark)

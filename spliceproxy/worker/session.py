@@ -1,0 +1,301 @@
+"""One client's connection, from accept to its record.
+
+A session is connecting, then relaying, then sometimes parting: waiting until what was sent to the
+side that survived has arrived, so that the reset which it is owed does not overtake it.
+"""
+
+from __future__ import annotations
+
+import socket
+from select import EPOLLERR, EPOLLHUP
+from typing import TYPE_CHECKING, Final
+
+from spliceproxy.relay.relay import Relay, arm_reset, interest, unsent
+from spliceproxy.telemetry.record import (
+    ClosedBy,
+    How,
+    Phase,
+    Record,
+    Why,
+    address_text,
+    iso_ms,
+    milliseconds,
+    tcp_info,
+)
+from spliceproxy.worker.connector import Connector
+from spliceproxy.worker.pool import Upstream
+
+if TYPE_CHECKING:
+    from spliceproxy.worker.listener import ListeningSocket
+    from spliceproxy.worker.worker import Worker
+
+PARTING_POLL: Final = 0.05
+"""Seconds between two looks at the send queue: no event tells that it became empty."""
+PARTING_PATIENCE: Final = 30.0
+"""Seconds for which the send queue may stand still before the reset goes anyway."""
+
+
+class Session:
+    """One client's connection. `slot` belongs to the timers."""
+
+    __slots__ = (
+        "_client_events",
+        "_connect_ms",
+        "_connector",
+        "_survivor",
+        "_unsent",
+        "_unsent_since",
+        "client",
+        "client_address",
+        "entry",
+        "relay",
+        "retries",
+        "slot",
+        "started",
+        "upstream",
+        "worker",
+    )
+
+    def __init__(
+        self, worker: Worker, entry: ListeningSocket, client: socket.socket, address: object
+    ) -> None:
+        """`entry` is the socket that accepted `client`, whose `address` accept(2) told."""
+        self.worker = worker
+        self.entry = entry
+        self.client = client
+        self.client_address = address
+        self.started = worker.loop.now
+        self.upstream: Upstream | None = None
+        self.relay: Relay | None = None
+        self.retries = 0
+        self.slot = 0
+        self._client_events = 0
+        self._connect_ms: float | None = None
+        self._connector: Connector | None = None
+        self._survivor: socket.socket | None = None
+
+    def start(self) -> None:
+        """Watch the client, and look for an upstream."""
+        self.worker.on_session_start(self)
+        loop = self.worker.loop
+        try:
+            loop.add(self.client.fileno(), interest(self.client), self._on_client_before_relay)
+        except OSError:  # no memory, or more fds than fs.epoll.max_user_watches allows
+            self.abort("no_resources")
+            return
+        session_timeout = self.entry.listener.pool.plan.session_timeout
+        if session_timeout is not None:
+            loop.arm(self, self.started + session_timeout)
+        self._connector = connector = Connector(self.entry.listener.pool, loop, self)
+        connector.start()
+
+    @property
+    def phase(self) -> Phase:
+        return "connect" if self.relay is None else "relay"
+
+    def owns(self, part: object) -> bool:
+        """Whether `part` is the session or one of its parts."""
+        relay = self.relay
+        flows = () if relay is None else (relay, relay.up, relay.down)
+        return part in (self, self._connector, *flows)
+
+    # ------------------------------------------------------------------ connecting
+
+    def _on_client_before_relay(self, events: int) -> None:
+        """Remember what the client did, for the relay. A reset ends the wait for an upstream."""
+        self._client_events |= events
+        if events & (EPOLLERR | EPOLLHUP) and self.client.family != socket.AF_UNIX:
+            self.end("client", "reset", "client_reset")
+
+    def on_connected(self, sock: socket.socket, upstream: Upstream, events: int) -> None:
+        """Called by the connector: bytes can flow."""
+        connector, worker = self._connector, self.worker
+        assert connector is not None
+        self._connector = None
+        self.upstream = upstream
+        self.retries = len(connector.tried) - 1
+        self._connect_ms = milliseconds(worker.loop.now - connector.began)
+        relay = Relay(self.client, sock, worker.means, worker.loop, self._on_relay_change)
+        self.relay = relay
+        self._arm()
+        relay.start(self._client_events, events)
+
+    def on_not_connected(self, why: Why) -> None:
+        """Called by the connector: there is no upstream for this client."""
+        connector = self._connector
+        assert connector is not None
+        self.upstream = connector.upstream
+        self.retries = max(0, len(connector.tried) - 1)
+        self.abort(why)
+
+    # ------------------------------------------------------------------ relaying
+
+    def _on_relay_change(self, relay: Relay) -> None:
+        """A flow is over."""
+        if not relay.over:
+            self._arm()
+        elif relay.broken is None:
+            first = relay.first_over
+            self.end("client" if first is relay.up else "upstream", "fin", "done")
+        else:
+            self._part(relay)
+
+    def _part(self, relay: Relay) -> None:
+        """The one side is broken; the other one is owed a reset, after all that was sent."""
+        survivor = relay.survivor
+        assert survivor is not None
+        if survivor.family == socket.AF_UNIX or not _still_unsent(survivor):
+            self._end_broken(relay)
+            return
+        loop = self.worker.loop
+        self._survivor = survivor
+        self._unsent = -1
+        self._unsent_since = loop.now
+        loop.set_handler(survivor.fileno(), self._on_event_while_parting)
+        loop.arm(self, loop.now + PARTING_POLL)
+
+    def _on_event_while_parting(self, events: int) -> None:
+        if events & (EPOLLERR | EPOLLHUP) and self.relay is not None:
+            self._end_broken(self.relay)
+
+    def _look_at_send_queue(self, survivor: socket.socket, now: float) -> None:
+        left = _still_unsent(survivor)
+        if left != self._unsent:
+            self._unsent = left
+            self._unsent_since = now
+        if left and now - self._unsent_since < PARTING_PATIENCE:
+            self.worker.loop.arm(self, now + PARTING_POLL)
+        elif self.relay is not None:
+            self._end_broken(self.relay)
+
+    def _end_broken(self, relay: Relay) -> None:
+        if relay.survivor is not None and relay.survivor.family != socket.AF_UNIX:
+            arm_reset(relay.survivor)
+        if relay.broken is self.client:
+            self.end("client", "reset", "client_reset")
+        else:
+            self.end("upstream", "reset", "upstream_reset")
+
+    # ------------------------------------------------------------------ time
+
+    def _arm(self) -> None:
+        deadline = self._deadline()[0]
+        if deadline is not None:
+            self.worker.loop.arm(self, deadline)
+
+    def _deadline(self) -> tuple[float | None, Why]:
+        """The earliest moment at which silence or age ends the session, and what it would be."""
+        plan = self.entry.listener.pool.plan
+        deadline: float | None = None
+        why: Why = "session_timeout"
+        if plan.session_timeout is not None:
+            deadline = self.started + plan.session_timeout
+        relay = self.relay
+        if relay is not None:
+            silence = plan.idle_timeout
+            name: Why = "idle_timeout"
+            if relay.half_closed:
+                silence, name = plan.half_close_timeout, "half_close_timeout"
+            if silence is not None:
+                silent = max(relay.up.touched, relay.down.touched) + silence
+                if deadline is None or silent < deadline:
+                    deadline, why = silent, name
+        return deadline, why
+
+    def on_deadline(self, now: float) -> None:
+        """The deadline that was armed has come; it may have moved since."""
+        if self._survivor is not None:
+            self._look_at_send_queue(self._survivor, now)
+            return
+        deadline, why = self._deadline()
+        if deadline is None:
+            return
+        if now >= deadline:
+            self.abort(why)
+        else:
+            self.worker.loop.arm(self, deadline)
+
+    # ------------------------------------------------------------------ the end
+
+    def abort(self, why: Why) -> None:
+        """End the session from our side, by a reset: neither peer may take it for finished."""
+        sides = [self.client] if self.relay is None else [self.client, self.relay.down.src]
+        for sock in sides:
+            if sock.family != socket.AF_UNIX:
+                arm_reset(sock)
+        self.end("proxy", "reset", why)
+
+    def end(self, closed_by: ClosedBy, how: How, why: Why) -> None:
+        """Write the record, close what is open, and give the place to the next client."""
+        worker = self.worker
+        loop = worker.loop
+        loop.wheel.disarm(self)
+        if self._connector is not None:
+            self.upstream = self._connector.upstream
+            self._connector.cancel()
+            self._connector = None
+        relay = self.relay
+        if relay is not None:
+            relay.abandon()
+        if worker.wants_record(self, why):
+            worker.write_record(self._record(closed_by, how, why))
+        loop.close_socket_later(self.client)
+        if relay is not None:
+            loop.close_socket_later(relay.down.src)
+            loop.close_later(relay)
+            self.relay = None
+        worker.on_session_end(self)
+
+    def _record(self, closed_by: ClosedBy, how: How, why: Why) -> Record:
+        worker, entry, relay, client = self.worker, self.entry, self.relay, self.client
+        now = worker.loop.now
+        peer = address_text(client.family, self.client_address)
+        client_rtt, client_retrans = tcp_info(client)
+        upstream_rtt = upstream_retrans = first_byte_ms = None
+        up = down = spliced_up = spliced_down = 0
+        if relay is not None:
+            upstream_rtt, upstream_retrans = tcp_info(relay.down.src)
+            up, spliced_up = relay.up.moved, relay.up.spliced
+            down, spliced_down = relay.down.moved, relay.down.spliced
+            if relay.first_byte_at is not None:
+                first_byte_ms = milliseconds(relay.first_byte_at - self.started)
+        return {
+            "session": next(worker.session_ids),
+            "worker": worker.index,
+            "listener": entry.listener.name,
+            "route": None,
+            "pool": entry.listener.pool.name,
+            "upstream": None if self.upstream is None else self.upstream.name,
+            "client": peer,
+            "peer": peer,
+            "local": entry.local_text(client),
+            "start": iso_ms(self.started + worker.wall_offset),
+            "duration_ms": milliseconds(now - self.started),
+            "phase": self.phase,
+            "closed_by": closed_by,
+            "how": how,
+            "why": why,
+            "bytes_up": up,
+            "bytes_down": down,
+            "spliced_up": spliced_up,
+            "spliced_down": spliced_down,
+            "queue_ms": None,
+            "tls_ms": None,
+            "connect_ms": self._connect_ms,
+            "first_byte_ms": first_byte_ms,
+            "retries": self.retries,
+            "sni": None,
+            "alpn": None,
+            "client_rtt_us": client_rtt,
+            "client_retrans": client_retrans,
+            "upstream_rtt_us": upstream_rtt,
+            "upstream_retrans": upstream_retrans,
+        }
+
+
+def _still_unsent(sock: socket.socket) -> int:
+    """Bytes in the send queue; none where the socket is dead, because nothing can arrive then."""
+    try:
+        return unsent(sock)
+    except OSError:
+        return 0

@@ -1,0 +1,86 @@
+"""Deadlines for tens of thousands of sessions.
+
+Almost every timeout of a proxy is set and never fires, and "idle" moves with each byte. So a
+session is not moved from slot to slot: an event stores the time in one attribute, and when the
+old deadline comes the session looks what its deadline has become, and is put there. Only a
+deadline that comes earlier (one side's FIN: half_close in place of idle) moves it at once.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Final, Protocol
+
+TICK: Final = 0.05
+"""Seconds of one slot: a timer is never early, and late by this at the most."""
+COARSE_AFTER: Final = 10.0
+"""Deadlines that are further away than this, in seconds, share the slots of whole seconds."""
+COARSE: Final = round(1 / TICK)
+
+
+class Timer(Protocol):
+    """Something with a deadline. `slot` belongs to the wheel; 0 means that it is not armed."""
+
+    slot: int
+
+    def on_deadline(self, now: float) -> None:
+        """The deadline that was armed has come. Arm again where it has moved since."""
+
+
+class Wheel:
+    """Slots of timers by time, the earliest one known. Times are the loop's, in seconds."""
+
+    __slots__ = ("_order", "_slots")
+
+    def __init__(self) -> None:
+        self._slots: dict[int, set[Timer]] = {}
+        self._order: list[int] = []
+
+    def arm(self, timer: Timer, now: float, deadline: float) -> None:
+        """Call `timer` at `deadline`, unless it is armed for an earlier time already."""
+        slot = int(deadline / TICK) + 1
+        if deadline - now > COARSE_AFTER:
+            slot += -slot % COARSE
+        if timer.slot:
+            if timer.slot <= slot:
+                return
+            self.disarm(timer)
+        timer.slot = slot
+        try:
+            self._slots[slot].add(timer)
+        except KeyError:
+            self._slots[slot] = {timer}
+            heapq.heappush(self._order, slot)
+
+    def disarm(self, timer: Timer) -> None:
+        """Forget a timer, armed or not, so that nothing keeps it alive."""
+        if timer.slot:
+            self._slots[timer.slot].discard(timer)
+            timer.slot = 0
+
+    def wait(self, now: float) -> float | None:
+        """Seconds until the earliest slot; None when nothing is armed."""
+        order = self._order
+        while order:
+            slot = order[0]
+            if self._slots[slot]:
+                return max(0.0, slot * TICK - now)
+            heapq.heappop(order)
+            del self._slots[slot]
+        return None
+
+    def expire(self, now: float, on_failure: Callable[[object, Exception], None]) -> None:
+        """Call every timer whose slot has come; `on_failure(timer, error)` where one raises."""
+        order = self._order
+        while order and order[0] * TICK <= now:
+            # What is armed meanwhile goes to later slots; what is disarmed may be in this one.
+            timers = self._slots[order[0]]
+            while timers:
+                timer = timers.pop()
+                timer.slot = 0
+                try:
+                    timer.on_deadline(now)
+                except Exception as error:
+                    on_failure(timer, error)
+            del self._slots[heapq.heappop(order)]

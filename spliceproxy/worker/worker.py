@@ -1,0 +1,305 @@
+"""One worker: what it was told, what it serves, and how it ends."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable
+from select import EPOLLIN, EPOLLOUT
+from typing import Final
+
+import structlog
+
+from spliceproxy.ipc import (
+    Channel,
+    Configure,
+    Message,
+    Ready,
+    Release,
+    Reopen,
+    Retire,
+    Retired,
+    Serve,
+    Snapshot,
+    Stop,
+    unseal,
+)
+from spliceproxy.relay.flow import Means
+from spliceproxy.relay.pipes import PipePool
+from spliceproxy.telemetry import log
+from spliceproxy.telemetry.board import HEARTBEAT, PIPES, RECORDS_DROPPED, SESSIONS, Board
+from spliceproxy.telemetry.record import Record, Why, session_ids, wanted
+from spliceproxy.telemetry.writer import RecordWriter
+from spliceproxy.worker.listener import Listener, ListeningSocket
+from spliceproxy.worker.loop import Loop
+from spliceproxy.worker.pool import Pool, ephemeral_ports
+from spliceproxy.worker.session import Session
+
+HEARTBEAT_INTERVAL: Final = 1.0
+"""Seconds between two heartbeats; after five the supervisor thinks that the worker hangs."""
+FLUSH_AFTER: Final = 0.1
+"""Seconds that session records gather before they are written."""
+CLOSE_TIMEOUT: Final = 1.0
+"""Seconds that the last session records may take to be written."""
+SPARE_FDS: Final = 64
+"""Of a worker's fds, those that neither sessions nor pipes may use."""
+
+
+class Alarm:
+    """A timer that calls something, once for each time that it is armed."""
+
+    __slots__ = ("_call", "slot")
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self.slot = 0
+
+    def on_deadline(self, _now: float) -> None:
+        self._call()
+
+
+class Worker:
+    """The worker's process in one object. `run` is its whole life."""
+
+    def __init__(self, channel: Channel, board: Board, index: int) -> None:
+        """`channel` leads to the supervisor; the region `index` of `board` is this worker's."""
+        self.index = index
+        self.loop = Loop(self._on_failure)
+        self.sessions: set[Session] = set()
+        self.paused: set[ListeningSocket] = set()
+        """Listening sockets that wait for room."""
+        self.session_ids = session_ids(index)
+        self.wall_offset = 0.0
+        """Add this to the loop's time to have seconds since the epoch."""
+        self.means: Means
+        self._channel = channel
+        self._board = board
+        self._region = board.regions[index]
+        self._records: RecordWriter
+        self._pipes: PipePool
+        self._snapshot: Snapshot
+        self._listeners: dict[str, Listener] = {}
+        self._sockets: dict[int, ListeningSocket] = {}
+        self._max_sessions_here = 0
+        self._stopping = False
+        self._heart = Alarm(self._beat)
+        self._flush = Alarm(self._flush_records)
+        self._drained = Alarm(self._end_all)
+        self._shortage_said = 0.0
+        self._log = structlog.get_logger().bind(worker=index)
+
+    def run(self) -> int:
+        """Work until the supervisor says stop, or is gone. Returns the exit code."""
+        self.loop.add(self._channel.fileno(), EPOLLIN, self._on_channel)
+        self.loop.on_signal(signal.SIGUSR1, self._reopen)
+        self._beat()
+        self.loop.run()
+        self._pipes.close()
+        self._records.close(CLOSE_TIMEOUT)
+        self._beat()
+        self._channel.close()
+        self.loop.close()
+        return 0
+
+    # ------------------------------------------------------------------ the supervisor's words
+
+    def _on_channel(self, events: int) -> None:
+        if events & EPOLLOUT:
+            self._channel.flush()
+            if not self._channel.waiting:
+                self.loop.modify(self._channel.fileno(), EPOLLIN)
+        while True:
+            try:
+                received = self._channel.receive()
+            except BlockingIOError:
+                return
+            if received is None:
+                self._on_orphaned()
+                return
+            self._obey(*received)
+
+    def _obey(self, message: Message, fds: list[int]) -> None:
+        match message:
+            case Configure():
+                self._configure(unseal(fds[0]))
+                os.close(fds[0])
+                self._tell(Ready(os.getpid()))
+            case Serve(number, listener, shared):
+                self._sockets[number] = ListeningSocket(
+                    self, self._listeners[listener], number, fds[0], shared=shared
+                )
+            case Release(number):
+                self._close_socket(number)
+            case Retire(number):
+                if number in self._sockets:
+                    self._sockets[number].retire()
+                else:
+                    self._tell(Retired(number))
+            case Stop(drain):
+                self._stop(drain)
+            case Reopen():
+                self._reopen()
+
+    def _tell(self, message: Message) -> None:
+        try:
+            self._channel.send(message)
+        except OSError:
+            self._on_orphaned()
+            return
+        if self._channel.waiting:
+            self.loop.modify(self._channel.fileno(), EPOLLIN | EPOLLOUT)
+
+    def _configure(self, snapshot: Snapshot) -> None:
+        log.set_up(snapshot.log_level, snapshot.log_format)
+        self._snapshot = snapshot
+        console = (
+            snapshot.sessions_to == "stdout" and snapshot.log_format != "json" and os.isatty(1)
+        )
+        self._records = RecordWriter(
+            snapshot.sessions_to, console=console, colour=log.colour_wanted(1)
+        )
+        relay = snapshot.relay
+        self._pipes = PipePool(relay.pipe_size, relay.max_pipes, relay.pipe_pages)
+        self.means = Means(relay.mode, self._pipes)
+        fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._max_sessions_here = max(1, (fds - SPARE_FDS - 2 * relay.max_pipes) // 2)
+        ephemeral = ephemeral_ports()
+        pools = {plan.name: Pool(plan, random.random(), ephemeral) for plan in snapshot.pools}
+        self._listeners = {
+            plan.name: Listener(plan, pools[plan.pool]) for plan in snapshot.listeners
+        }
+        # Sessions die by reference count, so what the collector finds is little and can wait; what
+        # lives since the start need not be looked at again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
+
+    # ------------------------------------------------------------------ sessions
+
+    def has_room(self, listener: Listener) -> bool:
+        """Whether one more session may begin: of this process, of all, of the listener."""
+        if len(self.sessions) >= self._max_sessions_here:
+            return False
+        limit = self._snapshot.max_sessions
+        if limit is not None and self._board.total(SESSIONS) >= limit:
+            return False
+        limit = listener.plan.max_sessions
+        return limit is None or self._board.total(listener.counter) < limit
+
+    def on_session_start(self, session: Session) -> None:
+        """Count it."""
+        sessions = self.sessions
+        sessions.add(session)
+        listener = session.entry.listener
+        listener.sessions += 1
+        region = self._region
+        region[SESSIONS] = len(sessions)
+        region[listener.counter] = listener.sessions
+
+    def on_session_end(self, session: Session) -> None:
+        """Count it, and let somebody else in."""
+        sessions = self.sessions
+        sessions.discard(session)
+        listener = session.entry.listener
+        listener.sessions -= 1
+        region = self._region
+        region[SESSIONS] = len(sessions)
+        region[listener.counter] = listener.sessions
+        if self.paused:
+            for entry in tuple(self.paused):
+                entry.on_room()
+        if self._stopping and not sessions:
+            self.loop.stop()
+
+    def on_shortage(self, error: OSError) -> None:
+        """accept() found no fd or no memory. Say so, at most once a second."""
+        if self.loop.now - self._shortage_said >= 1.0:
+            self._shortage_said = self.loop.now
+            self._log.warning(
+                "accepting paused: clients wait in the kernel's queue",
+                error=error.strerror,
+                sessions=len(self.sessions),
+            )
+
+    def on_retired(self, entry: ListeningSocket) -> None:
+        """A retired socket's queue stayed empty."""
+        self._close_socket(entry.number)
+        self._tell(Retired(entry.number))
+
+    def _close_socket(self, number: int) -> None:
+        entry = self._sockets.pop(number, None)
+        if entry is not None:
+            entry.close()
+
+    # ------------------------------------------------------------------ records
+
+    def wants_record(self, session: Session, why: Why) -> bool:
+        plan = session.entry.listener.plan
+        return wanted(plan.keep, plan.sample, why, random.random)
+
+    def write_record(self, record: Record) -> None:
+        self._records.write(record)
+        if not self._flush.slot:
+            self.loop.arm(self._flush, self.loop.now + FLUSH_AFTER)
+
+    def _flush_records(self) -> None:
+        self._records.flush()
+
+    def _reopen(self) -> None:
+        self._records.reopen()
+
+    # ------------------------------------------------------------------ time
+
+    def _beat(self) -> None:
+        loop = self.loop
+        self._region[HEARTBEAT] = time.monotonic_ns()
+        self.wall_offset = time.time() - time.monotonic()
+        loop.arm(self._heart, loop.now + HEARTBEAT_INTERVAL)
+        if not self._listeners:
+            return
+        self._region[PIPES] = self._pipes.owned
+        dropped = self._records.take_dropped()
+        if dropped:
+            self._region[RECORDS_DROPPED] = self._records.dropped
+            self._log.warning(
+                "session records dropped", records=dropped, reason=self._records.trouble
+            )
+
+    # ------------------------------------------------------------------ the end
+
+    def _stop(self, drain: float | None) -> None:
+        """No new clients; sessions have `drain` seconds, None for as long as they like."""
+        self._stopping = True
+        for number in tuple(self._sockets):
+            self._close_socket(number)
+        if not self.sessions:
+            self.loop.stop()
+        elif drain is not None:
+            self.loop.wheel.disarm(self._drained)
+            self.loop.arm(self._drained, self.loop.now + drain)
+            if not drain:
+                self._end_all()
+
+    def _end_all(self) -> None:
+        for session in tuple(self.sessions):
+            session.abort("stopped")
+        self.loop.stop()
+
+    def _on_orphaned(self) -> None:
+        """The supervisor is gone, and nobody could find or stop this worker any more."""
+        self._stopping = True
+        self._log.error("worker ends: the supervisor is gone", sessions=len(self.sessions))
+        self._end_all()
+
+    def _on_failure(self, owner: object, error: Exception) -> None:
+        """A mistake of ours in one session's handler costs that session, not the others."""
+        for session in self.sessions:
+            if session.owns(owner):
+                self._log.error("session ended by a mistake of the proxy", exc_info=error)
+                session.abort("internal_error")
+                return
+        raise error

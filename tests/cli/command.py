@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from harness.wait import wait_until
+
 
 class Spliceproxy(Protocol):
     def __call__(
@@ -18,7 +20,10 @@ class Spliceproxy(Protocol):
 
 @contextmanager
 def running(log: Path, *arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`spliceproxy ARGUMENTS` as long as the block lasts; what it says goes to the file `log`."""
+    """`spliceproxy ARGUMENTS`, ready for clients, as long as the block lasts.
+
+    What it says goes to the file `log`.
+    """
     command = [sys.executable, "-m", "spliceproxy", *map(str, arguments)]
     with (
         log.open("wb") as output,
@@ -27,7 +32,15 @@ def running(log: Path, *arguments: str | Path) -> Iterator[subprocess.Popen[byte
         ) as process,
     ):
         try:
+            wait_until(
+                lambda: _is_ready(log) or process.poll() is not None, 15, "the proxy is ready"
+            )
+            assert _is_ready(log), log.read_text()
             yield process
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+def _is_ready(log: Path) -> bool:
+    return b'"event":"ready"' in log.read_bytes()

@@ -201,3 +201,13 @@ def test_a_proxy_that_dies_ends_the_demo_with_one_line(start_demo: Callable[...,
     assert demo.output.splitlines()[-1].startswith("spliceproxy: demo: the proxy ended with -9")
     upstreams = {pid: command for pid, command in family.items() if "demo.upstream" in command}
     assert_nothing_is_left(demo, upstreams)
+
+
+def test_no_process_outlives_a_demo_that_is_killed(start_demo: Callable[..., Demo]) -> None:
+    demo = start_demo()
+    demo.wait_for("a, b and c serve.")
+    family = demo.family()
+    demo.process.kill()
+    wait_until(
+        lambda: not any(Path(f"/proc/{pid}").exists() for pid in family), 15, "all processes end"
+    )

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from command import Spliceproxy, running
-from harness.wait import wait_until
 
 ETC = Path("/etc/spliceproxy/spliceproxy.yaml")
 
@@ -63,7 +62,7 @@ def test_run_ends_well_when_it_is_told_to(number: signal.Signals, tmp_path: Path
         "pools: {app: {upstreams: 127.0.0.1:9}}\n"
     )
     with running(tmp_path / "log", "run", file) as proxy:
-        wait_until(path.exists, 15, "the proxy listens")
+        assert path.exists()
         proxy.send_signal(number)
         assert proxy.wait(15) == 0
     assert not path.exists()

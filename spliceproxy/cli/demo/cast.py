@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -21,6 +22,10 @@ END_SECONDS = 2.0
 _FIRST_PORT, _LAST_PORT = 1024, 32767
 """Below the ports that Linux gives to outgoing connections. Among those, a connection to an
 upstream that is away can meet itself (source = destination), and count as connected."""
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
 
 
 class DemoError(SpliceproxyError):
@@ -102,6 +107,11 @@ class Upstream:
             )
 
 
+def _end_with_parent() -> None:
+    """In a new process: be sent SIGTERM when the demo dies, however it dies (prctl(2))."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Proxy:
     """`spliceproxy run FILE`; records and log go to files beside it."""
 
@@ -124,6 +134,7 @@ class Proxy:
                 stderr=log,
                 env={**os.environ, "NOTIFY_SOCKET": str(self._notify_path)},
                 process_group=0,
+                preexec_fn=_end_with_parent,
             )
         self._pidfd = os.pidfd_open(self._process.pid)
 

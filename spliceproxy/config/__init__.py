@@ -1,0 +1,60 @@
+"""The one gate for configuration: YAML in, a frozen and typed model out, or all that is wrong.
+
+`load` and `loads` are the ways in. Beyond them nothing is raw: names are checked, units are
+converted, variables are expanded and inheritance is resolved. Nothing here touches the network.
+"""
+
+from __future__ import annotations
+
+from spliceproxy.config.address import Address, parse_address, parse_bind
+from spliceproxy.config.loader import load, loads
+from spliceproxy.config.markdown import reference
+from spliceproxy.config.model import (
+    Buffers,
+    Config,
+    Keepalive,
+    Listener,
+    ListenerLog,
+    ListenerTcp,
+    Log,
+    Pool,
+    PoolTcp,
+    PoolTimeouts,
+    Relay,
+    SessionLog,
+    Tcp,
+    Timeouts,
+    Upstream,
+)
+from spliceproxy.config.problems import ConfigError, Problem
+from spliceproxy.config.schema import json_schema
+from spliceproxy.config.units import size_text, time_text
+
+__all__ = [
+    "Address",
+    "Buffers",
+    "Config",
+    "ConfigError",
+    "Keepalive",
+    "Listener",
+    "ListenerLog",
+    "ListenerTcp",
+    "Log",
+    "Pool",
+    "PoolTcp",
+    "PoolTimeouts",
+    "Problem",
+    "Relay",
+    "SessionLog",
+    "Tcp",
+    "Timeouts",
+    "Upstream",
+    "json_schema",
+    "load",
+    "loads",
+    "parse_address",
+    "parse_bind",
+    "reference",
+    "size_text",
+    "time_text",
+]

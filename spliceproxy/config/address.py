@@ -1,0 +1,161 @@
+"""Addresses: host:port, [v6]:port, :port, unix:/path, unix:@abstract."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+
+from spliceproxy.config.problems import show
+
+ADDRESS = "write host:port, [v6]:port, unix:/path or unix:@name"
+MAX_UNIX_PATH = 107
+"""Bytes of a UNIX socket's path, at most: sun_path has 108 and ends with NUL, unix(7)."""
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_HOST = re.compile(r"(?=.{1,253}\.?$)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)+")
+_DIGITS_AND_DOTS = re.compile(r"[0-9.]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a socket listens or connects to: `host` and `port`, or `path`, or `abstract`.
+
+    `str()` is the canonical text: what the configuration could say, what records and logs show.
+    """
+
+    host: str = ""
+    """An IP address without brackets, or a name; empty: every address, IPv4 and IPv6."""
+    port: int = 0
+    """0, for listeners only: any free port."""
+    path: str = ""
+    """Of a UNIX socket in the file system."""
+    abstract: str = ""
+    """Name of a UNIX socket in the abstract namespace, without its leading NUL."""
+
+    @property
+    def is_unix(self) -> bool:
+        return bool(self.path or self.abstract)
+
+    @property
+    def ip(self) -> IpAddress | None:
+        """The IP address, where `host` is one."""
+        return parse_ip(self.host)
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        if self.abstract:
+            return f"unix:@{self.abstract}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """The address of an upstream: it has a host, and a port that is not 0.
+
+    Raises ValueError("what is wrong; what would be right").
+    """
+    address = parse_bind(text)
+    if address.is_unix:
+        return address
+    if not address.host:
+        raise ValueError(f"{show(text)} names no host; write for example 127.0.0.1:{address.port}")
+    if not address.port:
+        raise ValueError(f"{show(text)} has port 0; write the port that the upstream listens on")
+    return address
+
+
+def parse_bind(text: str) -> Address:
+    """The address of a listener, where `:port` is every address and port 0 is any free port.
+
+    Raises ValueError("what is wrong; what would be right").
+    """
+    if text.startswith("unix:"):
+        return _unix(text)
+    if text.startswith("/"):
+        raise ValueError(f"{show(text)} is a path; write unix:{text}")
+    if text.startswith("["):
+        return _bracketed(text)
+    if parse_ip(text) and ":" in text:
+        raise ValueError(f"{show(text)} is IPv6 without a port; write [{text}]:port")
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        if re.fullmatch(r"\d{1,5}", text, re.ASCII):
+            raise ValueError(f"{show(text)} is only a port; write :{text} or host:{text}")
+        raise ValueError(f"{show(text)} has no port; {ADDRESS}")
+    if "://" in text:
+        raise ValueError(f"{show(text)} is a URL; write host:port only")
+    if ":" in host:
+        raise ValueError(f"{show(text)} has too many colons; write IPv6 as [::1]:8080")
+    if host == "*":
+        raise ValueError(f'{show(text)} has a * for the host; write ":{port}" for every address')
+    return Address(host=_host(host, text), port=_port(port, text))
+
+
+def parse_ip(text: str) -> IpAddress | None:
+    """An IP address without port or brackets, or None."""
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def overlap(one: Address, other: Address) -> bool:
+    """Whether two listening sockets cannot have these addresses at the same time.
+
+    A wildcard overlaps every address of its family, `:port` those of both; port 0 overlaps
+    nothing. Names are compared, not resolved.
+    """
+    if one.is_unix or other.is_unix:
+        return one == other
+    if one.port != other.port or one.port == 0:
+        return False
+    if not one.host or not other.host or one.host == other.host:
+        return True
+    first, second = one.ip, other.ip
+    if first is None or second is None or first.version != second.version:
+        return False
+    return first.is_unspecified or second.is_unspecified or first == second
+
+
+def _unix(text: str) -> Address:
+    name = text.removeprefix("unix:")
+    if not name.startswith(("/", "@")):
+        raise ValueError(f"{show(text)} is not an absolute path; write unix:/path or unix:@name")
+    if name == "@" or name.endswith("/"):
+        raise ValueError(f"{show(text)} names no socket; write unix:/path or unix:@name")
+    if "\0" in name:
+        raise ValueError(f"{show(text)} holds a NUL character; remove it")
+    if (length := len(os.fsencode(name.removeprefix("@")))) > MAX_UNIX_PATH:
+        raise ValueError(f"the path has {length} bytes; the kernel takes at most {MAX_UNIX_PATH}")
+    return Address(abstract=name[1:]) if name.startswith("@") else Address(path=name)
+
+
+def _bracketed(text: str) -> Address:
+    match = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text)
+    ip = parse_ip(match[1]) if match else None
+    if match is None or not isinstance(ip, ipaddress.IPv6Address):
+        raise ValueError(f"{show(text)} is not an IPv6 address and a port; write [::1]:8080")
+    if match[2] is None:
+        raise ValueError(f"{show(text)} has no port; write {text}:port")
+    return Address(host=str(ip), port=_port(match[2], text))
+
+
+def _host(host: str, text: str) -> str:
+    if not host:
+        return ""
+    if ip := parse_ip(host):
+        return str(ip)
+    if _DIGITS_AND_DOTS.fullmatch(host):
+        raise ValueError(f"{show(text)} is not an IPv4 address and a port; write 127.0.0.1:8080")
+    if not _HOST.fullmatch(host):
+        raise ValueError(f"{show(host)} is neither an IP address nor a host name; {ADDRESS}")
+    return host.lower()
+
+
+def _port(port: str, text: str) -> int:
+    if not re.fullmatch(r"\d{1,5}", port, re.ASCII) or int(port) > 65535:
+        raise ValueError(f"{show(text)} has no valid port; write a port from 1 to 65535")
+    return int(port)

@@ -1,0 +1,176 @@
+"""What no value shows alone: names that must exist, addresses that must not meet.
+
+These checks read the tree and not the typed model, so that they also find what is wrong in a
+file which has mistakes elsewhere. Values that make no sense are skipped: they are told already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from spliceproxy.config import address, units
+from spliceproxy.config.address import Address
+from spliceproxy.config.nodes import Mapping, Node, Scalar, Sequence
+from spliceproxy.config.problems import Path, Place, Problem, dotted, show
+from spliceproxy.config.suggest import nearest
+from spliceproxy.telemetry.board import MAX_LISTENERS
+
+
+def check(root: Mapping, *, complete: bool) -> Iterator[Problem]:
+    """Problems between the parts of `root`.
+
+    Not `complete`: some included file could not be read, so what is absent may be there.
+    """
+    listeners, pools = _named(root, "listeners"), _named(root, "pools")
+    if complete:
+        yield from _has_listeners(root)
+        yield from _pools_exist(listeners, pools)
+    yield from _binds(listeners)
+    for name, pool in pools.items():
+        upstreams = pool.get("upstreams")
+        if upstreams is not None:
+            yield from _upstreams(("pools", name, "upstreams"), upstreams)
+
+
+def _named(root: Mapping, key: str) -> dict[str, Mapping]:
+    """The mappings below `listeners` or `pools`."""
+    section = root.get(key)
+    if not isinstance(section, Mapping):
+        return {}
+    return {
+        name: entry.value
+        for name, entry in section.entries.items()
+        if isinstance(entry.value, Mapping)
+    }
+
+
+def _has_listeners(root: Mapping) -> Iterator[Problem]:
+    section = root.get("listeners")
+    right = 'write for example listeners: {web: {bind: ":8080", pool: app}}'
+    if section is None:
+        yield Problem(root.place, ("listeners",), f"missing; {right}")
+    elif isinstance(section, Mapping) and not section.entries:
+        yield Problem(section.place, ("listeners",), f"there is no listener; {right}")
+    elif isinstance(section, Mapping) and len(section.entries) > MAX_LISTENERS:
+        text = f"more than {MAX_LISTENERS} listeners; a listener may have many addresses: use fewer"
+        yield Problem(section.place, ("listeners",), text)
+
+
+def _pools_exist(listeners: dict[str, Mapping], pools: dict[str, Mapping]) -> Iterator[Problem]:
+    for name, listener in listeners.items():
+        wanted = listener.get("pool")
+        if not isinstance(wanted, Scalar) or wanted.unknown or wanted.text in ("", *pools):
+            continue
+        if near := nearest(wanted.text, pools):
+            right = f"did you mean {near}?"
+        elif pools:
+            right = f"the pools are {', '.join(list(pools)[:10])}"
+        else:
+            right = "write for example pools: {app: {upstreams: [127.0.0.1:9001]}}"
+        text = f"there is no pool {show(wanted.text)}; {right}"
+        yield Problem(wanted.place, ("listeners", name, "pool"), text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bind:
+    """One address of a listener, and where it is written."""
+
+    address: Address
+    interface: str
+    place: Place
+    path: Path
+
+    def meets(self, other: _Bind) -> bool:
+        # The kernel lets sockets with different interfaces have the same address.
+        apart = self.interface and other.interface and self.interface != other.interface
+        return not apart and address.overlap(self.address, other.address)
+
+
+def _binds(listeners: dict[str, Mapping]) -> Iterator[Problem]:
+    by_port: dict[object, list[_Bind]] = {}
+    for name, listener in listeners.items():
+        bind = listener.get("bind")
+        if isinstance(bind, Sequence) and not bind.items:
+            text = 'an empty list; write at least one address, such as ":8080"'
+            yield Problem(bind.place, ("listeners", name, "bind"), text)
+        if bind is None:
+            continue
+        interface = _interface(listener)
+        for path, node in _items(("listeners", name, "bind"), bind):
+            if (parsed := _address(node, address.parse_bind)) is None:
+                continue
+            mine = _Bind(parsed, interface, node.place, path)
+            same_port = by_port.setdefault(parsed.port or str(parsed), [])
+            if first := next((other for other in same_port if mine.meets(other)), None):
+                yield Problem(mine.place, path, _meeting(mine, first))
+            same_port.append(mine)
+
+
+def _meeting(mine: _Bind, first: _Bind) -> str:
+    where = f"{first.place.source.name}:{first.place.line}"
+    if mine.address == first.address:
+        return (
+            f"{mine.address} is bound twice, first by {dotted(first.path)} ({where}); "
+            "remove one of them"
+        )
+    return (
+        f"{mine.address} overlaps {first.address} of {dotted(first.path)} ({where}); "
+        "give one of them another port"
+    )
+
+
+def _upstreams(path: Path, upstreams: Node) -> Iterator[Problem]:
+    if isinstance(upstreams, Sequence) and not upstreams.items:
+        text = "an empty list; write at least one address, such as 127.0.0.1:9001"
+        yield Problem(upstreams.place, path, text)
+        return
+    first: dict[Address, Place] = {}
+    items = list(_items(path, upstreams))
+    for at, item in items:
+        node = item.get("address") if isinstance(item, Mapping) else item
+        if node is None or (parsed := _address(node, address.parse_address)) is None:
+            continue
+        if place := first.get(parsed):
+            text = (
+                f"{parsed} is in this pool already, in line {place.line}; "
+                "remove one of them, or give one a weight"
+            )
+            yield Problem(node.place, at, text)
+        first.setdefault(parsed, node.place)
+    if all(_weight(item) == 0 for _, item in items):
+        text = "every upstream has weight 0 and takes no session; give one a weight of at least 1"
+        yield Problem(upstreams.place, path, text)
+
+
+def _items(path: Path, node: Node) -> Iterator[tuple[Path, Node]]:
+    """The items of a list, or the one value that stands for a list."""
+    if isinstance(node, Sequence):
+        yield from (((*path, n), item) for n, item in enumerate(node.items))
+    else:
+        yield path, node
+
+
+def _address(node: Node, parse: Callable[[str], Address]) -> Address | None:
+    if not isinstance(node, Scalar) or node.unknown:
+        return None
+    try:
+        return parse(node.text)
+    except ValueError:
+        return None
+
+
+def _interface(listener: Mapping) -> str:
+    tcp = listener.get("tcp")
+    node = tcp.get("interface") if isinstance(tcp, Mapping) else None
+    return node.text if isinstance(node, Scalar) and node.text != "off" else ""
+
+
+def _weight(item: Node) -> int | None:
+    node = item.get("weight") if isinstance(item, Mapping) else None
+    if not isinstance(node, Scalar) or node.unknown:
+        return None
+    try:
+        return units.integer(node.text, 0, 256)
+    except ValueError:
+        return None

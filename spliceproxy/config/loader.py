@@ -1,0 +1,165 @@
+"""From a file, and the files that it includes, to the one frozen model."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from spliceproxy.config import checks, files, model, nodes, syntax
+from spliceproxy.config.explain import explain
+from spliceproxy.config.model import Config
+from spliceproxy.config.problems import ConfigError, Place, Problem, Source
+from spliceproxy.config.scalars import describe
+
+MAX_INCLUDED = 1000
+"""Included files, at most."""
+
+_WILDCARD = re.compile(r"[*?\[]")
+_SHARED = ("listeners", "pools")
+"""Top-level keys that several files may have; the names below them are defined once."""
+
+
+def load(path: Path, env: Mapping[str, str] = os.environ) -> Config:
+    """Read, check and type the configuration at `path`, without network and without privilege.
+
+    `env` gives the values of ${variables}. Raises ConfigError with all that is wrong.
+    """
+    return _Loader(path.parent, path, env).load(files.read(path))
+
+
+def loads(text: str | bytes, name: str, env: Mapping[str, str] = os.environ) -> Config:
+    """The same for a text in memory, which errors call `name`; it includes relative to the
+    current directory."""
+    data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
+    return _Loader(Path(), None, env).load(files.decode(data, name))
+
+
+class _Loader:
+    """Reads one configuration and gathers its problems."""
+
+    def __init__(self, base: Path, main: Path | None, env: Mapping[str, str]) -> None:
+        self._base = base
+        self._main = main
+        self._env = env
+        self._problems: list[Problem] = []
+        self._complete = True
+        self._sources = 0
+
+    def load(self, source: Source) -> Config:
+        """The configuration in `source`. Raises ConfigError."""
+        root = self._parse(source)
+        if root is None:
+            raise ConfigError(self._problems)
+        for problem, path in self._included(root):
+            self._include(root, problem, path)
+        config = None
+        try:
+            config = Config.model_validate(nodes.plain(root))
+        except ValidationError as error:
+            self._problems += explain(root, error)
+        self._problems += checks.check(root, complete=self._complete)
+        if self._problems or config is None:
+            raise ConfigError(_once(self._problems))
+        return model.resolve(config)
+
+    def _parse(self, source: Source, *, may_be_empty: bool = False) -> nodes.Mapping | None:
+        """The mapping in a source; None, and a problem, where it has none."""
+        before = len(self._problems)
+        node = syntax.parse(source, self._env, self._problems)
+        if isinstance(node, nodes.Mapping):
+            return node
+        if node is not None:
+            text = f"is {describe(nodes.plain(node))}; write keys: listeners, pools and others"
+            if not (isinstance(node, nodes.Scalar) and len(self._problems) > before):
+                self._problems.append(Problem(node.place, (), f"the file {text}"))
+        elif len(self._problems) == before:
+            if may_be_empty:
+                return nodes.Mapping(Place(source, 1, 1))
+            text = "the file is empty; write listeners and pools"
+            self._problems.append(Problem(source.name, (), text))
+        return None
+
+    def _included(self, root: nodes.Mapping) -> Iterator[tuple[Problem, Path]]:
+        """The files that `include` names, each once, and the problem that each may become."""
+        seen = {self._main.resolve()} if self._main else set()
+        include = root.get("include")
+        items = include.items if isinstance(include, nodes.Sequence) else [include]
+        for number, node in enumerate(items):
+            if not isinstance(node, nodes.Scalar) or node.unknown or not node.text:
+                continue
+            path = ("include", number) if isinstance(include, nodes.Sequence) else ("include",)
+            for match in self._matches(node.text):
+                if match.resolve() in seen:
+                    continue
+                seen.add(match.resolve())
+                yield Problem(node.place, path, f"{match} cannot be included: "), match
+                if len(seen) > MAX_INCLUDED:
+                    text = f"more than {MAX_INCLUDED} files; write a narrower pattern"
+                    self._problems.append(Problem(node.place, path, text))
+                    return
+
+    def _matches(self, pattern: str) -> list[Path]:
+        """The file of that name, or those that match; relative to the main file."""
+        if not _WILDCARD.search(pattern):
+            return [self._base / pattern]
+        if pattern.startswith("/"):
+            base, pattern = Path("/"), pattern.lstrip("/")
+        else:
+            base = self._base
+        return sorted(match for match in base.glob(pattern) if not match.name.startswith("."))
+
+    def _include(self, root: nodes.Mapping, problem: Problem, path: Path) -> None:
+        """Read one included file and add its keys to `root`."""
+        self._sources += 1
+        try:
+            source = files.read(path, self._sources)
+        except ConfigError as error:
+            self._complete = False
+            for wrong in error.problems:
+                unread = isinstance(wrong.where, str)
+                told = replace(problem, text=problem.text + wrong.text) if unread else wrong
+                self._problems.append(told)
+            return
+        more = self._parse(source, may_be_empty=True)
+        if more is None:
+            self._complete = False
+            return
+        if nested := more.entries.pop("include", None):
+            text = "only the main file includes others; write the pattern there"
+            self._problems.append(Problem(nested.place, ("include",), text))
+        for key, entry in more.entries.items():
+            first = root.entries.get(key)
+            if first is None:
+                root.entries[key] = entry
+            elif key in _SHARED and isinstance(first.value, nodes.Mapping):
+                self._merge((key,), first.value, entry.value)
+            else:
+                self._twice((key,), first, entry)
+
+    def _merge(self, path: tuple[str], names: nodes.Mapping, more: nodes.Node) -> None:
+        """Add an included file's listeners or pools to those that are known."""
+        if not isinstance(more, nodes.Mapping):
+            text = "is not a mapping of names; write each one below its name"
+            self._problems.append(Problem(more.place, path, text))
+            return
+        for name, entry in more.entries.items():
+            if first := names.entries.get(name):
+                self._twice((*path, name), first, entry)
+            else:
+                names.entries[name] = entry
+
+    def _twice(self, path: tuple[str, ...], first: nodes.Entry, second: nodes.Entry) -> None:
+        where = f"{first.place.source.name}:{first.place.line}"
+        text = f"defined twice, first in {where}; remove one of them"
+        self._problems.append(Problem(second.place, path, text))
+
+
+def _once(problems: list[Problem]) -> list[Problem]:
+    """One problem for each place: an alias is wrong wherever it is used, but written once."""
+    found = {(problem.order, str(problem.where)): problem for problem in reversed(problems)}
+    return list(found.values())

@@ -1,0 +1,367 @@
+"""The configuration as the rest of the program knows it: frozen, typed, inheritance resolved.
+
+Times are seconds, sizes are bytes, and what is `off` or `auto` is None. The descriptions, units,
+defaults and examples below are the only ones: the JSON schema and the reference come from them.
+Defaults are written in the language itself and read like a user's values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
+
+from spliceproxy.config import scalars
+from spliceproxy.config.address import Address, IpAddress  # noqa: F401  (pydantic looks them up)
+from spliceproxy.config.scalars import OneOrMore
+
+
+def setting(default: str | tuple[()], meaning: str, *, example: str) -> Any:
+    """A key with a default, which is written as users write it."""
+    return Field(default, description=meaning, examples=[example])
+
+
+def required(meaning: str, *examples: str) -> Any:
+    """A key that must be there."""
+    return Field(description=meaning, examples=list(examples))
+
+
+def section(kind: type[BaseModel], meaning: str, *examples: str) -> Any:
+    """A key with keys below it, which all have defaults."""
+    return Field(default_factory=kind, description=meaning, examples=list(examples) or None)
+
+
+class Section(BaseModel):
+    """A mapping of the configuration. Unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    inherits: ClassVar[str] = ""
+    """The section, written `a.b`, that gives the values of keys which are absent here."""
+
+
+class Keepalive(Section):
+    """Probes on a silent connection, tcp(7)."""
+
+    idle: scalars.WholeSeconds = setting("60s", "Silence before the first probe.", example="30s")
+    interval: scalars.WholeSeconds = setting("10s", "Time between two probes.", example="5s")
+    count: scalars.Probes = setting(
+        "3", "Unanswered probes after which the connection is dead.", example="5"
+    )
+
+
+class Buffers(Section):
+    """Socket buffers, socket(7). `off` leaves them to the kernel, which tunes them by itself."""
+
+    receive: scalars.BufferSizeOff = setting(
+        "off", "SO_RCVBUF: what a connection may receive ahead.", example="1MiB"
+    )
+    send: scalars.BufferSizeOff = setting(
+        "off", "SO_SNDBUF: what a connection may send ahead.", example="1MiB"
+    )
+
+
+def _off(raw: object) -> object:
+    return None if raw == "off" else raw
+
+
+class Tcp(Section):
+    """Socket options of TCP connections."""
+
+    nodelay: scalars.Flag = setting(
+        "true",
+        "TCP_NODELAY: small messages leave at once instead of waiting for an answer.",
+        example="false",
+    )
+    keepalive: Annotated[Keepalive | None, BeforeValidator(_off)] = section(
+        Keepalive, "Probes that find out dead peers of silent connections; `off`: none.", "off"
+    )
+    user_timeout: scalars.PositiveTimeOff = setting(
+        "off",
+        "TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged; `off`: as "
+        "long as the kernel tries, about 15 minutes.",
+        example="30s",
+    )
+    buffers: Buffers = section(Buffers, "Socket buffers.")
+
+
+_INTERFACE = (
+    "SO_BINDTODEVICE: the network interface to use, and no other; `off`: any. Linux before 5.7 "
+    "wants CAP_NET_RAW for it."
+)
+_MARK = "SO_MARK: the firewall mark, decimal or 0x…; it needs CAP_NET_ADMIN. `off`: none."
+
+
+class ListenerTcp(Tcp):
+    """Socket options of a listener and of its clients' connections."""
+
+    inherits: ClassVar[str] = "tcp"
+
+    backlog: scalars.Backlog = setting(
+        "4096",
+        "Clients that may wait to be accepted, on each socket; the kernel cuts it to "
+        "net.core.somaxconn.",
+        example="65535",
+    )
+    defer_accept: scalars.WholeSecondsOff = setting(
+        "off",
+        "TCP_DEFER_ACCEPT: a client is accepted when its first bytes arrive, or after "
+        "this time. Not for protocols in which the server speaks first.",
+        example="5s",
+    )
+    interface: scalars.InterfaceOff = setting("off", _INTERFACE, example="eth1")
+    mark: scalars.Mark = setting("off", _MARK, example="0x1f")
+
+
+class PoolTcp(Tcp):
+    """Socket options of the connections to a pool's upstreams."""
+
+    inherits: ClassVar[str] = "tcp"
+
+    interface: scalars.InterfaceOff = setting("off", _INTERFACE, example="eth1")
+    mark: scalars.Mark = setting("off", _MARK, example="0x1f")
+    source: Annotated[tuple[scalars.SourceIp, ...], OneOrMore] = setting(
+        (),
+        "Local addresses to connect from, in turn. Several of them give more "
+        "ephemeral ports. Absent: the kernel chooses.",
+        example="[10.0.0.5, 10.0.0.6]",
+    )
+
+
+class ListenerLog(Section):
+    """Which session records of a listener are written."""
+
+    inherits: ClassVar[str] = "log.sessions"
+
+    keep: scalars.Keep = setting(
+        "all",
+        "Which records are written: all, those of sessions that ended in an error, or none.",
+        example="errors",
+    )
+    sample: scalars.Share = setting(
+        "1", "The share of them that is written, chosen at random.", example="10%"
+    )
+
+
+class SessionLog(ListenerLog):
+    """Session records: one line for each session, at its end."""
+
+    inherits: ClassVar[str] = ""
+
+    to: scalars.Destination = setting(
+        "stdout",
+        "Where the records go: `stdout`, or `file:` and an absolute path.",
+        example="file:/var/log/spliceproxy/sessions.log",
+    )
+
+
+class Log(Section):
+    """The program's own log, which goes to stderr, and the session records."""
+
+    level: scalars.LogLevel = setting(
+        "info", "The least important message that is written.", example="debug"
+    )
+    format: scalars.LogFormat = setting(
+        "auto", "How lines look; `auto`: console on a terminal, else json.", example="json"
+    )
+    sessions: SessionLog = section(SessionLog, "Session records.")
+
+
+class Relay(Section):
+    """How bytes are moved."""
+
+    mode: scalars.RelayMode = setting(
+        "adaptive",
+        "`adaptive`: small messages are copied, bulk goes through pipes inside the "
+        "kernel. `splice`: pipes from the first byte. `copy`: never a pipe.",
+        example="splice",
+    )
+    pipe_size: scalars.PipeSize = setting(
+        "1MiB",
+        "Bytes that a pipe is asked to hold: what may be under way in one direction. "
+        "An unprivileged user cannot have more than fs.pipe-max-size.",
+        example="256KiB",
+    )
+    max_pipes: scalars.CountAuto = setting(
+        "auto",
+        "Pipes of all workers together; `auto`: what the user's limits allow. A "
+        "session that gets no pipe is copied.",
+        example="512",
+    )
+
+
+class PoolTimeouts(Section):
+    """How long a session may take over what it does."""
+
+    inherits: ClassVar[str] = "timeouts"
+
+    connect: scalars.PositiveTimeOff = setting(
+        "5s",
+        "One attempt to connect to one upstream; `off`: as long as the kernel tries.",
+        example="1s",
+    )
+    idle: scalars.PositiveTimeOff = setting("1h", "Silence in both directions.", example="10m")
+    half_close: scalars.PositiveTimeOff = setting(
+        "5m", "Silence, not age, after one side has finished sending.", example="30s"
+    )
+    session: scalars.PositiveTimeOff = setting("off", "Total age of a session.", example="1d")
+
+
+class Timeouts(PoolTimeouts):
+    """How long things may take. `off`: without limit."""
+
+    inherits: ClassVar[str] = ""
+
+    drain: scalars.TimeOff = setting(
+        "30s", "On stop, how long sessions may go on before they are reset.", example="5m"
+    )
+
+
+class Listener(Section):
+    """A named set of addresses that accept clients."""
+
+    bind: Annotated[tuple[scalars.BindAddress, ...], OneOrMore] = required(
+        "Where to listen: host:port, [v6]:port, :port (every address, IPv4 and "
+        "IPv6), unix:/path or unix:@abstract. Port 0: any free port; the log says which.",
+        '":8080"',
+        "[127.0.0.1:8080, unix:/run/app.sock]",
+    )
+    pool: scalars.PoolName = required("The pool that serves the clients.", "app")
+    max_sessions: scalars.CountOff = setting(
+        "off",
+        "Sessions of this listener at the same time; further clients wait in the kernel's queue.",
+        example="50000",
+    )
+    tcp: ListenerTcp = section(ListenerTcp, "Socket options.")
+    log: ListenerLog = section(ListenerLog, "Session records of this listener.")
+
+    _name: str = PrivateAttr("")
+
+    @property
+    def name(self) -> str:
+        """Its key in `listeners`."""
+        return self._name
+
+
+class Upstream(Section):
+    """One address that serves. Its address alone may stand for it."""
+
+    address: scalars.UpstreamAddress = required(
+        "Where to connect: host:port, [v6]:port, unix:/path or unix:@abstract. A "
+        "host name is resolved, and each of its addresses is an upstream.",
+        "10.0.0.1:9000",
+    )
+    weight: scalars.Weight = setting(
+        "1",
+        "Its share of new sessions, next to the weights of the others; 0: takes none.",
+        example="2",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _address_alone(cls, raw: Any) -> Any:
+        return {"address": raw} if isinstance(raw, str) else raw
+
+
+class Pool(Section):
+    """A named group of upstreams with one balancing policy."""
+
+    balance: scalars.Balance = setting(
+        "round_robin", "How an upstream is chosen: each in turn, by weight.", example="round_robin"
+    )
+    upstreams: Annotated[tuple[Upstream, ...], OneOrMore] = required(
+        "The addresses that serve; text, or a mapping with `address`.",
+        "[127.0.0.1:9001, 127.0.0.1:9002]",
+    )
+    retries: scalars.Retries = setting(
+        "2", "Other upstreams that are tried when a connection cannot be made.", example="0"
+    )
+    timeouts: PoolTimeouts = section(PoolTimeouts, "Timeouts of sessions with this pool.")
+    tcp: PoolTcp = section(PoolTcp, "Socket options.")
+
+    _name: str = PrivateAttr("")
+
+    @property
+    def name(self) -> str:
+        """Its key in `pools`."""
+        return self._name
+
+
+class Config(Section):
+    """All that one file, and the files that it includes, say."""
+
+    workers: scalars.WorkersAuto = setting(
+        "auto",
+        "Worker processes; `auto`: one for each usable CPU (affinity and cgroup quota).",
+        example="4",
+    )
+    include: Annotated[tuple[scalars.IncludePattern, ...], OneOrMore] = setting(
+        (),
+        "Further files, relative to this one, as glob patterns. Names and top-level "
+        "keys are defined once in all of them.",
+        example="[conf.d/*.yaml]",
+    )
+    max_sessions: scalars.CountAuto = setting(
+        "auto",
+        "Sessions of all workers at the same time; further clients wait in the "
+        "kernel's queue. `auto`: what the limit of open files allows.",
+        example="100000",
+    )
+    log: Log = section(Log, "Logging.")
+    relay: Relay = section(Relay, "How bytes are moved.")
+    timeouts: Timeouts = section(Timeouts, "Timeouts; those of sessions also on pools.")
+    tcp: Tcp = section(Tcp, "Socket options; also on listeners and pools.")
+    listeners: Mapping[scalars.Name, Listener] = Field(
+        default_factory=dict,
+        description="Where clients come in, each listener under its name.",
+        examples=['{web: {bind: ":8080", pool: app}}'],
+    )
+    pools: Mapping[scalars.Name, Pool] = Field(
+        default_factory=dict,
+        description="Where sessions go, each pool under its name.",
+        examples=["{app: {upstreams: [127.0.0.1:9001, 127.0.0.1:9002]}}"],
+    )
+
+
+S = TypeVar("S", bound=Section)
+
+
+def resolve(config: Config) -> Config:
+    """The same configuration with every name and every inherited value in its place."""
+    listeners = {}
+    for name, listener in config.listeners.items():
+        effective: dict[str, Section] = {
+            "tcp": inherit(listener.tcp, config.tcp),
+            "log": inherit(listener.log, config.log.sessions),
+        }
+        listeners[name] = listener.model_copy(update=effective)
+        listeners[name]._name = name
+    pools = {}
+    for name, pool in config.pools.items():
+        effective = {
+            "tcp": inherit(pool.tcp, config.tcp),
+            "timeouts": inherit(pool.timeouts, config.timeouts),
+        }
+        pools[name] = pool.model_copy(update=effective)
+        pools[name]._name = name
+    return config.model_copy(update={"listeners": listeners, "pools": pools})
+
+
+def inherit(own: S, parent: Section) -> S:
+    """`own`, where each key that its file does not give has the value of `parent`."""
+    values: dict[str, object] = {}
+    for key in type(own).model_fields.keys() & type(parent).model_fields.keys():
+        mine, theirs = getattr(own, key), getattr(parent, key)
+        if key not in own.model_fields_set:
+            values[key] = theirs
+        elif isinstance(mine, Section) and isinstance(theirs, Section):
+            values[key] = inherit(mine, theirs)
+    return own.model_copy(update=values)

@@ -1,0 +1,247 @@
+"""The types of single values: how each is read, and how editors and the reference show it.
+
+A value arrives as text (or as a list or mapping, which is then a mistake) and leaves typed.
+`x-unit` in the JSON schema is what the reference prints in its column "unit".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
+
+from spliceproxy.config import address, units
+from spliceproxy.config.address import Address, IpAddress
+from spliceproxy.config.problems import show
+from spliceproxy.config.suggest import nearest
+
+T = TypeVar("T")
+
+MAX_NAME = 64
+"""Characters of a listener's or pool's name, at most."""
+
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
+MILLION = 1_000_000
+
+
+def describe(raw: object) -> str:
+    """What a value is, for the sentence "is …"."""
+    if isinstance(raw, dict):
+        return "a mapping"
+    if isinstance(raw, list):
+        return "a list"
+    return show(str(raw)) if raw else "empty"
+
+
+def _read(parse: Callable[[str], T], right: str) -> PlainValidator:
+    """One value, read by `parse`, which tells what is wrong by ValueError."""
+
+    def read(raw: object) -> T:
+        if not isinstance(raw, str):
+            raise ValueError(f"is {describe(raw)} where one value belongs; {right}")
+        if not raw:
+            raise ValueError(f"has no value; {right}")
+        return parse(raw)
+
+    return PlainValidator(read)
+
+
+def _or(word: str, parse: Callable[[str], T]) -> Callable[[str], T | None]:
+    """`word` is None; where anything else is wrong, `word` is told too."""
+
+    def read(text: str) -> T | None:
+        if text == word:
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or {word}") from None
+
+    return read
+
+
+def _choice(*words: str) -> PlainValidator:
+    right = "write " + (" or ".join(words) if len(words) < 3 else f"one of {', '.join(words)}")
+
+    def parse(text: str) -> str:
+        if text in words:
+            return text
+        near = nearest(text, words)
+        what = f"did you mean {near}?" if near else right
+        raise ValueError(f"{show(text)} is not known here; {what}")
+
+    return _read(parse, right)
+
+
+def _schema(unit: str, *words: str) -> WithJsonSchema:
+    """Any scalar: YAML types an unquoted 4 or true, and an editor must accept both.
+
+    `words` are proposed. An editor that reads YAML 1.1 takes `off` for false.
+    """
+    scalar: dict[str, Any] = {"type": ["string", "number", "boolean"], "x-unit": unit}
+    if words:
+        scalar["anyOf"] = [{"enum": list(words)}, {}]
+    return WithJsonSchema(scalar)
+
+
+def _closed(*words: str) -> WithJsonSchema:
+    """One of `words`, or what a variable holds."""
+    values: list[object] = [*words, False] if "off" in words else [*words]
+    variable = {"type": "string", "pattern": r"\$\{"}
+    return WithJsonSchema({"anyOf": [{"enum": values}, variable], "x-unit": " / ".join(words)})
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    return partial(units.integer, least=least, most=most)
+
+
+def _number_right(least: int, most: int) -> str:
+    return f"write a whole number from {least} to {most}"
+
+
+def _interface(text: str) -> str:
+    if not re.fullmatch(r"[^\s/:\0]{1,15}", text) or text in (".", ".."):
+        raise ValueError(f"{show(text)} is no name of a network interface; write for example eth0")
+    return text
+
+
+def _destination(text: str) -> str:
+    path = text.removeprefix("file:")
+    if text == "stdout" or (path != text and path.startswith("/") and "\0" not in path):
+        return text
+    if path.startswith("/"):
+        raise ValueError(f"{show(text)} is a path; write file:{path}")
+    raise ValueError(f"{show(text)} is no destination; write stdout or file:/path")
+
+
+def _pattern(text: str) -> str:
+    if "\0" in text or text.endswith("/"):
+        raise ValueError(f"{show(text)} names no file; write for example {text}*.yaml")
+    return text
+
+
+def _ip(text: str) -> IpAddress:
+    ip = address.parse_ip(text.removeprefix("[").removesuffix("]"))
+    if ip is None:
+        raise ValueError(f"{show(text)} is not an IP address; write for example 10.0.0.5")
+    return ip
+
+
+def _one_or_more(raw: object) -> object:
+    return raw if isinstance(raw, list) else [raw]
+
+
+OneOrMore = BeforeValidator(_one_or_more)
+"""One value may stand for a list."""
+
+PositiveTimeOff = Annotated[
+    float | None,
+    _read(_or("off", units.positive_time), f"{units.TIME}, or off"),
+    _schema("time", "off"),
+]
+TimeOff = Annotated[
+    float | None, _read(_or("off", units.time), f"{units.TIME}, or off"), _schema("time", "off")
+]
+WholeSeconds = Annotated[
+    float, _read(units.whole_seconds, "write whole seconds: 60s, 10m"), _schema("time")
+]
+WholeSecondsOff = Annotated[
+    float | None,
+    _read(_or("off", units.whole_seconds), "write whole seconds such as 10s, or off"),
+    _schema("time", "off"),
+]
+PipeSize = Annotated[
+    int, _read(partial(units.size, least=4 * KIB, most=GIB), units.SIZE), _schema("size")
+]
+BufferSizeOff = Annotated[
+    int | None,
+    _read(_or("off", partial(units.size, least=KIB, most=GIB)), f"{units.SIZE}, or off"),
+    _schema("size", "off"),
+]
+Share = Annotated[float, _read(units.share, units.SHARE), _schema("share")]
+Flag = Annotated[bool, _read(units.flag, units.FLAG), _schema("true / false", "true", "false")]
+Mark = Annotated[
+    int | None, _read(_or("off", units.mark), "write a number or off"), _schema("number", "off")
+]
+
+WorkersAuto = Annotated[
+    int | None,
+    _read(_or("auto", _number(1, 1024)), f"{_number_right(1, 1024)}, or auto"),
+    _schema("number", "auto"),
+]
+CountAuto = Annotated[
+    int | None,
+    _read(_or("auto", _number(1, 10 * MILLION)), f"{_number_right(1, 10 * MILLION)}, or auto"),
+    _schema("number", "auto"),
+]
+CountOff = Annotated[
+    int | None,
+    _read(_or("off", _number(1, 10 * MILLION)), f"{_number_right(1, 10 * MILLION)}, or off"),
+    _schema("number", "off"),
+]
+Backlog = Annotated[int, _read(_number(1, MILLION), _number_right(1, MILLION)), _schema("number")]
+Probes = Annotated[int, _read(_number(1, 127), _number_right(1, 127)), _schema("number")]
+Retries = Annotated[int, _read(_number(0, 100), _number_right(0, 100)), _schema("number")]
+Weight = Annotated[int, _read(_number(0, 256), _number_right(0, 256)), _schema("number")]
+
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"],
+    _choice("debug", "info", "warning", "error"),
+    _closed("debug", "info", "warning", "error"),
+]
+LogFormat = Annotated[
+    Literal["auto", "console", "json"],
+    _choice("auto", "console", "json"),
+    _closed("auto", "console", "json"),
+]
+Keep = Annotated[
+    Literal["all", "errors", "off"],
+    _choice("all", "errors", "off"),
+    _closed("all", "errors", "off"),
+]
+RelayMode = Annotated[
+    Literal["adaptive", "splice", "copy"],
+    _choice("adaptive", "splice", "copy"),
+    _closed("adaptive", "splice", "copy"),
+]
+Balance = Annotated[Literal["round_robin"], _choice("round_robin"), _closed("round_robin")]
+
+Destination = Annotated[
+    str, _read(_destination, "write stdout or file:/path"), _schema("stdout / file:/path", "stdout")
+]
+InterfaceOff = Annotated[
+    str | None,
+    _read(_or("off", _interface), "write the name of a network interface, or off"),
+    _schema("name", "off"),
+]
+PoolName = Annotated[str, _read(str, "write the name of a pool"), _schema("name")]
+BindAddress = Annotated[
+    Address,
+    _read(address.parse_bind, "write host:port, [v6]:port, :port, unix:/path or unix:@name"),
+    _schema("address"),
+]
+UpstreamAddress = Annotated[
+    Address, _read(address.parse_address, address.ADDRESS), _schema("address")
+]
+IncludePattern = Annotated[
+    str, _read(_pattern, "write a file name or a pattern such as conf.d/*.yaml"), _schema("path")
+]
+SourceIp = Annotated[IpAddress, _read(_ip, "write an IP address"), _schema("IP address")]
+
+
+def _name(raw: object) -> str:
+    if not isinstance(raw, str) or not re.fullmatch(rf"[A-Za-z0-9_.-]{{1,{MAX_NAME}}}", raw):
+        raise ValueError(
+            f"not a name; write 1 to {MAX_NAME} letters, digits, dots, hyphens or underscores"
+        )
+    return raw
+
+
+Name = Annotated[
+    str,
+    PlainValidator(_name),
+    WithJsonSchema({"type": "string", "pattern": rf"^[A-Za-z0-9_.-]{{1,{MAX_NAME}}}$"}),
+]

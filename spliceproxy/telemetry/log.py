@@ -85,9 +85,6 @@ def hold_standard_fds() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number: fd
 
 
-# ---------------------------------------------------------------- processors
-
-
 def _add_time(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     ordered: dict[str, Any] = {"time": iso_ms(time.time())}
     ordered["level"] = event.pop("level")
@@ -148,9 +145,6 @@ class _ToStructlog(logging.Handler):
         except Exception:  # a library's broken format string must not end the proxy
             text = str(record.msg)
         write(text, logger=record.name, exc_info=record.exc_info)
-
-
-# ---------------------------------------------------------------- standard error
 
 
 class _Sink:

@@ -172,9 +172,6 @@ def wanted(keep: str, sample: float, why: str, random: Callable[[], float]) -> b
     return sample >= 1.0 or random() < sample
 
 
-# ---------------------------------------------------------------- the parts of a record
-
-
 def session_ids(worker: int) -> Iterator[str]:
     """Endless unique texts for `session`; the random part tells two lives of one worker apart."""
     prefix = f"{worker:x}-{os.urandom(4).hex()}-"
@@ -246,9 +243,6 @@ def tcp_info(sock: socket.socket) -> tuple[int | None, int | None]:
     except (OSError, struct.error):  # not TCP, or no socket any more
         return None, None
     return rtt or None, retrans  # no sample was taken: 0
-
-
-# ---------------------------------------------------------------- text
 
 
 def render(record: Mapping[str, object]) -> bytes:

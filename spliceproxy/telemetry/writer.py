@@ -82,8 +82,6 @@ class RecordWriter:
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
         self._thread.start()
 
-    # ------------------------------------------------------------ the loop's side
-
     def write(self, record: Mapping[str, object]) -> None:
         """Take one record; it is dropped and counted where too much waits already."""
         line = render_console(record, self._colour) if self._console else render(record)
@@ -157,8 +155,6 @@ class RecordWriter:
         self._batch.append((self._chunk, self._chunk_records))
         self._chunk = bytearray()
         self._chunk_records = 0
-
-    # ------------------------------------------------------------ the thread's side
 
     def _run(self) -> None:
         while (batch := self._queue.get()) is not None:

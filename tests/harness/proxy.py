@@ -66,8 +66,6 @@ class Proxy:
         self.config = directory / "app.yaml"
         self._notify: socket.socket | None = None
 
-    # ------------------------------------------------------------ what it says
-
     @property
     def stderr(self) -> str:
         """Standard error so far, as text."""
@@ -118,8 +116,6 @@ class Proxy:
                 told.append(self._notify.recv(4096).decode())
         return told
 
-    # ------------------------------------------------------------ where it is
-
     def addresses(self, listener: str) -> list[str]:
         """All addresses of a listener, as the log has them."""
         return [e["address"] for e in self.log("listening") if e["listener"] == listener]
@@ -143,8 +139,6 @@ class Proxy:
     def worker_pids(self) -> list[int]:
         """Pids of the workers that live."""
         return [pid for pid in children(self.pid) if alive(pid)]
-
-    # ------------------------------------------------------------ how it ends
 
     def signal(self, number: int) -> None:
         """Send a signal to the supervisor."""

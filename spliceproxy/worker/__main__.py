@@ -12,6 +12,9 @@ import socket
 import sys
 from pathlib import Path
 
+import structlog
+
+from spliceproxy.errors import EXIT_FAILED
 from spliceproxy.ipc import Channel
 from spliceproxy.telemetry.board import SLOTS, Board
 from spliceproxy.worker.worker import Worker
@@ -28,7 +31,11 @@ def main(arguments: list[str]) -> int:
     channel = Channel(socket.socket(fileno=channel_fd))
     board = Board(board_fd, os.fstat(board_fd).st_size // (8 * SLOTS))
     os.close(board_fd)
-    return Worker(channel, board, index).run()
+    try:
+        return Worker(channel, board, index).run()
+    except Exception as error:
+        structlog.get_logger().error("worker ends by a mistake", worker=index, exc_info=error)
+        return EXIT_FAILED
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ PARTING_POLL: Final = 0.05
 PARTING_PATIENCE: Final = 30.0
 """Seconds for which the send queue may stand still before the reset goes anyway."""
 
+_TCP_CLOSE: Final = 7  # include/net/tcp_states.h; the first byte of struct tcp_info is the state
+
 
 class Session:
     """One client's connection. `slot` belongs to the timers."""
@@ -296,6 +298,8 @@ class Session:
 def _still_unsent(sock: socket.socket) -> int:
     """Bytes in the send queue; none where the socket is dead, because nothing can arrive then."""
     try:
+        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+            return 0
         return unsent(sock)
     except OSError:
         return 0

@@ -79,8 +79,8 @@ class Worker:
         self._channel = channel
         self._board = board
         self._region = board.regions[index]
-        self._records: RecordWriter
-        self._pipes: PipePool
+        self._records: RecordWriter | None = None
+        self._pipes: PipePool | None = None
         self._snapshot: Snapshot
         self._listeners: dict[str, Listener] = {}
         self._sockets: dict[int, ListeningSocket] = {}
@@ -98,9 +98,11 @@ class Worker:
         self.loop.on_signal(signal.SIGUSR1, self._reopen)
         self._beat()
         self.loop.run()
-        self._pipes.close()
-        self._records.close(CLOSE_TIMEOUT)
-        self._beat()
+        if self._pipes is not None:
+            self._pipes.close()
+        if self._records is not None:
+            self._records.close(CLOSE_TIMEOUT)
+            self._report()
         self._channel.close()
         self.loop.close()
         return 0
@@ -163,8 +165,8 @@ class Worker:
             snapshot.sessions_to, console=console, colour=log.colour_wanted(1)
         )
         relay = snapshot.relay
-        self._pipes = PipePool(relay.pipe_size, relay.max_pipes, relay.pipe_pages)
-        self.means = Means(relay.mode, self._pipes)
+        self._pipes = pipes = PipePool(relay.pipe_size, relay.max_pipes, relay.pipe_pages)
+        self.means = Means(relay.mode, pipes)
         fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._max_sessions_here = max(1, (fds - SPARE_FDS - 2 * relay.max_pipes) // 2)
         ephemeral = ephemeral_ports()
@@ -242,15 +244,18 @@ class Worker:
         return wanted(plan.keep, plan.sample, why, random.random)
 
     def write_record(self, record: Record) -> None:
+        assert self._records is not None
         self._records.write(record)
         if not self._flush.slot:
             self.loop.arm(self._flush, self.loop.now + FLUSH_AFTER)
 
     def _flush_records(self) -> None:
+        assert self._records is not None
         self._records.flush()
 
     def _reopen(self) -> None:
-        self._records.reopen()
+        if self._records is not None:
+            self._records.reopen()
 
     # ------------------------------------------------------------------ time
 
@@ -259,15 +264,17 @@ class Worker:
         self._region[HEARTBEAT] = time.monotonic_ns()
         self.wall_offset = time.time() - time.monotonic()
         loop.arm(self._heart, loop.now + HEARTBEAT_INTERVAL)
-        if not self._listeners:
-            return
-        self._region[PIPES] = self._pipes.owned
-        dropped = self._records.take_dropped()
-        if dropped:
-            self._region[RECORDS_DROPPED] = self._records.dropped
-            self._log.warning(
-                "session records dropped", records=dropped, reason=self._records.trouble
-            )
+        if self._pipes is not None:
+            self._region[PIPES] = self._pipes.owned
+        self._report()
+
+    def _report(self) -> None:
+        """Say how many session records were lost since the last time."""
+        records = self._records
+        dropped = 0 if records is None else records.take_dropped()
+        if records is not None and dropped:
+            self._region[RECORDS_DROPPED] = records.dropped
+            self._log.warning("session records dropped", records=dropped, reason=records.trouble)
 
     # ------------------------------------------------------------------ the end
 

@@ -115,16 +115,18 @@ class PipePool:
             try:
                 pipe = Pipe(wanted)
             except OSError:
-                return self._refuse()
+                self._count_refusal()
+                return None
             if pipe.size >= min(wanted, USEFUL_SIZE):
                 self._owned += 1
                 self._made += 1
                 self._pages_left -= pipe.size // PAGE
                 return pipe
             pipe.close()
-        return self._refuse()
+        self._count_refusal()
+        return None
 
-    def _refuse(self) -> None:
+    def _count_refusal(self) -> None:
         self._refused += 1
         self._skip = REFUSALS_SKIPPED
 

@@ -37,7 +37,7 @@ class Pool:
         self.upstreams = [
             Upstream(index, upstream, ephemeral) for index, upstream in enumerate(plan.upstreams)
         ]
-        self._sources = {
+        self._sources: dict[int, list[tuple[str, int]]] = {
             socket.AF_INET: [(ip, 0) for ip in plan.tcp.sources if ":" not in ip],
             socket.AF_INET6: [(ip, 0) for ip in plan.tcp.sources if ":" in ip],
         }

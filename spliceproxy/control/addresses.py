@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from spliceproxy.control.machine import has_ipv6
 
@@ -47,7 +47,9 @@ class Place:
     def with_port(self, port: int) -> Place:
         """The same address with another port."""
         assert isinstance(self.address, tuple)
-        return Place(self.family, (self.address[0], port, *self.address[2:]))  # type: ignore[arg-type]
+        if len(self.address) == 2:
+            return Place(self.family, (self.address[0], port))
+        return Place(self.family, (self.address[0], port, *self.address[2:]))
 
 
 def place_of(sock: socket.socket) -> Place:
@@ -82,8 +84,9 @@ def places_to_connect(address: Address) -> list[Place]:
 
 def resolve(host: str, port: int) -> list[Place]:
     """Look `host` up (getaddrinfo(3): numbers, the hosts file, DNS), each address once."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    places = (Place(family, address) for family, _, _, _, address in found)  # type: ignore[arg-type]
+    answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # The tuple of numbers is what getaddrinfo answers in a Python built without IPv6.
+    places = (Place(found[0], cast("Sockaddr", found[4])) for found in answers)
     return list(dict.fromkeys(places))
 
 

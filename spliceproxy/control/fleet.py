@@ -38,6 +38,9 @@ class Patience:
     """A worker that lived so long is not dying at once: its next restart is the first again."""
 
 
+DEFAULT_PATIENCE = Patience()
+
+
 @dataclass(slots=True)
 class _Seat:
     """The place of one worker, whoever sits there."""
@@ -74,7 +77,7 @@ class Fleet:
         workers: int,
         snapshot: int,
         on_death: Callable[[WorkerProcess, int], None],
-        patience: Patience = Patience(),
+        patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
         """`board` and `snapshot` are fds, which stay the caller's and stay open.
 

@@ -15,7 +15,6 @@ from spliceproxy.ipc import (
     PoolPlan,
     RelayPlan,
     Snapshot,
-    Sockaddr,
     TcpPlan,
     UpstreamPlan,
 )
@@ -128,7 +127,6 @@ def _plan_upstreams(pool: Pool, places: Resolved) -> tuple[UpstreamPlan, ...]:
 
 def _plan_tcp(tcp: PoolTcp) -> TcpPlan:
     keepalive = tcp.keepalive
-    sources: list[Sockaddr] = [_source(str(ip)) for ip in tcp.source]
     return TcpPlan(
         nodelay=tcp.nodelay,
         keepalive=(
@@ -141,12 +139,8 @@ def _plan_tcp(tcp: PoolTcp) -> TcpPlan:
         send_buffer=tcp.buffers.send or 0,
         interface=tcp.interface or "",
         mark=tcp.mark or 0,
-        sources=tuple(sources),
+        sources=tuple(str(ip) for ip in tcp.source),
     )
-
-
-def _source(ip: str) -> Sockaddr:
-    return (ip, 0, 0, 0) if ":" in ip else (ip, 0)
 
 
 def plan_relay(relay: Relay, machine: Machine, workers: int) -> RelayPlan:

@@ -14,10 +14,10 @@ import errno
 import itertools
 import os
 import socket
-import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spliceproxy.control.addresses import Place, place_of
@@ -28,6 +28,25 @@ if TYPE_CHECKING:
     from spliceproxy.config import Listener
 
 _numbers = itertools.count(1)
+
+
+class SocketFile:
+    """The file of a bound UNIX socket."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity = _identity(path)
+
+    def remove(self) -> None:
+        """Remove it, unless somebody else's is there by now, or the directory is not ours."""
+        with suppress(OSError):
+            if _identity(self._path) == self._identity:
+                self._path.unlink()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 @dataclass(slots=True, eq=False)
@@ -42,8 +61,8 @@ class ListeningSocket:
     """Clients that may wait to be accepted."""
     handed: bool = False
     """The service manager holds it too, and it goes on queueing clients after our end."""
-    file: tuple[int, int] | None = None
-    """Device and inode of the socket file that is ours to remove."""
+    file: SocketFile | None = None
+    """What bind() left in the file system, to be removed at the end."""
     number: int = field(default_factory=lambda: next(_numbers))
 
     def __str__(self) -> str:
@@ -59,15 +78,10 @@ class ListeningSocket:
         refuse_new_clients(self.sock)
 
     def remove_file(self) -> None:
-        """Remove the socket file, unless somebody else's is there by now."""
-        if self.file is None:
-            return
-        path = self.sock.getsockname()
-        with suppress(FileNotFoundError):
-            found = os.stat(path)
-            if (found.st_dev, found.st_ino) == self.file:
-                os.unlink(path)
-        self.file = None
+        """Remove the socket file, where there is one."""
+        if self.file is not None:
+            self.file.remove()
+            self.file = None
 
     def close(self) -> None:
         """Close our copy. A second call does nothing."""
@@ -144,12 +158,9 @@ def _bind_unix(listener: Listener, place: Place) -> ListeningSocket:
         except OSError as error:
             if error.errno != errno.EADDRINUSE or not _is_stale(place):
                 raise
-            os.unlink(str(place.address))
+            Path(str(place.address)).unlink()
             sock.bind(place.address)
-        file = None
-        if isinstance(place.address, str):
-            found = os.stat(place.address)
-            file = (found.st_dev, found.st_ino)
+        file = SocketFile(Path(place.address)) if isinstance(place.address, str) else None
         return ListeningSocket(listener.name, sock, None, listener.tcp.backlog, file=file)
     except BaseException:
         sock.close()
@@ -158,7 +169,7 @@ def _bind_unix(listener: Listener, place: Place) -> ListeningSocket:
 
 def _is_stale(place: Place) -> bool:
     """Whether the socket file of `place` belongs to nobody any more."""
-    if not isinstance(place.address, str) or not stat.S_ISSOCK(os.stat(place.address).st_mode):
+    if not isinstance(place.address, str) or not Path(place.address).is_socket():
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,7 +12,7 @@ from spliceproxy.control.limits import find_bites
 from spliceproxy.control.machine import raise_nofile, read_machine, usable_cpus
 from spliceproxy.control.opening import open_sockets
 from spliceproxy.control.plan import make_snapshot
-from spliceproxy.control.supervisor import Supervisor, name_process
+from spliceproxy.control.supervisor import WORKER_COMMAND, Supervisor, name_process
 from spliceproxy.control.systemd import Notifier, take_handed_sockets
 from spliceproxy.telemetry.log import hold_standard_fds, set_up
 
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 
-def run(config: Config) -> int:
+def run(config: Config, command: Sequence[str] = WORKER_COMMAND) -> int:
     """Run the proxy in this process and its workers until a signal ends it.
 
-    Returns the exit code. Raises BindError where an address could not be had, and ResolveError
-    for host names that are not known; then nothing was started.
+    `command` starts a worker; see WorkerProcess. Returns the exit code. Raises BindError where an
+    address could not be had, and ResolveError for host names that are not known; then nothing was
+    started.
     """
     hold_standard_fds()
     set_up(config.log.level, config.log.format)
@@ -49,6 +51,11 @@ def run(config: Config) -> int:
     for listener, address in dict.fromkeys((one.listener, str(one)) for one in sockets):
         _log.info("listening", listener=listener, address=address)
     supervisor = Supervisor(
-        snapshot, sockets, workers=workers, drain=config.timeouts.drain, notifier=notifier
+        snapshot,
+        sockets,
+        workers=workers,
+        drain=config.timeouts.drain,
+        notifier=notifier,
+        command=command,
     )
     return asyncio.run(supervisor.run())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from spliceproxy.control.fleet import Fleet, Patience
+from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
 from spliceproxy.control.obituary import Obituary
 from spliceproxy.control.reaper import reap_strangers
 from spliceproxy.control.service import Service
@@ -47,7 +47,7 @@ class Supervisor:
         drain: float | None,
         notifier: Notifier,
         command: Sequence[str] = WORKER_COMMAND,
-        patience: Patience = Patience(),
+        patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
         """Takes over `sockets` and `notifier`. `drain` is seconds, None without limit."""
         self._snapshot = snapshot

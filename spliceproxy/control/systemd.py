@@ -1,7 +1,8 @@
-"""What systemd tells us and wants to be told: sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3).
+"""What systemd tells us, and wants to be told.
 
-All of it is a few environment variables and one datagram socket, so no library is needed. Each
-variable is removed from the environment when it is read: workers must not inherit it.
+The sources are sd_notify(3), sd_listen_fds(3) and sd_watchdog_enabled(3). All of it is a few
+environment variables and one datagram socket, so no library is needed. Each variable is removed
+from the environment when it is read: workers must not inherit it.
 """
 
 from __future__ import annotations

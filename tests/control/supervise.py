@@ -1,0 +1,26 @@
+"""Runs the supervisor with fake workers: `supervise.py CONFIG [option of the fake worker]...`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from spliceproxy import config, control
+from spliceproxy.errors import SpliceproxyError
+
+FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
+
+if os.environ.pop("TEST_LEAVE_ORPHANS", ""):
+    # Two generations of children whose parent is gone: the second becomes a child of PID 1.
+    for _ in range(3):
+        subprocess.run(["sh", "-c", "sleep 0.05 & exit 0"], check=True)
+if os.environ.get("LISTEN_PID") == "self":
+    os.environ["LISTEN_PID"] = str(os.getpid())
+try:
+    loaded = config.load(Path(sys.argv[1]))
+    sys.exit(control.run(loaded, command=[sys.executable, str(FAKE_WORKER), *sys.argv[2:]]))
+except SpliceproxyError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)

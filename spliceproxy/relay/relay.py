@@ -52,7 +52,7 @@ def interest(sock: socket) -> int:
 
 def unsent(sock: socket) -> int:
     """Bytes that the peer has not acknowledged (SIOCOUTQ, tcp(7)); on UNIX, not read."""
-    answer = fcntl.ioctl(sock.fileno(), _SIOCOUTQ, b"\\0\\0\\0\\0")
+    answer = fcntl.ioctl(sock.fileno(), _SIOCOUTQ, b"\0\0\0\0")
     return int.from_bytes(answer, "little")
 
 

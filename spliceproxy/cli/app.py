@@ -77,7 +77,8 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _fail(text: str, code: int) -> int:
-    click.echo(f"spliceproxy: {text}", err=True)
+    for line in text.splitlines():
+        click.echo(f"spliceproxy: {line}", err=True)
     return code
 
 
@@ -91,4 +92,5 @@ def _usage_text(error: click.ClickException) -> str:
 
 def _os_error_text(error: OSError) -> str:
     reason = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename}: {reason}" if error.filename else reason
+    named = isinstance(error.filename, str | bytes)  # an fd's number would say nothing
+    return f"{os.fsdecode(error.filename)}: {reason}" if named else reason

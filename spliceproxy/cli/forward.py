@@ -41,7 +41,7 @@ def forward(bind: str, upstreams: Sequence[str], workers: int | None, print_only
     except config.ConfigError as error:
         # Nobody wrote that YAML: what is wrong is an argument.
         texts = [f"forward: {problem.text}" for problem in error.problems]
-        raise UsageError("\nspliceproxy: ".join(texts)) from None
+        raise UsageError("\n".join(texts)) from None
     if print_only:
         click.echo(text, nl=False)
         return 0

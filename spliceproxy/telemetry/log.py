@@ -203,26 +203,29 @@ class _Sink:
             self._socket = None
 
     def write(self, line: bytes) -> None:
-        """Write one line, if there is room for it now."""
-        if self._lost and self._write_line(self._lost_line(self._lost)):
+        """Write one line, if there is room for it now, and what was lost before in the same go."""
+        notice = self._lost_line(self._lost) if self._lost else b""
+        written = self._write_now(notice + line)
+        if notice and written >= len(notice):
             self._lost = 0
-        if self._lost or not self._write_line(line):
+        if written < len(notice) + len(line):
             self._lost += 1
 
     debug = info = warning = error = critical = exception = write
 
-    def _write_line(self, line: bytes) -> bool:
-        if self._broken_line:
-            line = b"\n" + line
+    def _write_now(self, data: bytes) -> int:
+        """How many bytes of whole lines were taken."""
         written = 0
         try:
-            while written < len(line):
-                written += self._put(line[written:])
+            if self._broken_line:
+                self._put(b"\n")
+                self._broken_line = False
+            while written < len(data):
+                written += self._put(data[written:])
         except OSError:
-            self._broken_line = self._broken_line if written == 0 else line[written - 1] != 10
-            return False
-        self._broken_line = False
-        return True
+            if written:
+                self._broken_line = data[written - 1] != ord("\n")
+        return written
 
     def _put_nowhere(self, data: bytes) -> int:
         return len(data)

@@ -35,7 +35,7 @@ def blocks(size: int, seed: int) -> Iterator[memoryview]:
 
 def stream_bytes(size: int, seed: int) -> bytes:
     """The stream in one piece."""
-    return b"".join(blocks(size, seed))
+    return b"".join(bytes(block) for block in blocks(size, seed))
 
 
 def digest(size: int, seed: int) -> str:

@@ -27,6 +27,12 @@ from harness.wait import wait_until
 
 READY_TIMEOUT = 15.0
 
+WITHOUT_CAPABILITIES = (
+    ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
+)
+"""A `wrapper` that makes root an ordinary user, to whom the kernel's limits apply, also where
+other users may not read the interpreter that runs the tests."""
+
 Event = dict[str, Any]
 Name = tuple[str, int] | str
 """What connect() takes: (host, port), or a UNIX path, an abstract one with a NUL in front."""
@@ -65,6 +71,8 @@ class Proxy:
         self.directory = directory
         self.config = directory / "app.yaml"
         self._notify: socket.socket | None = None
+        self.stop_patience = (2.0, 8.0)
+        """Seconds that the end of sessions, and then the second SIGTERM, may take."""
 
     @property
     def stderr(self) -> str:
@@ -155,11 +163,11 @@ class Proxy:
     def end(self) -> int:
         """End it for sure and return its exit code.
 
-        Sessions that are left get 2 s to end, then a second SIGTERM. Raises AssertionError where
-        only SIGKILL helped, or where a worker outlived its supervisor.
+        Sessions that are left get 2 s to end, then a second SIGTERM comes. Raises AssertionError
+        where only SIGKILL helped, or where a worker outlived its supervisor.
         """
         workers = self.worker_pids()
-        for pause in (2.0, 8.0):
+        for pause in self.stop_patience:
             if self.process.poll() is None:
                 self.terminate()
                 with suppress(subprocess.TimeoutExpired):

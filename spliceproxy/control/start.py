@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from spliceproxy.control.fleet import DEFAULT_PATIENCE, Patience
 from spliceproxy.control.limits import find_bites
 from spliceproxy.control.machine import raise_nofile, read_machine, usable_cpus
 from spliceproxy.control.opening import open_sockets
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 
-def run(config: Config, command: Sequence[str] = WORKER_COMMAND) -> int:
+def run(
+    config: Config,
+    command: Sequence[str] = WORKER_COMMAND,
+    patience: Patience = DEFAULT_PATIENCE,
+) -> int:
     """Run the proxy in this process and its workers until a signal ends it.
 
     `command` starts a worker; see WorkerProcess. Returns the exit code. Raises BindError where an
@@ -57,5 +62,6 @@ def run(config: Config, command: Sequence[str] = WORKER_COMMAND) -> int:
         drain=config.timeouts.drain,
         notifier=notifier,
         command=command,
+        patience=patience,
     )
     return asyncio.run(supervisor.run())

@@ -93,9 +93,9 @@ class FakeWorker:
         for number, sock in self.listening.items():
             if sock is listening and number in self.retiring:
                 self.retiring[number] = time.monotonic()
-        client.sendall(b"%d" % self.options.index)
         self.sessions.add(client)
         self.region[SESSIONS] = len(self.sessions)
+        client.sendall(b"%d" % self.options.index)
         self.selector.register(client, selectors.EVENT_READ, self.on_session)
 
     def on_session(self, client: socket.socket) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from spliceproxy import config, control
+from spliceproxy.control.fleet import Patience
 from spliceproxy.errors import SpliceproxyError
 
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
@@ -20,7 +21,9 @@ if os.environ.get("LISTEN_PID") == "self":
     os.environ["LISTEN_PID"] = str(os.getpid())
 try:
     loaded = config.load(Path(sys.argv[1]))
-    sys.exit(control.run(loaded, command=[sys.executable, str(FAKE_WORKER), *sys.argv[2:]]))
+    command = [sys.executable, str(FAKE_WORKER), *sys.argv[2:]]
+    patience = Patience(heartbeat=float(os.environ.pop("TEST_HEARTBEAT", "5")))
+    sys.exit(control.run(loaded, command, patience))
 except SpliceproxyError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)

@@ -1,0 +1,193 @@
+"""CPUs by affinity and cgroup quota, the settings of the machine, and the limits that will bite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from spliceproxy import config
+from spliceproxy.config import Config
+from spliceproxy.control.limits import find_bites
+from spliceproxy.control.machine import Machine, read_machine, usable_cpus
+from spliceproxy.control.plan import ResolveError, make_snapshot, plan_relay
+
+ROOMY = Machine(
+    nofile=1_000_000, somaxconn=65535, ports=60000, pipe_max_size=None, pipe_user_pages=None
+)
+
+
+@pytest.fixture(autouse=True)
+def _many_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
+
+
+def tree(directory: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        file = directory / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({"proc/self/cgroup": "0::/\n"}, 8),
+        ({"proc/self/cgroup": "0::/a/b\n", "cg/a/b/cpu.max": "max 100000\n"}, 8),
+        ({"proc/self/cgroup": "0::/a/b\n", "cg/a/cpu.max": "150000 100000\n"}, 2),
+        ({"proc/self/cgroup": "0::/a\n", "cg/a/cpu.max": "20000 100000\n"}, 1),
+        # A container that sees its own cgroup as the root, and the host's path.
+        ({"proc/self/cgroup": "0::/docker/1f\n", "cg/cpu.max": "300000 100000\n"}, 3),
+        (
+            {
+                "proc/self/cgroup": "4:cpu,cpuacct:/x\n0::/\n",
+                "cg/cpu,cpuacct/x/cpu.cfs_quota_us": "400000\n",
+                "cg/cpu,cpuacct/x/cpu.cfs_period_us": "100000\n",
+            },
+            4,
+        ),
+        (
+            {
+                "proc/self/cgroup": "1:cpu:/\n",
+                "cg/cpu/cpu.cfs_quota_us": "-1\n",
+                "cg/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            8,
+        ),
+        ({}, 8),
+    ],
+)
+def test_cpus_are_cut_to_the_tightest_quota(
+    tmp_path: Path, files: dict[str, str], cpus: int
+) -> None:
+    root = tree(tmp_path, files)
+    assert usable_cpus(root / "proc", root / "cg") == cpus
+
+
+def test_pipe_limits_bind_only_who_has_no_capability(tmp_path: Path) -> None:
+    files = {
+        "self/status": "CapEff:\t0000000000000000\n",
+        "sys/fs/pipe-user-pages-soft": "16384\n",
+        "sys/fs/pipe-max-size": "1048576\n",
+        "sys/net/core/somaxconn": "128\n",
+        "sys/net/ipv4/ip_local_port_range": "32768\t60999\n",
+    }
+    machine = read_machine(tree(tmp_path, files))
+    assert machine.pipe_user_pages == 16384 - 2048
+    assert machine.pipe_max_size == 1048576
+    assert machine.somaxconn == 128
+    assert machine.ports == 28232
+    machine = read_machine(tree(tmp_path, {"self/status": f"CapEff:\t{1 << 21:016x}\n"}))
+    assert machine.pipe_user_pages is None
+    assert machine.pipe_max_size == 1048576
+    machine = read_machine(tree(tmp_path, {"self/status": f"CapEff:\t{1 << 24:016x}\n"}))
+    assert machine.pipe_user_pages is None
+    assert machine.pipe_max_size is None
+
+
+def load(more: str = "", upstreams: str = "127.0.0.1:9") -> Config:
+    return config.loads(
+        "listeners: {web: {bind: '127.0.0.1:0', pool: app}}\n"
+        f"pools: {{app: {{upstreams: {upstreams}}}}}\n{more}",
+        "test.yaml",
+    )
+
+
+def bites(loaded: Config, machine: Machine, workers: int = 2) -> dict[str, tuple[str, str]]:
+    snapshot = make_snapshot(loaded, machine, workers)
+    found = find_bites(loaded, snapshot, machine, workers)
+    return {bite.limit: (bite.effect, bite.remedy) for bite in found}
+
+
+def test_a_roomy_machine_bites_nobody() -> None:
+    assert bites(load(), ROOMY) == {}
+
+
+def test_each_limit_is_told_with_its_effect_and_remedy() -> None:
+    narrow = Machine(
+        nofile=1024,
+        somaxconn=128,
+        ports=28232,
+        pipe_max_size=65536,
+        pipe_user_pages=1024,
+    )
+    found = bites(load("max_sessions: 50000\n"), narrow)
+    assert list(found) == [
+        "RLIMIT_NOFILE",
+        "net.core.somaxconn",
+        "fs.pipe-max-size",
+        "fs.pipe-user-pages-soft",
+        "net.ipv4.ip_local_port_range",
+    ]
+    effect, remedy = found["RLIMIT_NOFILE"]
+    assert effect == "at most 704 sessions at once; further clients wait in the accept queue"
+    assert remedy.startswith("LimitNOFILE=50320 in the systemd unit, or ulimit -Hn 50320 (")
+    assert found["net.core.somaxconn"][1] == "sysctl net.core.somaxconn=4096"
+    assert found["fs.pipe-max-size"][1] == "sysctl fs.pipe-max-size=1048576"
+    effect, remedy = found["fs.pipe-user-pages-soft"]
+    assert effect.startswith("64 pipes of full size for this user")
+    assert remedy == "sysctl fs.pipe-user-pages-soft=4096"
+    effect, remedy = found["net.ipv4.ip_local_port_range"]
+    assert effect == "pool app: at most 28232 sessions to its upstreams at once"
+    assert remedy.endswith("or more addresses in pools.app.tcp.source")
+
+
+def test_more_upstreams_or_sources_give_more_ports() -> None:
+    narrow = Machine(1_000_000, 65535, 28232, None, None)
+    assert bites(load("max_sessions: 50000\n", "[127.0.0.1:9, 127.0.0.1:8]"), narrow) == {}
+    assert bites(load("max_sessions: 50000\n", "unix:/run/app.sock"), narrow) == {}
+
+
+# ---------------------------------------------------------------- the plan
+
+
+def test_workers_share_the_pipes_and_their_pages() -> None:
+    relay = load("relay: {max_pipes: 10}\n").relay
+    plan = plan_relay(relay, Machine(1_000_000, 1, 1, None, 14336), 4)
+    assert (plan.max_pipes, plan.pipe_pages, plan.pipe_size) == (3, 3584, 1024 * 1024)
+    automatic = plan_relay(load().relay, ROOMY, 4)
+    assert (automatic.max_pipes, automatic.pipe_pages) == (256, None)
+    few_fds = plan_relay(load().relay, Machine(1024, 1, 1, 65536, None), 1)
+    assert (few_fds.max_pipes, few_fds.pipe_size) == (128, 65536)
+
+
+def test_a_host_name_becomes_an_upstream_for_each_of_its_addresses() -> None:
+    snapshot = make_snapshot(load(upstreams="[{address: localhost:80, weight: 2}]"), ROOMY, 1)
+    names = {upstream.name: upstream.weight for upstream in snapshot.pools[0].upstreams}
+    assert names.pop("127.0.0.1:80") == 2
+    assert names in ({}, {"[::1]:80": 2})
+
+
+def test_two_names_of_one_address_are_one_upstream_with_both_weights() -> None:
+    text = "[{address: 127.0.0.1:80, weight: 2}, {address: localhost:80, weight: 3}]"
+    upstreams = make_snapshot(load(upstreams=text), ROOMY, 1).pools[0].upstreams
+    assert [one.weight for one in upstreams if one.name == "127.0.0.1:80"] == [5]
+
+
+def test_all_unknown_names_are_told_at_once() -> None:
+    with pytest.raises(ResolveError) as caught:
+        make_snapshot(load(upstreams="[a.invalid:80, b.invalid:80]"), ROOMY, 1)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("pools.app.upstreams: a.invalid:80: ")
+    assert second.startswith("pools.app.upstreams: b.invalid:80: ")
+
+
+def test_values_of_the_configuration_reach_the_plan() -> None:
+    more = (
+        "timeouts: {idle: off, connect: 1s}\n"
+        "tcp: {keepalive: {idle: 7s}, user_timeout: 1500ms, buffers: {send: 64KiB}}\n"
+        "log: {format: json, sessions: {to: 'file:/tmp/x', keep: errors, sample: 50%}}\n"
+    )
+    snapshot = make_snapshot(load(more), ROOMY, 1)
+    pool, listener = snapshot.pools[0], snapshot.listeners[0]
+    assert (pool.idle_timeout, pool.connect_timeout) == (None, 1.0)
+    assert pool.tcp.keepalive == (7, 10, 3)
+    assert (pool.tcp.user_timeout_ms, pool.tcp.send_buffer, pool.tcp.receive_buffer) == (
+        1500,
+        65536,
+        0,
+    )
+    assert (listener.keep, listener.sample, listener.slot) == ("errors", 0.5, 0)
+    assert (snapshot.sessions_to, snapshot.log_format) == ("file:/tmp/x", "json")

@@ -23,18 +23,18 @@ class Obituary:
     Its writer, a thread, exists from the first death on only.
     """
 
-    def __init__(self, to: str) -> None:
-        """`to` is `stdout` or `file:/path`."""
+    def __init__(self, to: str, log_format: str) -> None:
+        """`to` is `stdout` or `file:/path`; `log_format` is console or json."""
         self._to = to
+        self._console = to == "stdout" and log_format == "console" and os.isatty(_STDOUT)
         self._writer: RecordWriter | None = None
 
     def write(self, worker: WorkerProcess, lost: int) -> None:
         """Record that `worker` died with `lost` sessions."""
         try:
             if self._writer is None:
-                console = self._to == "stdout" and os.isatty(_STDOUT)
                 self._writer = RecordWriter(
-                    self._to, console=console, colour=colour_wanted(_STDOUT)
+                    self._to, console=self._console, colour=colour_wanted(_STDOUT)
                 )
         except SpliceproxyError as error:
             _log.error("session record not written", error=str(error))

@@ -63,7 +63,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._service = Service(self._sockets)
-        self._obituary = Obituary(self._snapshot.sessions_to)
+        self._obituary = Obituary(self._snapshot.sessions_to, self._snapshot.log_format)
         board, snapshot = Board.create(self._workers), seal(self._snapshot)
         self._fleet = Fleet(
             self._command,

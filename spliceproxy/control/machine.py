@@ -12,7 +12,6 @@ _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
 
 # Bits of CapEff, capability.h.
-CAP_NET_BIND_SERVICE = 10
 CAP_SYS_ADMIN = 21
 CAP_SYS_RESOURCE = 24
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,7 +13,6 @@ import pytest
 from harness.fds import open_fds
 
 from spliceproxy import config
-from spliceproxy.control.machine import CAP_NET_BIND_SERVICE, effective_capabilities
 from spliceproxy.control.opening import open_sockets
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.systemd import Handed
@@ -131,17 +130,29 @@ def test_all_problems_are_told_at_once_and_nothing_stays_bound(
     assert not path.exists()
 
 
-@pytest.mark.skipif(
-    not effective_capabilities() >> CAP_NET_BIND_SERVICE & 1, reason="the child must lose it"
-)
-def test_a_privileged_port_names_the_capability_and_its_remedies() -> None:
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes the user of a child process")
+
+
+def as_nobody(test: Callable[[], bool]) -> bool:
+    """Whether `test` is true for an unprivileged user."""
     pid = os.fork()
     if pid == 0:
-        os.setgid(65534)
-        os.setuid(65534)
-        text = problem("{web: {bind: 127.0.0.1:81, pool: app}}")
-        os._exit(text.startswith(EXPECTED_PRIVILEGED) and 10)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 10
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            code = 0 if test() else 1
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@needs_root
+def test_a_privileged_port_names_the_capability_and_its_remedies() -> None:
+    assert as_nobody(
+        lambda: problem("{web: {bind: 127.0.0.1:81, pool: app}}") == EXPECTED_PRIVILEGED
+    )
 
 
 EXPECTED_PRIVILEGED = (
@@ -237,12 +248,24 @@ def test_a_handed_socket_with_the_name_of_a_listener_replaces_its_bind(stack: Ex
     assert {s.sock.getsockname()[1] for s in sockets} == {port}
 
 
-def test_a_handed_socket_takes_the_uid_of_its_group_into_account(stack: ExitStack) -> None:
+@needs_root
+def test_a_handed_socket_of_another_user_grows_a_group_where_we_may(stack: ExitStack) -> None:
     one = handed("web")
     os.fchown(one.sock.fileno(), 65534, -1)
     sockets = opened(stack, "{web: {bind: 192.0.2.1:80, pool: app}}", 2, one)
-    shared = [s.owner for s in sockets] == [None]
-    assert shared is (os.geteuid() != 0)
+    assert [s.owner for s in sockets] == [0, 1]
+
+
+@needs_root
+def test_a_handed_socket_of_another_user_is_shared_where_we_may_not(stack: ExitStack) -> None:
+    one = handed("web")
+
+    def is_shared() -> bool:
+        sockets = opened(stack, "{web: {bind: 192.0.2.1:80, pool: app}}", 2, one)
+        return [s.owner for s in sockets] == [None]
+
+    with one.sock:
+        assert as_nobody(is_shared)
 
 
 def test_a_handed_socket_is_recognised_by_its_address(stack: ExitStack) -> None:

@@ -267,6 +267,7 @@ def test_sigusr1_tells_workers_to_open_their_files_anew(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- PID 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a namespace of processes")
 def test_as_pid_1_it_reaps_orphans_and_signals_work(tmp_path: Path) -> None:
     prefix = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     env = {**os.environ, "TEST_LEAVE_ORPHANS": "1"}

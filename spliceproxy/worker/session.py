@@ -124,10 +124,6 @@ class Session:
 
     def on_not_connected(self, why: Why) -> None:
         """Called by the connector: there is no upstream for this client."""
-        connector = self._connector
-        assert connector is not None
-        self.upstream = connector.upstream
-        self.retries = max(0, len(connector.tried) - 1)
         self.abort(why)
 
     # ------------------------------------------------------------------ relaying
@@ -232,9 +228,11 @@ class Session:
         worker = self.worker
         loop = worker.loop
         loop.wheel.disarm(self)
-        if self._connector is not None:
-            self.upstream = self._connector.upstream
-            self._connector.cancel()
+        connector = self._connector
+        if connector is not None:
+            self.upstream = connector.upstream
+            self.retries = max(0, len(connector.tried) - 1)
+            connector.cancel()
             self._connector = None
         relay = self.relay
         if relay is not None:

@@ -16,6 +16,7 @@ import structlog
 
 from spliceproxy.errors import EXIT_FAILED
 from spliceproxy.ipc import Channel
+from spliceproxy.telemetry import log
 from spliceproxy.telemetry.board import SLOTS, Board
 from spliceproxy.worker.worker import Worker
 
@@ -23,6 +24,7 @@ from spliceproxy.worker.worker import Worker
 def main(arguments: list[str]) -> int:
     """Run one worker to its end; returns the exit code."""
     channel_fd, board_fd, index = map(int, arguments)
+    log.set_up("info", "auto")  # until the configuration says more
     for number in (signal.SIGINT, signal.SIGTERM):
         # A terminal and systemd signal the whole group: the supervisor alone decides what it means.
         signal.signal(number, signal.SIG_IGN)

@@ -90,7 +90,8 @@ class Worker:
         self._flush = Alarm(self._flush_records)
         self._drained = Alarm(self._end_all)
         self._shortage_said = 0.0
-        self._log = structlog.get_logger().bind(worker=index)
+        # Not bind(): that would choose, for ever, the destination from before log.set_up().
+        self._log = structlog.get_logger(worker=index)
 
     def run(self) -> int:
         """Work until the supervisor says stop, or is gone. Returns the exit code."""

@@ -83,6 +83,15 @@ def read_until_reset(sock: socket.socket) -> bytes:
         data += more
 
 
+def expect_refusal(proxy: Proxy) -> None:
+    """Be a client that gets a reset and no byte; it may come before connect() has returned."""
+    try:
+        with proxy.connect("web") as client:
+            assert read_until_reset(client) == b""
+    except ConnectionResetError:
+        pass
+
+
 def wait_broken(sock: socket.socket, timeout: float = 10.0) -> None:
     """Wait for the peer's reset. After its FIN no recv tells it, only poll does."""
     poll = select.poll()

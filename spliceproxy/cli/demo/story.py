@@ -121,7 +121,8 @@ class Story:
         self._stop_and_tell(self._upstreams[1])
         self._play_until(RETURNS)
         self._start_and_tell(self._upstreams[1])
-        self._screen.tell("That was it.", " The demo goes on until Ctrl-C.", style="")
+        if self._seconds is None:
+            self._screen.tell("That was it.", " The demo goes on until Ctrl-C.", style="")
         self._play_until(None)
 
     def close(self) -> None:

@@ -232,16 +232,18 @@ class Flow:
                 self.held = size - sent
                 self.writable = False
                 return BLOCKED
-            if size < COPY_SIZE:
-                if not self.wary:
-                    self.readable = False
-                    return DRY
-            elif means.promotes and not self.bulk:
-                self._promote()
-                return self._move_bulk(budget - size)
+            if size < COPY_SIZE and not self.wary:
+                self.readable = False
+                return DRY
             budget -= size
             if budget <= 0:
                 return AGAIN
+            if self.bulk:
+                if size >= SMALL:  # recv was asked to judge an EAGAIN, and bulk came meanwhile
+                    return self._move_bulk(budget)
+            elif size == COPY_SIZE and means.promotes:
+                self._promote()
+                return self._move_bulk(budget)
 
     def _move_bulk(self, budget: int) -> int:
         pipes = self.means.pipes

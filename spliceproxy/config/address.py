@@ -79,7 +79,9 @@ def parse_bind(text: str) -> Address:
     if text.startswith("["):
         return _bracketed(text)
     if parse_ip(text) and ":" in text:
-        raise ValueError(f"{show(text)} is IPv6 without a port; write [{text}]:port")
+        host, _, port = text.rpartition(":")
+        meant = f"[{host}]:{port} or " if parse_ip(host) and port.isdecimal() else ""
+        raise ValueError(f"{show(text)} is IPv6 without brackets; write {meant}[{text}]:port")
     host, colon, port = text.rpartition(":")
     if not colon:
         if re.fullmatch(r"\d{1,5}", text, re.ASCII):
@@ -91,7 +93,7 @@ def parse_bind(text: str) -> Address:
         raise ValueError(f"{show(text)} has too many colons; write IPv6 as [::1]:8080")
     if host == "*":
         raise ValueError(f'{show(text)} has a * for the host; write ":{port}" for every address')
-    return Address(host=_host(host, text), port=_port(port, text))
+    return Address(host=_host(host), port=_port(port, text))
 
 
 def parse_ip(text: str) -> IpAddress | None:
@@ -143,13 +145,13 @@ def _bracketed(text: str) -> Address:
     return Address(host=str(ip), port=_port(match[2], text))
 
 
-def _host(host: str, text: str) -> str:
+def _host(host: str) -> str:
     if not host:
         return ""
     if ip := parse_ip(host):
         return str(ip)
     if _DIGITS_AND_DOTS.fullmatch(host):
-        raise ValueError(f"{show(text)} is not an IPv4 address and a port; write 127.0.0.1:8080")
+        raise ValueError(f"{show(host)} is not an IPv4 address; write four numbers from 0 to 255")
     if not _HOST.fullmatch(host):
         raise ValueError(f"{show(host)} is neither an IP address nor a host name; {ADDRESS}")
     return host.lower()

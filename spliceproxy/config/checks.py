@@ -92,7 +92,7 @@ def _binds(listeners: dict[str, Mapping]) -> Iterator[Problem]:
     for name, listener in listeners.items():
         bind = listener.get("bind")
         if isinstance(bind, Sequence) and not bind.items:
-            text = 'an empty list; write at least one address, such as ":8080"'
+            text = 'there is no address; write at least one, such as ":8080"'
             yield Problem(bind.place, ("listeners", name, "bind"), text)
         if bind is None:
             continue
@@ -122,7 +122,7 @@ def _meeting(mine: _Bind, first: _Bind) -> str:
 
 def _upstreams(path: Path, upstreams: Node) -> Iterator[Problem]:
     if isinstance(upstreams, Sequence) and not upstreams.items:
-        text = "an empty list; write at least one address, such as 127.0.0.1:9001"
+        text = "there is no upstream; write at least one, such as 127.0.0.1:9001"
         yield Problem(upstreams.place, path, text)
         return
     first: dict[Address, Place] = {}
@@ -134,7 +134,7 @@ def _upstreams(path: Path, upstreams: Node) -> Iterator[Problem]:
         if place := first.get(parsed):
             text = (
                 f"{parsed} is in this pool already, in line {place.line}; "
-                "remove one of them, or give one a weight"
+                "remove one of them: a larger weight gives it more sessions"
             )
             yield Problem(node.place, at, text)
         first.setdefault(parsed, node.place)

@@ -12,10 +12,14 @@ from spliceproxy.config.nodes import Found, Mapping, Node, Scalar, Sequence, fin
 from spliceproxy.config.problems import Path, Problem, show
 from spliceproxy.config.suggest import nearest
 
+_MANY = 1000
+"""Problems that are worth the search for the nearest known word."""
+
 
 def explain(root: Node, error: ValidationError) -> Iterator[Problem]:
     """The problems behind `error`, each at the key or value of `root` that is wrong."""
-    for detail in error.errors(include_url=False, include_input=False):
+    details = error.errors(include_url=False, include_input=False)
+    for detail in details[:_MANY]:
         path = tuple(step for step in detail["loc"] if step != "[key]")
         found = find(root, path)
         if isinstance(found.node, Scalar) and found.node.unknown:
@@ -28,7 +32,7 @@ def _problem(detail: Any, path: Path, found: Found) -> Problem:
     if kind == "extra_forbidden":
         return Problem(found.key, found.path, _unknown_key(path, found.node))
     if kind == "missing":
-        return Problem(found.key, path, _missing(path))
+        return Problem(found.key, (*found.path, path[-1]), _missing(path))
     if kind in ("model_type", "dict_type", "mapping_type"):
         return Problem(found.node.place, found.path, _no_mapping(path, found.node))
     text = str(detail["ctx"]["error"]) if kind == "value_error" else detail["msg"]
@@ -46,7 +50,7 @@ def _unknown_key(path: Path, value: Node) -> str:
     if near := nearest(word, known):
         return f"unknown key; did you mean {near}?"
     if places := schema.homes(word):
-        return f"unknown key here; it belongs to {' or '.join(places)}"
+        return f"unknown key here; it belongs to {_or(places)}"
     return f"unknown key; known here: {', '.join(known)}"
 
 
@@ -57,17 +61,20 @@ def _missing(path: Path) -> str:
 
 def _no_mapping(path: Path, node: Node) -> str:
     known = schema.keys_at(path)
-    section = schema.section_at(path)
-    if known and "off" in str(section.get("anyOf", "")):
-        known = [*known]
     right = f"write keys below it: {', '.join(known)}" if known else "write names below it"
     if not known and len(path) == 1:
         example = schema.section_at(())["properties"][path[0]]["examples"][0]
         right = f"write for example {path[0]}: {example}"
+    if isinstance(path[-1], int):
+        right = f"write one address, or a mapping: {', '.join(known)}"
     if isinstance(node, Sequence):
         return f"is a list where a mapping belongs; {right}"
     if isinstance(node, Mapping):
         return f"is not what belongs here; {right}"
     if node.text:
         return f"{show(node.text)} is one value where a mapping belongs; {right}"
-    return f"has nothing below it; remove it, or {right}"
+    return f"has nothing below it; {'remove it, or ' if known else ''}{right}"
+
+
+def _or(words: list[str]) -> str:
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

@@ -29,17 +29,27 @@ def read(path: Path, number: int = 0) -> Source:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as error:
         raise _unreadable(path, _reason(error)) from None
-    with open(fd, "rb") as file:
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISDIR(mode):
-            raise _unreadable(path, "is a directory; name a file in it")
-        if not stat.S_ISREG(mode):
-            raise _unreadable(path, "is not a regular file; write the configuration to a file")
-        try:
-            data = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise _unreadable(path, _reason(error)) from None
+    try:
+        data = _read_regular(fd, path)
+    finally:
+        os.close(fd)
     return decode(data, str(path), number)
+
+
+def _read_regular(fd: int, path: Path) -> bytes:
+    """The first `MAX_BYTES` bytes, and one more if there is more."""
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISDIR(mode):
+        raise _unreadable(path, "is a directory; name a file in it")
+    if not stat.S_ISREG(mode):
+        raise _unreadable(path, "is not a regular file; write the configuration to a file")
+    data = b""
+    try:
+        while len(data) <= MAX_BYTES and (more := os.read(fd, MAX_BYTES + 1 - len(data))):
+            data += more
+    except OSError as error:
+        raise _unreadable(path, _reason(error)) from None
+    return data
 
 
 def decode(data: bytes, name: str, number: int = 0) -> Source:
@@ -67,7 +77,7 @@ def decode(data: bytes, name: str, number: int = 0) -> Source:
 
 def _bad_character(char: str) -> str:
     if char == "\0":
-        return "a NUL byte; a configuration is text, and this looks like something else"
+        return "a NUL byte; a configuration is text, and this is something else"
     return f"control character U+{ord(char):04X} in the text; remove it"
 
 
@@ -82,7 +92,7 @@ def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, ValueError):
         return "no file can have this name; it holds a NUL byte"
     if error.errno == errno.ENOENT:
-        return "no such file; check the name and the current directory"
+        return "no such file; check its name and directory"
     if error.errno == errno.EACCES:
         return "permission denied; let this user read the file and enter its directories"
     if error.errno == errno.ENXIO:  # what open() says of a UNIX socket

@@ -73,6 +73,8 @@ class _Loader:
         node = syntax.parse(source, self._env, self._problems)
         if isinstance(node, nodes.Mapping):
             return node
+        if isinstance(node, nodes.Scalar) and not node.text:  # `---` and nothing else
+            node = None
         if node is not None:
             text = f"is {describe(nodes.plain(node))}; write keys: listeners, pools and others"
             if not (isinstance(node, nodes.Scalar) and len(self._problems) > before):
@@ -86,17 +88,23 @@ class _Loader:
 
     def _included(self, root: nodes.Mapping) -> Iterator[tuple[Problem, Path]]:
         """The files that `include` names, each once, and the problem that each may become."""
-        seen = {self._main.resolve()} if self._main else set()
+        seen = {_identity(self._main)} if self._main else set()
         include = root.get("include")
         items = include.items if isinstance(include, nodes.Sequence) else [include]
         for number, node in enumerate(items):
             if not isinstance(node, nodes.Scalar) or node.unknown or not node.text:
                 continue
             path = ("include", number) if isinstance(include, nodes.Sequence) else ("include",)
-            for match in self._matches(node.text):
-                if match.resolve() in seen:
+            try:
+                matches = self._matches(node.text)
+            except (ValueError, OSError) as error:
+                text = f"{error}; write a pattern such as conf.d/*.yaml"
+                self._problems.append(Problem(node.place, path, text))
+                continue
+            for match in matches:
+                if _identity(match) in seen:
                     continue
-                seen.add(match.resolve())
+                seen.add(_identity(match))
                 yield Problem(node.place, path, f"{match} cannot be included: "), match
                 if len(seen) > MAX_INCLUDED:
                     text = f"more than {MAX_INCLUDED} files; write a narrower pattern"
@@ -157,6 +165,14 @@ class _Loader:
         where = f"{first.place.source.name}:{first.place.line}"
         text = f"defined twice, first in {where}; remove one of them"
         self._problems.append(Problem(second.place, path, text))
+
+
+def _identity(path: Path) -> Path:
+    """The same for all names of one file."""
+    try:
+        return path.resolve()
+    except (RuntimeError, ValueError, OSError):  # a loop of links, or no name at all: read() tells
+        return path
 
 
 def _once(problems: list[Problem]) -> list[Problem]:

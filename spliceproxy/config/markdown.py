@@ -12,7 +12,7 @@ Every key of a spliceproxy configuration file. This page is generated from the p
 model: `python -m spliceproxy.config.reference > configs/REFERENCE.md`. `spliceproxy check FILE`
 tells all that is wrong with a file, and `spliceproxy schema` prints the JSON Schema for editors.
 
-- A file is YAML, in UTF-8, at most 1 MiB. Scalars are text that the table below types; YAML's
+- A file is YAML, in UTF-8, at most 1 MiB. Scalars are text that the tables below type; YAML's
   own types do not matter, so `off`, `010` and `22:22` are what they look like.
 - Times are a number and a unit: `500ms`, `5s`, `10m`, `1h`, `2d`.
 - Sizes are a number and a unit: `512B`, `64KiB`, `1MiB`, `1GiB`.
@@ -25,6 +25,8 @@ tells all that is wrong with a file, and `spliceproxy schema` prints the JSON Sc
   and inside `{…}` or `[…]` also around what begins with `:`.
 - Names of listeners and pools are 1 to 64 letters, digits, dots, hyphens or underscores.
 - Unknown keys are errors.
+- A default that reads "as `tcp.nodelay`" is inherited from there, key by key, also inside
+  `keepalive` and `buffers`, which have the same keys everywhere.
 """
 
 
@@ -43,7 +45,8 @@ def reference() -> str:
 
 
 def _row(key: str, value: Schema, *, required: bool) -> str:
-    cells = [f"`{key}`", value["description"], _unit(value), _default(value, required=required)]
+    meaning = value.get("description") or schema.resolve(value)["description"]
+    cells = [f"`{key}`", meaning, _unit(value), _default(value, required=required)]
     cells.append(f"`{value['examples'][0]}`" if "examples" in value else "")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 

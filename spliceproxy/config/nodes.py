@@ -79,15 +79,19 @@ class Found:
 
 
 def find(root: Node, path: Path) -> Found:
-    """Follow `path` as far as the tree goes."""
+    """Follow `path` as far as the tree goes. One value that stands for a list is its item 0."""
     node, key = root, root.place
-    for taken, step in enumerate(path):
+    taken: Path = ()
+    for step in path:
         if isinstance(node, Mapping) and step in node.entries:
             entry = node.entries[str(step)]
             node, key = entry.value, entry.place
         elif isinstance(node, Sequence) and isinstance(step, int):
             node = node.items[step]
             key = node.place
+        elif step == 0:
+            continue
         else:
-            return Found(node, key, path[:taken])
-    return Found(node, key, path)
+            break
+        taken = (*taken, step)
+    return Found(node, key, taken)

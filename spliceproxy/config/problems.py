@@ -67,6 +67,7 @@ class Problem:
     def __str__(self) -> str:
         key = dotted(self.path)
         head = f"{self.where}: {key}: {self.text}" if key else f"{self.where}: {self.text}"
+        head = _printable(head.replace("\t", " "))
         if isinstance(self.where, str):
             return head
         return f"{head}\n{_excerpt(self.where)}"

@@ -47,7 +47,8 @@ _KEY_AND_VALUE = re.compile(
     r"(?P<head>\s*(?:-\s+)*[\w.-]+\s*:\s+|\s*(?:-\s+)+(?![\w.-]+\s*:\s))"
     r"(?P<value>[^\s'\"\[{#].*?)(?P<tail>\s+\#.*|\s*)$"
 )
-_NO_SPACE = re.compile(r"(?P<head>\s*(?:-\s+)*[\w.-]+):(?P<value>\S.*)$")
+_NO_SPACE = re.compile(r"(?P<head>\s*(?:-\s+)*[\w.-]+):(?P<value>[^\s:]\S*)\s*$")
+_NO_COLON = re.compile(r"\s*(?P<key>[A-Za-z_][\w.-]*)(?:\s+(?P<value>[^\s:]+))?\s*$")
 
 
 class NotAKey(yaml.MarkedYAMLError):
@@ -61,6 +62,10 @@ class Mistake:
     place: Place
     text: str
     fixed: str | None = None
+
+
+_LONG = 500
+"""Characters beyond which nobody wants to read a line again, nor to wait for its proposal."""
 
 
 def explain(source: Source, error: yaml.MarkedYAMLError) -> Mistake:
@@ -77,8 +82,8 @@ def explain(source: Source, error: yaml.MarkedYAMLError) -> Mistake:
 def explain_alias(place: Place, name: str) -> str:
     """What to tell of an alias `*name` that has no anchor."""
     line = place.source.lines[place.line - 1]
-    fixed, _ = _quote_items(line)
-    return f"in YAML * begins an alias, and nothing is called &{name}; write: {fixed.strip()}"
+    fixed = _quote_items(line)[0].strip() if len(line) <= _LONG else _quote(f"*{name}")
+    return f"in YAML * begins an alias, and nothing is called &{name}; write: {fixed}"
 
 
 def with_line(source: Source, line: int, text: str) -> Source:
@@ -90,6 +95,8 @@ def with_line(source: Source, line: int, text: str) -> Source:
 
 def _proposals(line: str) -> list[tuple[str, int, str]]:
     """Lines that may parse, each with the index of what changed, and why."""
+    if len(line) > _LONG:
+        return []
     found = []
     fixed, first = _quote_items(line)
     if first is not None:
@@ -159,6 +166,8 @@ def _plain(source: Source, error: yaml.MarkedYAMLError) -> Mistake:
         text = "a list cannot begin here; put each - item on a line of its own, or write [a, b]"
         return _at(source, mark, text)
     if "mapping values are not allowed" in problem:
+        if mark and mark.line and (line := _no_key(source, mark.line)):
+            return line
         text = (
             "a key cannot stand here; line it up with its neighbours, and see that the key "
             "above it ends with a colon"
@@ -178,6 +187,21 @@ def _plain(source: Source, error: yaml.MarkedYAMLError) -> Mistake:
             text = "this does not line up with the lines above it; check the indentation"
         return _at(source, mark, text)
     return _at(source, mark, f"{problem or 'not YAML'}; check the quotes and the indentation")
+
+
+def _no_key(source: Source, line: int) -> Mistake | None:
+    """The line above, where that is what keeps line number `line` (from 1) from having a key."""
+    above = source.lines[line - 1]
+    column = len(above) - len(above.lstrip()) + 1
+    if match := _NO_SPACE.match(above):
+        right = f"write: {match['head'].strip()}: {match['value']}"
+        text = f"a space is missing after the colon; {right}"
+    elif match := _NO_COLON.match(above):
+        right = f"{match['key']}: {match['value'] or ''}".strip()
+        text = f"a colon is missing after the key; write: {right}"
+    else:
+        return None
+    return Mistake(Place(source, line, column), text)
 
 
 def _unclosed(source: Source, begin: Mark, mark: Mark | None, problem: str) -> Mistake:

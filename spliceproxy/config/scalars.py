@@ -50,7 +50,7 @@ def _read(parse: Callable[[str], T], right: str) -> PlainValidator:
 
 
 def _or(word: str, parse: Callable[[str], T]) -> Callable[[str], T | None]:
-    """`word` is None; where anything else is wrong, `word` is told too."""
+    """`word` is None; where what stands there is no number either, `word` is told too."""
 
     def read(text: str) -> T | None:
         if text == word:
@@ -58,7 +58,8 @@ def _or(word: str, parse: Callable[[str], T]) -> Callable[[str], T | None]:
         try:
             return parse(text)
         except ValueError as error:
-            raise ValueError(f"{error}, or {word}") from None
+            known = "" if text[:1].isdigit() else f", or {word}"
+            raise ValueError(f"{error}{known}") from None
 
     return read
 
@@ -131,7 +132,7 @@ def _ip(text: str) -> IpAddress:
 
 
 def _one_or_more(raw: object) -> object:
-    return raw if isinstance(raw, list) else [raw]
+    return raw if isinstance(raw, (list, tuple)) else [raw]
 
 
 OneOrMore = BeforeValidator(_one_or_more)

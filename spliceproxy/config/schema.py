@@ -41,7 +41,7 @@ def keys_at(path: Path) -> list[str]:
 def section_at(path: Path) -> Schema:
     """The schema of the value at `path`; an empty one where there is none."""
     schema = _cached()
-    node = _resolve(schema)
+    node = resolve(schema)
     for step in path:
         properties = node.get("properties", {})
         if isinstance(step, int):
@@ -51,7 +51,7 @@ def section_at(path: Path) -> Schema:
         else:
             patterns = node.get("patternProperties", {})
             following = next(iter(patterns.values()), node.get("additionalProperties") or {})
-        node = _resolve(following)
+        node = resolve(following)
     return node
 
 
@@ -61,23 +61,26 @@ def homes(key: str) -> list[str]:
 
 
 def sections() -> Iterator[tuple[str, Schema]]:
-    """Every mapping of the language in the order of the model, from the top ("") downwards."""
-    yield from _walk("", _resolve(_cached()))
+    """Every mapping of the language, where it first stands, from the top ("") downwards."""
+    yield from _walk("", resolve(_cached()), set())
 
 
-def _walk(title: str, section: Schema) -> Iterator[tuple[str, Schema]]:
+def _walk(title: str, section: Schema, seen: set[int]) -> Iterator[tuple[str, Schema]]:
+    if id(section) in seen:
+        return
+    seen.add(id(section))
     yield title, section
     for key, value in section["properties"].items():
         below = f"{title}.{key}" if title else key
-        inner = _resolve(value)
+        inner = resolve(value)
         if "patternProperties" in inner:
             below += ".NAME"
-            inner = _resolve(next(iter(inner["patternProperties"].values())))
+            inner = resolve(next(iter(inner["patternProperties"].values())))
         elif "x-items" in inner:
             below += "[]"
-            inner = _resolve(inner["x-items"])
+            inner = resolve(inner["x-items"])
         if "properties" in inner:
-            yield from _walk(below, inner)
+            yield from _walk(below, inner, seen)
 
 
 @cache
@@ -85,17 +88,16 @@ def _cached() -> Schema:
     return json_schema()
 
 
-def _resolve(node: Schema) -> Schema:
-    """The node behind a reference, or behind a choice between a mapping or list and a scalar."""
+def resolve(node: Schema) -> Schema:
+    """The schema behind a reference, or behind a choice between a mapping or list and a scalar."""
     if "$ref" in node:
-        return _resolve(_cached()["$defs"][node["$ref"].rpartition("/")[2]])
-    for choice in node.get("anyOf", ()):
-        inner = _resolve(choice)
-        if "properties" in inner:
-            return inner
-        if "items" in inner:
-            return {"x-items": inner["items"]}
-    return node
+        return resolve(_cached()["$defs"][node["$ref"].rpartition("/")[2]])
+    choices = node.get("anyOf", ())
+    for choice in choices:
+        if "items" in choice:
+            return {"x-items": choice["items"]}
+    sections = (inner for choice in choices if "properties" in (inner := resolve(choice)))
+    return next(sections, node)
 
 
 def _loosen(node: Any, *, names: bool = False) -> Any:

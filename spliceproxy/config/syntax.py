@@ -29,11 +29,12 @@ from spliceproxy.config import nodes, quoting, variables
 from spliceproxy.config.nodes import Node
 from spliceproxy.config.problems import Path, Place, Problem, Source, show
 
-MAX_NODES = 200_000
+MAX_NODES = 100_000
 """Keys' values and list items of one file, an alias counted as all that it stands for."""
 MAX_DEPTH = 32
 """Levels of mappings and lists. The language has 6."""
 
+_CORE_TAG = "tag:yaml.org,2002:"
 _SMALL = 100_000
 """Characters up to which a text is parsed again and again to find one more mistake."""
 
@@ -69,7 +70,7 @@ def parse(source: Source, env: Mapping[str, str], problems: list[Problem]) -> No
             quoted.add(line)
             text = quoting.with_line(text, line, mistake.fixed)
         else:
-            problems += [problem for problem in found if problem.order[1] not in quoted]
+            problems += found
             return node
     return None
 
@@ -118,7 +119,7 @@ class _Composer:
             return self._alias(event)
         assert isinstance(event, (ScalarEvent, CollectionStartEvent)), event  # the parser's word
         if event.tag not in (None, "!"):
-            text = f"{show(event.tag)} is a tag, and there are none here"
+            text = f"{show(event.tag.replace(_CORE_TAG, '!!'))} is a tag, and there are none here"
             self._problem(self._place(event), f"{text}; remove it, or quote the value")
         if event.anchor:
             self._anchors[event.anchor] = None  # until complete: an alias inside is a circle

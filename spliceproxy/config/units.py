@@ -29,7 +29,9 @@ def time(text: str) -> float:
         raise ValueError(f"{show(text)} is not a time; {TIME}")
     number, unit = match.groups()
     if not unit:
-        raise ValueError(f"{show(text)} has no unit; write {number}s for seconds, or ms, m, h, d")
+        raise ValueError(
+            f"{show(text)} has no unit; write {number}s for seconds; units are ms, s, m, h, d"
+        )
     seconds = float(number) * _SECONDS[unit]
     if seconds > _LONGEST:
         raise ValueError(f"{show(text)} is longer than ten years; write at most 3650d")
@@ -42,7 +44,7 @@ def positive_time(text: str) -> float:
     """Seconds, more than none."""
     seconds = time(text)
     if not seconds:
-        raise ValueError(f"{show(text)} leaves no time at all; write at least 1ms")
+        raise ValueError(f"{show(text)} leaves no time at all; write off for no limit")
     return seconds
 
 

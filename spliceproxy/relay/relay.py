@@ -18,7 +18,7 @@ import fcntl
 import struct
 from collections.abc import Callable
 from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
-from socket import AF_UNIX, SO_LINGER, SOL_SOCKET, socket
+from socket import AF_UNIX, IPPROTO_TCP, SO_LINGER, SOL_SOCKET, TCP_INFO, socket
 from typing import Final, Protocol
 
 from spliceproxy.relay.flow import (
@@ -39,6 +39,8 @@ UNIX_INTEREST: Final = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
 TCP_INTEREST: Final = UNIX_INTEREST | EPOLLOUT
 
 _SIOCOUTQ: Final = 0x5411
+_TCP_CLOSE: Final = 7
+"""tcpi_state of a socket that was reset (linux/tcp_states.h)."""
 _LINGER_0: Final = struct.pack("ii", 1, 0)
 
 
@@ -51,7 +53,12 @@ def interest(sock: socket) -> int:
 
 
 def unsent(sock: socket) -> int:
-    """Bytes that the peer has not acknowledged (SIOCOUTQ, tcp(7)); on UNIX, not read."""
+    """Bytes that the peer has not acknowledged (SIOCOUTQ, tcp(7)); on UNIX, not read.
+
+    A TCP socket that was reset still counts what it threw away: nothing of that can arrive.
+    """
+    if sock.family != AF_UNIX and sock.getsockopt(IPPROTO_TCP, TCP_INFO, 1)[0] == _TCP_CLOSE:
+        return 0
     answer = fcntl.ioctl(sock.fileno(), _SIOCOUTQ, b"\0\0\0\0")
     return int.from_bytes(answer, "little")
 
@@ -172,6 +179,8 @@ class Relay:
 
     def _flow_over(self, flow: Flow) -> None:
         twin = flow.twin
+        if self.first_byte_at is None and self.down.moved:
+            self.first_byte_at = self._reactor.now  # first and last bytes came in one event
         self._reactor.set_handler(flow.src.fileno(), flow.on_event_after_end)
         if flow.watching:
             self.unwatch(flow)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import re
 import select
+import signal
 import socket
+import struct
 import subprocess
+import termios
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import harness.proxy
 import pytest
 from harness.fds import open_fds
 from harness.proxy import Proxy
@@ -46,6 +51,15 @@ def proxy_yaml(
         **top,
     }
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in keys.items())
+
+
+@contextmanager
+def running_proxy(yaml_text: str, **how: Any) -> Iterator[Proxy]:
+    """The harness's, ended by SIGINT: no draining, which is not the matter of these tests."""
+    with harness.proxy.running_proxy(yaml_text, **how) as proxy:
+        yield proxy
+        proxy.signal(signal.SIGINT)
+        proxy.wait()
 
 
 # ---------------------------------------------------------------- peers
@@ -90,6 +104,11 @@ def expect_refusal(proxy: Proxy) -> None:
             assert read_until_reset(client) == b""
     except ConnectionResetError:
         pass
+
+
+def unsent(sock: socket.socket) -> int:
+    """Bytes that the peer's kernel does not have yet (on UNIX: that the peer has not read)."""
+    return int(struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0])
 
 
 def wait_broken(sock: socket.socket, timeout: float = 10.0) -> None:

@@ -12,7 +12,6 @@ import pytest
 from harness import upstreams
 from harness.fds import open_fds
 from harness.load import read_to_end
-from harness.proxy import running_proxy
 from harness.serving import HOLD, Upstream, serving
 from harness.serving import reset as send_reset
 from harness.wait import wait_until
@@ -20,13 +19,14 @@ from session_support import (
     Record,
     check_record,
     count_sockets,
-    expect_refusal,
     exchange,
+    expect_refusal,
     name_of,
     one_record,
     private_network,
     proxy_yaml,
     read_until_reset,
+    running_proxy,
     set_nofile,
     set_sysctl,
     wait_sockets,

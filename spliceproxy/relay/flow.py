@@ -40,6 +40,8 @@ COPY_SIZE: Final = 64 * 1024
 """Bytes of the copy buffer: a read that fills it promotes the flow."""
 TURN: Final = 1024 * 1024
 """Bytes after which a flow lets the others have their turn."""
+READ_COST: Final = 4096
+"""What a read takes of a turn beside its bytes: single bytes make no endless turns either."""
 SMALL: Final = 16 * 1024
 """A promoted flow whose turn brings fewer bytes than this had no use for the pipe."""
 
@@ -235,7 +237,7 @@ class Flow:
             if size < COPY_SIZE and not self.wary:
                 self.readable = False
                 return DRY
-            budget -= size
+            budget -= size + READ_COST
             if budget <= 0:
                 return AGAIN
             if self.bulk:
@@ -286,7 +288,7 @@ class Flow:
                 return self._refused_flush(error)
             self.moved += size
             self.spliced += size
-            budget -= size
+            budget -= size + READ_COST
             if first:
                 first = False
                 self._weigh(size)

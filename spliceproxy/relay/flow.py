@@ -233,6 +233,8 @@ class Flow:
                 self.pending = memoryview(bytes(view[sent:size]))
                 self.held = size - sent
                 self.writable = False
+                if size == COPY_SIZE and means.promotes and not self.bulk:
+                    self._promote()
                 return BLOCKED
             if size < COPY_SIZE and not self.wary:
                 self.readable = False

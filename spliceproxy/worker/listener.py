@@ -128,9 +128,11 @@ class ListeningSocket:
                 return
             except OSError as error:
                 if error.errno in _GONE_ERRNOS:
+                    accepted += 1
                     continue
                 if error.errno in _SHORTAGE_ERRNOS:
                     worker.on_shortage(error)
+                    self._last_accept = worker.loop.now  # somebody may wait: the queue is not quiet
                 self.pause()  # also EINVAL: shut down, its queue empty, and about to be retired
                 return
             accepted += 1

@@ -58,7 +58,8 @@ def running_proxy(yaml_text: str, **how: Any) -> Iterator[Proxy]:
     """The harness's, ended by SIGINT: no draining, which is not the matter of these tests."""
     with harness.proxy.running_proxy(yaml_text, **how) as proxy:
         yield proxy
-        proxy.signal(signal.SIGINT)
+        if proxy.process.poll() is None:
+            proxy.signal(signal.SIGINT)
         proxy.wait()
 
 
@@ -97,10 +98,10 @@ def read_until_reset(sock: socket.socket) -> bytes:
         data += more
 
 
-def expect_refusal(proxy: Proxy) -> None:
+def expect_refusal(proxy: Proxy, listener: str = "web") -> None:
     """Be a client that gets a reset and no byte; it may come before connect() has returned."""
     try:
-        with proxy.connect("web") as client:
+        with proxy.connect(listener) as client:
             assert read_until_reset(client) == b""
     except ConnectionResetError:
         pass

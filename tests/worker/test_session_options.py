@@ -14,9 +14,9 @@ from harness.proxy import Proxy
 from harness.serving import Upstream
 from session_support import (
     exchange,
+    expect_refusal,
     peer_port,
     proxy_yaml,
-    read_until_reset,
     running_proxy,
     worker_sockets,
 )
@@ -112,8 +112,7 @@ def test_an_interface_that_leads_nowhere_is_a_failed_connect() -> None:
         upstreams.echo() as echo,
         running_proxy(proxy_yaml(echo.address, pool={"tcp": {"interface": "nowhere0"}})) as proxy,
     ):
-        with proxy.connect("web") as client:
-            assert read_until_reset(client) == b""
+        expect_refusal(proxy)
         [record] = proxy.wait_records(1)
     assert (record["why"], record["phase"]) == ("connect_failed", "connect")
 

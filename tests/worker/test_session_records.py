@@ -1,0 +1,204 @@
+"""Session records of the whole proxy: which are written, where to, and what they never stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+from harness import upstreams
+from harness.fds import cpu_seconds
+from harness.load import read_to_end
+from harness.proxy import Proxy, connect, connect_name
+from harness.wait import wait_until
+from session_support import (
+    check_record,
+    exchange,
+    expect_refusal,
+    one_record,
+    proxy_yaml,
+    running_proxy,
+)
+
+from spliceproxy.telemetry.record import FIELDS
+
+DROPPED = "session records dropped"
+
+
+def visit(proxy: Proxy, listener: str, times: int = 1) -> None:
+    for _ in range(times):
+        with proxy.connect(listener) as client:
+            assert read_to_end(client) == b"x"
+
+
+def test_each_listener_writes_the_records_that_it_is_told_to() -> None:
+    bind = "127.0.0.1:0"
+    listeners = {
+        "inherits": {"bind": bind, "pool": "app"},
+        "off": {"bind": bind, "pool": "app", "log": {"keep": "off"}},
+        "all": {"bind": bind, "pool": "app", "log": {"keep": "all"}},
+        "failing": {"bind": bind, "pool": "down"},
+        "failing-off": {"bind": bind, "pool": "down", "log": {"keep": "off"}},
+        "sampled": {"bind": bind, "pool": "app", "log": {"keep": "all", "sample": "10%"}},
+    }
+    with upstreams.named("x") as upstream, upstreams.refuse() as refusing:
+        pools = {"app": {"upstreams": upstream.address}, "down": {"upstreams": refusing.address}}
+        log = {"sessions": {"keep": "errors"}}
+        text = "".join(
+            f"{key}: {json.dumps(value)}\n"
+            for key, value in {"listeners": listeners, "pools": pools, "log": log}.items()
+        )
+        with running_proxy(text) as proxy:
+            visit(proxy, "sampled", 400)
+            for name in ("inherits", "off", "all"):
+                visit(proxy, name, 2)
+            for name in ("failing-off", "failing"):
+                expect_refusal(proxy, name)
+            wait_until(lambda: any(r["listener"] == "failing" for r in proxy.records()), 5, "it")
+            wait_until(lambda: any(r["listener"] == "all" for r in proxy.records()), 5, "them")
+            records = proxy.records()
+    number = Counter(record["listener"] for record in records)
+    assert 4 <= number.pop("sampled") <= 76, "a tenth of 400, give or take six deviations"
+    assert number == {"all": 2, "failing": 1}
+
+
+def test_a_reader_that_reads_no_records_stops_no_session(tmp_path: Path) -> None:
+    fifo = tmp_path / "records"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    bind = "unix:@no-reader-test"
+    with ExitStack() as stack:
+        stack.callback(os.close, reader)
+        refusing = stack.enter_context(upstreams.refuse("unix"))
+        echo = stack.enter_context(upstreams.echo())
+        text = proxy_yaml(refusing.address, bind=bind).splitlines()
+        web = {"bind": bind, "pool": "app"}
+        well = {"bind": "127.0.0.1:0", "pool": "echo"}
+        text[0] = f"listeners: {json.dumps({'web': web, 'well': well})}"
+        pools = {"app": {"upstreams": refusing.address}, "echo": {"upstreams": echo.address}}
+        text[1] = f"pools: {json.dumps(pools)}"
+        wrapper = ("sh", "-c", 'exec "$@" > "$0"', str(fifo))
+        with running_proxy("\n".join(text), wrapper=wrapper) as proxy:
+            [pid] = proxy.worker_pids()
+            sessions = 0
+            name = connect_name(bind)
+            while not proxy.log(DROPPED):  # 8 MiB of records wait, then they are dropped
+                for _ in range(500):
+                    with connect(name) as client:
+                        assert client.recv(1) == b""
+                sessions += 500
+                assert sessions < 50_000
+            for _ in range(200):
+                with proxy.connect("well") as client:
+                    assert exchange(client, b"still here") == b"still here"
+            busy = cpu_seconds(pid)
+            with proxy.connect("well") as client:
+                client.settimeout(0.5)
+                assert exchange(client, b"and quiet") == b"and quiet"
+            assert cpu_seconds(pid) - busy < 0.1
+            sessions += 201
+            proxy.signal(signal.SIGINT)
+            proxy.wait()
+            dropped = [line["records"] for line in proxy.log(DROPPED)]
+            reasons = {line["reason"] for line in proxy.log(DROPPED)}
+        written = b""
+        while more := os.read(reader, 65536):
+            written += more
+    records = [json.loads(line) for line in written.splitlines()]
+    assert len(records) > 10
+    assert all(set(record) == set(FIELDS) for record in records), "whole lines only"
+    assert len(records) + sum(dropped) == sessions, "every record is written or counted"
+    assert reasons == {"whoever reads them is too slow"}
+
+
+def test_a_rotated_file_is_opened_anew_by_every_worker(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.log"
+    rotated = tmp_path / "sessions.log.1"
+
+    def workers_in(file: Path) -> set[int]:
+        lines = file.read_text().splitlines() if file.exists() else []
+        return {json.loads(line)["worker"] for line in lines}
+
+    def visit_both_workers(file: Path) -> None:
+        def seen() -> bool:
+            visit(proxy, "web")
+            return workers_in(file) == {0, 1}
+
+        wait_until(seen, 10, f"records of both workers in {file}")
+
+    with upstreams.named("x") as upstream:
+        text = proxy_yaml(upstream.address, log={"sessions": {"to": f"file:{path}"}})
+        with running_proxy(text, workers=2) as proxy:
+            visit_both_workers(path)
+            path.rename(rotated)
+            proxy.signal(signal.SIGUSR1)
+            visit_both_workers(path)
+        everything = rotated.read_text() + path.read_text()
+        assert (proxy.process.returncode, path.stat().st_mode & 0o777) == (0, 0o640)
+    lines = [json.loads(line) for line in everything.splitlines()]
+    assert len(lines) == upstream.accepted, "none is lost on the way from one file to the other"
+    assert len({line["session"] for line in lines}) == len(lines)
+
+
+def test_a_killed_worker_leaves_one_record_with_the_number_of_sessions_lost() -> None:
+    with (
+        upstreams.echo() as echo,
+        running_proxy(proxy_yaml(echo.address), workers=2) as proxy,
+        ExitStack() as stack,
+    ):
+        clients: list[socket.socket] = []
+        for _ in range(12):
+            clients.append(stack.enter_context(proxy.connect("web")))
+            assert exchange(clients[-1], b"ping") == b"ping"
+        started = {line["worker"]: line["pid"] for line in proxy.log("worker started")}
+        victim = started[0]
+        os.kill(victim, signal.SIGKILL)
+        record = one_record(proxy)
+        alive = []
+        for client in clients:
+            try:
+                if exchange(client, b"pong") == b"pong":
+                    alive.append(client)
+            except OSError:
+                continue
+        death = proxy.wait_log("worker died")
+        proxy.wait_log("worker started", where=lambda e: e["pid"] not in started.values())
+        for _ in range(5):
+            with proxy.connect("web") as client:
+                assert exchange(client, b"ping") == b"ping"
+        for client in alive:
+            client.close()
+        records = proxy.wait_records(1 + len(alive) + 5)
+    assert set(record) == {*FIELDS, "pid", "lost"}
+    told = {key: record[key] for key in ("worker", "pid", "lost", "why", "closed_by")}
+    lost = len(clients) - len(alive)
+    expected = {"worker": 0, "pid": victim, "lost": lost, "why": "worker_died"}
+    assert told == {**expected, "closed_by": "proxy"}
+    assert death["sessions_lost"] == lost
+    assert record["session"] is None
+    assert Counter(r["why"] for r in records) == {"worker_died": 1, "done": len(alive) + 5}
+
+
+def test_sessions_that_outlive_the_drain_are_recorded_as_stopped() -> None:
+    with (
+        upstreams.echo() as echo,
+        running_proxy(proxy_yaml(echo.address, timeouts={"drain": "200ms"})) as proxy,
+        proxy.connect("web") as client,
+    ):
+        assert exchange(client, b"ping") == b"ping"
+        proxy.terminate()
+        record = one_record(proxy)
+        proxy.wait()
+    check_record(
+        record,
+        upstream=echo.address,
+        bytes_up=4,
+        bytes_down=4,
+        closed_by="proxy",
+        how="reset",
+        why="stopped",
+    )

@@ -50,25 +50,26 @@ class Waiting(Protocol):
 class Connector:
     """Connects one session, trying `1 + retries` upstreams at the most.
 
-    `tried` holds the indices of the upstreams tried so far, `upstream` the last one.
+    `tried` holds the indices of the upstreams tried so far, `upstream` the last one; `waiting` is
+    who wants the connection.
     """
 
     __slots__ = (
         "_deadline",
         "_loop",
         "_pool",
-        "_waiting",
         "began",
         "slot",
         "sock",
         "tried",
         "upstream",
+        "waiting",
     )
 
     def __init__(self, pool: Pool, loop: Loop, waiting: Waiting) -> None:
         self._pool = pool
         self._loop = loop
-        self._waiting = waiting
+        self.waiting = waiting
         self._deadline: float | None = None
         self.slot = 0
         self.sock: socket.socket | None = None
@@ -109,7 +110,7 @@ class Connector:
                 return
             why = _verdict(code)
         loop.wheel.disarm(self)
-        self._waiting.on_not_connected(why)
+        self.waiting.on_not_connected(why)
 
     def _connect(self, upstream: Upstream) -> int:
         """Begin to connect: 0, or the errno of a failure that came at once."""
@@ -165,7 +166,7 @@ class Connector:
         assert upstream is not None
         self._loop.wheel.disarm(self)
         self.sock = None
-        self._waiting.on_connected(sock, upstream, events)
+        self.waiting.on_connected(sock, upstream, events)
 
     def on_deadline(self, now: float) -> None:
         """The connect timeout, or the time to try a full UNIX socket again."""

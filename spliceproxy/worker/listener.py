@@ -139,7 +139,11 @@ class ListeningSocket:
             self._last_accept = worker.loop.now
             # accept() of the socket module would ask the new socket for its options once more.
             client = socket.socket(family, socket.SOCK_STREAM, 0, fd)
-            Session(worker, self, client, address).start()
+            session = Session(worker, self, client, address)
+            try:
+                session.start()
+            except Exception as error:
+                worker.on_failure(session, error)
         # One more accept just to be told EAGAIN costs as much as a wait that finds the next client.
         self._burst = min(BURST, self._burst * 2)
 

@@ -97,9 +97,11 @@ class Session:
 
     def owns(self, part: object) -> bool:
         """Whether `part` is the session or one of its parts."""
+        if isinstance(part, Connector):  # also one that is connecting no more
+            return part.waiting is self
         relay = self.relay
         flows = () if relay is None else (relay, relay.up, relay.down)
-        return part in (self, self._connector, *flows)
+        return part in (self, *flows)
 
     # ------------------------------------------------------------------ connecting
 

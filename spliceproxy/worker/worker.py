@@ -68,7 +68,7 @@ class Worker:
     def __init__(self, channel: Channel, board: Board, index: int) -> None:
         """`channel` leads to the supervisor; the region `index` of `board` is this worker's."""
         self.index = index
-        self.loop = Loop(self._on_failure)
+        self.loop = Loop(self.on_failure)
         self.sessions: set[Session] = set()
         self.paused: set[ListeningSocket] = set()
         """Listening sockets that wait for room."""
@@ -303,7 +303,7 @@ class Worker:
         self._log.error("worker ends: the supervisor is gone", sessions=len(self.sessions))
         self._end_all()
 
-    def _on_failure(self, owner: object, error: Exception) -> None:
+    def on_failure(self, owner: object, error: Exception) -> None:
         """A mistake of ours in one session's handler costs that session, not the others."""
         for session in self.sessions:
             if session.owns(owner):

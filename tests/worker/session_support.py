@@ -153,7 +153,7 @@ def _check_measures(record: Record) -> None:
     assert not relayed or 0 <= record["connect_ms"] <= record["duration_ms"]
     assert (record["first_byte_ms"] is not None) == (record["bytes_down"] > 0)
     assert not record["bytes_down"] or 0 <= record["first_byte_ms"] <= record["duration_ms"]
-    for side, text in (("client", record["peer"]), ("upstream", record["upstream"])):
+    for side, text in (("client", record["peer"]), ("upstream", record["upstream"] or "")):
         on_tcp = not text.startswith("unix:") and (side == "client" or relayed)
         retrans = record[f"{side}_retrans"]
         assert (retrans is not None) == on_tcp, f"{side}_retrans: {retrans}"

@@ -12,18 +12,19 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from select import EPOLLET as EPOLLET
 from select import EPOLLIN as EPOLLIN
 from types import SimpleNamespace
 from typing import Any
 
+from harness.wait import wait_until
+
 import spliceproxy.relay.flow
 import spliceproxy.relay.pipes
 import spliceproxy.relay.relay
 import spliceproxy.worker.loop
-from harness.wait import wait_until
-from spliceproxy.relay.relay import arm_reset, interest, unsent
+from spliceproxy.relay.relay import arm_reset, unsent
 
 KINDS = ("v4", "v6", "unix")
 MODES = ("adaptive", "splice", "copy")
@@ -138,7 +139,8 @@ class Bench:
         """Handle what is there now, without waiting; how much there was."""
         before = self.activity
         self._turn()
-        if any([rig.attend() for rig in self.rigs]):
+        over = [rig for rig in self.rigs if rig.attend()]
+        if over:
             self._turn()  # closes their sockets
         return self.activity - before
 
@@ -175,13 +177,13 @@ class Bench:
         return int(self.loop.batches - before) - 1
 
     def close(self) -> None:
+        """Close everything, and see that nothing is lent or left."""
         for rig in self.rigs:
             rig.close()
-        self.step()
-        assert self.pipes.statistics().lent == 0, "a pipe is still lent"
         self.loop.close()
+        lent = self.pipes.statistics().lent
         self.pipes.close()
-        assert self.pipes.owned == 0
+        assert lent == self.pipes.owned == 0, "a pipe is still lent"
 
 
 class _Alarm:
@@ -218,7 +220,7 @@ class Rig:
         self.changes = 0
         self.parted = False
         for near in (self.near_client, self.near_upstream):
-            bench.loop.add(near.fileno(), interest(near), _nobody)
+            bench.loop.add(near.fileno(), parts.relay.interest(near), _nobody)
         self.relay = parts.relay.Relay(
             self.near_client, self.near_upstream, bench.means, bench, self._on_change
         )
@@ -229,8 +231,11 @@ class Rig:
         bench.rigs.append(self)
         self.relay.start(0, 0)
 
-    def _on_change(self, _relay: Any) -> None:
+    def _on_change(self, relay: Any) -> None:
         self.changes += 1
+        if relay.over:
+            for near in (self.near_client, self.near_upstream):
+                self.bench.loop.set_handler(near.fileno(), _nobody)
 
     def attend(self) -> bool:
         """Do what a session does at the end of its relay: part, then have both sockets closed."""
@@ -273,8 +278,11 @@ def bench(mode: str = "adaptive", **options: Any) -> Iterator[Bench]:
     made = Bench(mode, **options)
     try:
         yield made
-    finally:
-        made.close()
+    except BaseException:
+        with suppress(Exception):  # what went wrong before is the news
+            made.close()
+        raise
+    made.close()
 
 
 @contextmanager

@@ -1,0 +1,291 @@
+"""Each rule I1 to I10 is broken by one edit of the source, and the tests of the rule notice it.
+
+A line that is not found any more means that the code changed: break the new code in the same way.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from types import CodeType, ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+import test_invariants as tests
+from harness.fds import open_fds
+from relay_rig import parts
+
+
+class Mutant(NamedTuple):
+    part: str
+    """The module of `parts` that is broken."""
+    old: str
+    new: str
+    test: Any
+    arguments: dict[str, Any]
+
+
+def mutant(part: str, old: str, new: str, test: Any, **arguments: Any) -> Any:
+    name = f"{test.__name__.split('_')[1]}-{'-'.join(new.split()[:6])}"
+    return pytest.param(Mutant(part, old, new, test, arguments), id=name)
+
+
+V4 = {"client": "v4", "upstream": "v4"}
+UNIX = {"client": "unix", "upstream": "unix"}
+
+HELD_GATE = """            if not self.writable:
+                return BLOCKED
+            verdict = self._flush()
+            if verdict:
+                return verdict
+"""
+FLUSH_LOOSELY = """            if self.writable:
+                self._flush()
+"""
+PARTIAL_SEND = """                self.pending = memoryview(bytes(view[sent:size]))
+                self.held = size - sent
+"""
+ASK_RECV = "if first or size == 0 or self.wary:"
+
+MUTANTS = [
+    mutant(
+        "flow",
+        HELD_GATE,
+        "            if self.pipe and self.readable:\n"
+        "                try:\n"
+        "                    self.held += _splice(\n"
+        "                        self.src.fileno(), self.pipe.write_fd, 65536, None, None, 3)\n"
+        "                except BlockingIOError:\n"
+        "                    self.readable = False\n" + HELD_GATE,
+        tests.test_i1_fills_only_an_empty_pipe_when_the_destination_takes_little,
+        **V4,
+        mode="splice",
+    ),
+    mutant(
+        "flow",
+        "sent += _splice(pipe.read_fd, dst_fd, size - sent, None, None, SPLICE_FLAGS)",
+        "sent += _splice(pipe.read_fd, dst_fd, size - sent, None, None, SPLICE_FLAGS); break",
+        tests.test_i1_fills_only_an_empty_pipe_when_the_destination_takes_little,
+        **V4,
+        mode="splice",
+    ),
+    mutant(
+        "flow",
+        PARTIAL_SEND,
+        "                self.held = 0\n",
+        tests.test_i2_tiny_segments_into_a_full_destination_arrive_in_order,
+        **V4,
+        mode="copy",
+    ),
+    mutant(
+        "flow",
+        "self.pending = pending = pending[sent:]",
+        "self.pending = pending = pending[sent + 1 :]",
+        tests.test_i4_what_was_queued_before_a_reset_is_delivered_before_the_reset,
+        **V4,
+        mode="copy",
+    ),
+    mutant(
+        "flow",
+        HELD_GATE,
+        FLUSH_LOOSELY,
+        tests.test_i2_a_bulk_both_ways_at_once_arrives_whole_and_in_order,
+        **V4,
+        mode="copy",
+    ),
+    mutant(
+        "flow",
+        "            self.wary = self.readable = True\n        elif",
+        "            self.wary = self.readable = True\n"
+        "            if events & EPOLLRDHUP:\n"
+        "                self.dst.shutdown(SHUT_WR)\n"
+        "        elif",
+        tests.test_i3_a_fin_comes_after_all_that_was_queued_before_it,
+        **V4,
+        mode="splice",
+    ),
+    mutant(
+        "relay",
+        "        if flow.end == BROKEN_SOURCE:\n",
+        "        if flow.end == FINISHED:\n            twin.abandon()\n"
+        "        if flow.end == BROKEN_SOURCE:\n",
+        tests.test_i3_one_direction_runs_on_after_the_other_one_ended,
+        **V4,
+        mode="adaptive",
+        closes_first="client",
+    ),
+    mutant(
+        "flow",
+        "            self.wary = self.readable = True\n        elif",
+        "            self.wary = self.readable = True\n"
+        "            if events & EPOLLERR:\n"
+        "                return self.relay.obey(self, self._ended(BROKEN_SOURCE))\n"
+        "        elif",
+        tests.test_i4_what_was_queued_before_a_reset_is_delivered_before_the_reset,
+        **V4,
+        mode="adaptive",
+    ),
+    mutant(
+        "relay",
+        "            if not twin.end:\n                twin.readable = twin.wary = True\n",
+        "            twin.abandon()\n            if not twin.end:\n"
+        "                twin.readable = twin.wary = True\n",
+        tests.test_i4_a_response_received_before_the_reset_still_reaches_the_client,
+        **V4,
+        mode="adaptive",
+    ),
+    mutant(
+        "flow",
+        "if twin_end == BROKEN_DESTINATION:",
+        "if twin_end == RUNNING and self.moved < 0:",
+        tests.test_i4_a_write_that_used_up_the_error_leaves_no_clean_end,
+        mode="adaptive",
+    ),
+    mutant(
+        "flow",
+        "            twin.probe()",
+        "            pass",
+        tests.test_i4_a_client_that_resets_after_its_fin_is_noticed_at_once,
+        upstream="v4",
+        mode="adaptive",
+    ),
+    mutant(
+        "relay",
+        "        if self.broken is None:\n",
+        "        if self.up.end:\n",
+        tests.test_i4_a_response_then_a_fin_then_a_reset_is_no_proper_end,
+        mode="adaptive",
+    ),
+    mutant(
+        "flow",
+        "            self.means.pipes.discard(self.pipe)\n",
+        "            self.means.pipes.take_back(self.pipe)\n",
+        tests.test_i5_a_pipe_that_holds_bytes_is_closed_and_reaches_no_stranger,
+        **V4,
+        mode="splice",
+    ),
+    mutant(
+        "flow",
+        HELD_GATE,
+        FLUSH_LOOSELY,
+        tests.test_i6_a_stalled_destination_stops_the_reading_of_the_source,
+        **V4,
+        mode="copy",
+    ),
+    mutant(
+        "flow",
+        "TURN: Final = 1024 * 1024",
+        "TURN: Final = 1 << 40",
+        tests.test_i7_an_echo_beside_eight_bulk_flows_keeps_its_turns,
+        mode="splice",
+        piece=65536,
+    ),
+    mutant(
+        "flow",
+        "READ_COST: Final = 4096",
+        "READ_COST: Final = 0",
+        tests.test_i7_an_echo_beside_eight_bulk_flows_keeps_its_turns,
+        mode="copy",
+        piece=1,
+    ),
+    mutant(
+        "loop",
+        "        self._closing.append(sock)",
+        "        sock.detach()",
+        tests.test_i8_as_many_fds_after_many_sessions_as_before,
+        mode="copy",
+    ),
+    mutant(
+        "pipes",
+        "        pipe.close()\n\n    def _make",
+        "\n    def _make",
+        tests.test_i8_as_many_fds_after_many_sessions_as_before,
+        mode="splice",
+    ),
+    mutant(
+        "relay",
+        "UNIX_INTEREST: Final = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET",
+        "UNIX_INTEREST: Final = EPOLLIN | EPOLLRDHUP | EPOLLPRI",
+        tests.test_i9_a_fin_behind_a_full_destination_does_not_wake_the_loop,
+        **V4,
+        mode="adaptive",
+    ),
+    mutant(
+        "flow",
+        ASK_RECV,
+        "if size == 0:",
+        tests.test_i9_bytes_around_an_urgent_byte_arrive_and_nothing_spins,
+        kind="v4",
+        mode="splice",
+        fin=False,
+    ),
+    mutant(
+        "flow",
+        "if size < COPY_SIZE and not self.wary:",
+        "if size < COPY_SIZE:",
+        tests.test_i9_bytes_around_an_urgent_byte_arrive_and_nothing_spins,
+        kind="v4",
+        mode="copy",
+        fin=False,
+    ),
+    mutant(
+        "flow",
+        "if self.watching and not self.held:",
+        "if self.watching and self.end:",
+        tests.test_i9_a_unix_destination_wakes_the_loop_only_while_blocked,
+        mode="copy",
+    ),
+    mutant(
+        "relay",
+        "UNIX_INTEREST if sock.family == AF_UNIX else TCP_INTEREST",
+        "TCP_INTEREST",
+        tests.test_i9_a_unix_destination_that_keeps_up_does_not_wake_the_loop,
+        mode="copy",
+    ),
+    mutant(
+        "loop",
+        "        self._closing.append(sock)",
+        "        sock.close()",
+        tests.test_i10_an_event_of_a_closed_fd_reaches_nobody_who_has_its_number,
+    ),
+]
+
+
+def broken_source(module: ModuleType, old: str, new: str) -> CodeType:
+    """A module with one edit."""
+    source = inspect.getsource(module)
+    assert source.count(old) == 1, f"{module.__name__} has {source.count(old)} times: {old}"
+    return compile(source.replace(old, new), f"{module.__name__} (broken)", "exec")
+
+
+@pytest.fixture
+def no_fds_left() -> Iterator[None]:
+    """Close what a mutant leaked."""
+    before = open_fds()
+    yield
+    for fd, target in open_fds().items():
+        if before.get(fd) != target:
+            os.close(fd)
+
+
+@pytest.mark.usefixtures("no_fds_left")
+@pytest.mark.parametrize("case", MUTANTS)
+def test_a_relay_that_breaks_a_rule_is_caught_by_the_test_of_the_rule(
+    monkeypatch: pytest.MonkeyPatch, case: Mutant
+) -> None:
+    module = getattr(parts, case.part)
+    copy = ModuleType(module.__name__ + "_broken")
+    monkeypatch.setitem(sys.modules, copy.__name__, copy)
+    exec(broken_source(module, case.old, case.new), copy.__dict__)
+    monkeypatch.setattr(parts, case.part, copy)
+    monkeypatch.setattr(parts, "patience", 0.5)
+    if case.part == "flow":
+        monkeypatch.setattr(parts.relay, "Flow", copy.Flow)
+    arguments = dict(case.arguments)
+    if "monkeypatch" in inspect.signature(case.test).parameters:
+        arguments["monkeypatch"] = monkeypatch
+    with pytest.raises((AssertionError, OSError)) as caught:
+        case.test(**arguments)
+    print(f"caught: {caught.value}")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-
 from harness.fds import fd_kinds
 from harness.proxy import Name, connect, running_proxy
 from harness.serving import reset

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from harness import upstreams
 from harness.fds import context_switches, cpu_seconds, open_fds
-from harness.proxy import Name
+from harness.proxy import Name, connect
 from harness.serving import Upstream, reset, serving
 from harness.wait import wait_until
 from session_support import Record, proxy_yaml, running_proxy, set_nofile
@@ -33,7 +33,7 @@ class Crowd:
     def connect(self, name: Name, number: int) -> None:
         """Connect so many more clients; the handshake is the kernel's, so none blocks."""
         for _ in range(number):
-            sock = self._stack.enter_context(socket.create_connection(name, 10))
+            sock = self._stack.enter_context(connect(name))
             self.waiting.append(sock)
 
     def look(self, timeout: float) -> int:

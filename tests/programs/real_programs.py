@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import shutil
@@ -134,3 +135,46 @@ def web(upstream: str, bind: str | Sequence[str] = "127.0.0.1:0", more: str = ""
 def bind_text(family: str, directory: Path, name: str = "web") -> str:
     """Where a listener of that family listens."""
     return {"v4": "127.0.0.1:0", "v6": "[::1]:0", "unix": f"unix:{directory}/{name}.sock"}[family]
+
+
+_NGINX = """
+{user}
+daemon off;
+master_process off;
+pid {directory}/pid;
+error_log {directory}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+  access_log {directory}/access.log;
+  client_body_temp_path {directory}/body;
+  client_max_body_size 0;
+  keepalive_requests 1000000;
+  root {directory};
+  server {{
+    listen 127.0.0.1:{v4} backlog=4096;
+    listen [::1]:{v6} backlog=4096;
+    listen unix:{directory}/nginx.sock;
+    location = /fine {{ return 200 "fine\\n"; }}
+  }}
+}}
+"""
+
+
+@contextmanager
+def nginx(directory: Path) -> Iterator[dict[str, str]]:
+    """nginx that serves the files of a directory; its address by family.
+
+    `/fine` is a short answer of its own, `access.log` has a line for each request.
+    """
+    path = need("nginx")
+    ports = {family: free_port(family) for family in ("v4", "v6")}
+    config = directory / "nginx.conf"
+    user = "user root;" if os.geteuid() == 0 else ""
+    config.write_text(_NGINX.format(directory=directory, user=user, **ports))
+    command = [path, "-p", directory, "-c", config]
+    with program(command, directory / "nginx.log", ("127.0.0.1", ports["v4"])):
+        yield {
+            "v4": f"127.0.0.1:{ports['v4']}",
+            "v6": f"[::1]:{ports['v6']}",
+            "unix": f"unix:{directory}/nginx.sock",
+        }

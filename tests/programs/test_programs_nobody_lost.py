@@ -17,7 +17,7 @@ import pytest
 from harness.proxy import Name, Proxy, connect, running_proxy
 from harness.serving import FAMILIES
 from harness.wait import wait_until
-from real_programs import bind_text, free_port, need, peer, program, web
+from real_programs import bind_text, need, nginx, peer, web
 
 CLIENTS = 8
 QUEUED = 60
@@ -211,33 +211,16 @@ def _deaths(proxy: Proxy, number: int) -> list[dict[str, int]] | None:
     return found if len(found) >= number else None
 
 
-NGINX = """
-daemon off;
-master_process off;
-pid {directory}/pid;
-error_log {directory}/error.log;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off;
-  server {{ listen 127.0.0.1:{port} backlog=4096; return 200 "fine\\n"; }}
-}}
-"""
-
-
 @pytest.fixture
 def loaded(upstream: str, tmp_path: Path) -> Iterator[str]:
     """A configuration with `web` in front of nginx, for wrk, and `other` for visitors."""
-    port = free_port()
-    config = tmp_path / "nginx.conf"
-    config.write_text(NGINX.format(directory=tmp_path, port=port))
-    nginx = [need("nginx"), "-p", tmp_path, "-c", config]
-    with program(nginx, tmp_path / "nginx.log", ("127.0.0.1", port)):
+    with nginx(tmp_path) as origin:
         yield (
             "listeners:\n"
             "  web: {bind: '127.0.0.1:0', pool: nginx}\n"
             "  other: {bind: '127.0.0.1:0', pool: answer}\n"
             "pools:\n"
-            f"  nginx: {{upstreams: '127.0.0.1:{port}'}}\n"
+            f"  nginx: {{upstreams: '{origin['v4']}'}}\n"
             f"  answer: {{upstreams: '{upstream}'}}\n"
         )
 
@@ -245,7 +228,7 @@ def loaded(upstream: str, tmp_path: Path) -> Iterator[str]:
 @contextmanager
 def wrk(proxy: Proxy) -> Iterator[subprocess.Popen[str]]:
     """wrk against `web` for three seconds, a connection for each request."""
-    url = f"http://127.0.0.1:{proxy.port('web')}/"
+    url = f"http://127.0.0.1:{proxy.port('web')}/fine"
     command = [need("wrk"), "-c", "64", "-t", "1", "-d", "3s", "-H", "Connection: close", url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
         yield load

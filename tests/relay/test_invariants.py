@@ -11,6 +11,7 @@ import os
 import socket
 import termios
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -521,7 +522,7 @@ def wait_read(reader: Reader, size: int) -> None:
 
 @modes
 def test_i8_as_many_fds_after_many_sessions_as_before(mode: str) -> None:
-    with same_fds(), bench(mode, max_pipes=4) as b:
+    with same_fds(timeout=parts.patience / 2), bench(mode, max_pipes=4) as b:
         for number in range(120):
             r = Rig(b, *MIXES[number % 4])
             write(r.client, pattern(0, 1 << (number % 21)))
@@ -644,34 +645,35 @@ def test_i9_a_dead_unix_upstream_does_not_spin_beside_a_silent_client(mode: str)
 
 def test_i10_an_event_of_a_closed_fd_reaches_nobody_who_has_its_number() -> None:
     heard: list[str] = []
-    loop = parts.loop.Loop(relay_rig.fail)
-    first, second = connected("unix"), connected("unix")
-    strangers: list[socket.socket] = []
-    number = second[1].fileno()
+    with ExitStack() as stack:
+        loop = parts.loop.Loop(relay_rig.fail)
+        stack.callback(loop.close)
+        first, second = connected("unix"), connected("unix")
+        for end in (*first, *second):
+            stack.enter_context(end)
+        number = second[1].fileno()
+        strangers: list[int] = []
 
-    def on_first(_events: int) -> None:
-        heard.append("first")
-        loop.close_socket_later(second[1])
-        while not strangers or strangers[-1].fileno() < number:  # all lower numbers are taken then
-            for stranger in socket.socketpair():
-                strangers.append(stranger)
-                mask = relay_rig.EPOLLIN | relay_rig.EPOLLET
-                loop.add(stranger.fileno(), mask, lambda _: heard.append("stranger"))
+        def on_first(_events: int) -> None:
+            heard.append("first")
+            loop.close_socket_later(second[1])
+            while not strangers or strangers[-1] < number:  # all lower numbers are taken then
+                for stranger in socket.socketpair():
+                    strangers.append(stack.enter_context(stranger).fileno())
+                    mask = relay_rig.EPOLLIN | relay_rig.EPOLLET
+                    loop.add(strangers[-1], mask, lambda _: heard.append("stranger"))
 
-    loop.add(first[1].fileno(), relay_rig.EPOLLIN | relay_rig.EPOLLET, on_first)
-    loop.add(number, relay_rig.EPOLLIN, lambda _: heard.append("second"))
-    first[0].sendall(b"1")
-    second[0].sendall(b"2")  # both events are in one batch
-    loop.run_again(loop.stop)
-    loop.run()
-    assert heard == ["first"]
-    assert number not in [stranger.fileno() for stranger in strangers]
-    assert second[1].fileno() == -1
-    late = socket.socket(socket.AF_UNIX)
-    assert late.fileno() == number, "the number is free once the batch is over"
-    for sock in (*first, second[0], *strangers, late):
-        sock.close()
-    loop.close()
+        loop.add(first[1].fileno(), relay_rig.EPOLLIN | relay_rig.EPOLLET, on_first)
+        loop.add(number, relay_rig.EPOLLIN, lambda _: heard.append("second"))
+        first[0].sendall(b"1")
+        second[0].sendall(b"2")  # both events are in one batch
+        loop.run_again(loop.stop)
+        loop.run()
+        assert heard == ["first"]
+        assert number not in strangers
+        assert second[1].fileno() == -1
+        late = stack.enter_context(socket.socket(socket.AF_UNIX))
+        assert late.fileno() == number, "the number is free once the batch is over"
 
 
 @modes

@@ -54,8 +54,14 @@ def free_port(family: str = "v4") -> int:
                 return port
 
 
-def run(command: Sequence[str | int | Path], timeout: float = 60, **options: object) -> str:
-    """Run a program to its end; its standard output. It must succeed."""
+def run(
+    command: Sequence[str | int | Path],
+    timeout: float = 60,
+    *,
+    with_stderr: bool = False,
+    **options: object,
+) -> str:
+    """Run a program to its end; its standard output, and error where wanted. It must succeed."""
     done = subprocess.run(  # type: ignore[call-overload]
         [str(word) for word in command],
         capture_output=True,
@@ -64,7 +70,7 @@ def run(command: Sequence[str | int | Path], timeout: float = 60, **options: obj
     )
     said = f"{done.stdout.decode()}\n{done.stderr.decode()}"
     assert done.returncode == 0, f"{command} ended with {done.returncode}\n{said}"
-    return str(done.stdout.decode())
+    return said if with_stderr else str(done.stdout.decode())
 
 
 @contextmanager

@@ -99,6 +99,7 @@ class Flow:
         "bulk",
         "dst",
         "end",
+        "failed",
         "held",
         "means",
         "moved",
@@ -140,10 +141,10 @@ class Flow:
         self.queued = False
         self.watching = False
         self.end = RUNNING
+        self.failed = False
+        """splice told an error, and used it up: recv will tell 0 in its place."""
         if means.starts_bulk:
             self._promote()
-
-    # ------------------------------------------------------------------ events
 
     def on_event(self, events: int) -> None:
         """Events of the source, which is the destination of the twin. Hints, no more (I10)."""
@@ -190,8 +191,6 @@ class Flow:
             verdict = self.move()
             if verdict:
                 self.relay.obey(self, verdict)
-
-    # ------------------------------------------------------------------ one turn
 
     def move(self) -> int:
         """Move what can be moved in one turn, and return the verdict."""
@@ -331,8 +330,6 @@ class Flow:
         self.pipe = None
         self.means.pipes.take_back(pipe)
 
-    # ------------------------------------------------------------------ splice or copy
-
     def _promote(self) -> None:
         for sock in (self.src, self.dst):
             if sock.gettimeout() != 0.0:
@@ -353,8 +350,9 @@ class Flow:
         """splice from the source failed, with an empty pipe."""
         if error.errno == errno.EINVAL:  # a socket that cannot be spliced: AF_UNIX of old kernels
             self.bulk = False
-            return self._move_copy(budget)
-        return self._ended(BROKEN_SOURCE)
+        else:  # there may be bytes behind an urgent one, which splice does not pass
+            self.failed = True
+        return self._move_copy(budget)
 
     def _refused_flush(self, error: OSError) -> int:
         """Sending what is held failed."""
@@ -366,14 +364,12 @@ class Flow:
             return self.move()
         return self._ended(BROKEN_DESTINATION)
 
-    # ------------------------------------------------------------------ ends
-
     def _source_finished(self) -> int:
         """FIN from the source, and nothing held: pass it on, if that is still of use (I3)."""
         assert not self.held
         twin_end = self.twin.end
-        if twin_end == BROKEN_DESTINATION:
-            # The source is dead: the twin's write used up the error, so that reading tells 0. A
+        if twin_end == BROKEN_DESTINATION or self.failed:
+            # The source is dead: a write or splice used up the error, so that recv tells 0. A
             # FIN here would make a broken session look like a finished one (I4).
             return self._ended(BROKEN_SOURCE)
         if twin_end != FINISHED:

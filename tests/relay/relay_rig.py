@@ -7,9 +7,12 @@ happens before what. The parts that a rig is built of can be replaced by broken 
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import socket
 import struct
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -86,6 +89,13 @@ def reset(sock: socket.socket) -> None:
     """Close with a reset (TCP); a UNIX socket is closed."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
     sock.close()
+
+
+def bytes_in(fd: int) -> int:
+    """Bytes that wait in a pipe or in a socket's receive queue (FIONREAD)."""
+    answer = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, answer)
+    return answer[0]
 
 
 def fail(owner: object, error: Exception) -> None:
@@ -181,9 +191,14 @@ class Bench:
         for rig in self.rigs:
             rig.close()
         self.loop.close()
-        lent = self.pipes.statistics().lent
+        count = self.pipes.statistics()
+        pooled = [self.pipes.lend() for _ in range(count.pooled)]
+        left = [bytes_in(pipe.read_fd) for pipe in pooled]
+        for pipe in pooled:
+            self.pipes.take_back(pipe)
         self.pipes.close()
-        assert lent == self.pipes.owned == 0, "a pipe is still lent"
+        assert not any(left), "a pipe that holds bytes was pooled (I5)"
+        assert count.lent == self.pipes.owned == 0, "a pipe is still lent"
 
 
 class _Alarm:

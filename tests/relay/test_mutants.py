@@ -138,10 +138,24 @@ MUTANTS = [
     ),
     mutant(
         "flow",
-        "if twin_end == BROKEN_DESTINATION:",
-        "if twin_end == RUNNING and self.moved < 0:",
+        "if twin_end == BROKEN_DESTINATION or self.failed:",
+        "if self.failed:",
         tests.test_i4_a_write_that_used_up_the_error_leaves_no_clean_end,
         mode="adaptive",
+    ),
+    mutant(
+        "flow",
+        "if twin_end == BROKEN_DESTINATION or self.failed:",
+        "if twin_end == BROKEN_DESTINATION:",
+        tests.test_i4_bytes_behind_an_urgent_byte_are_delivered_before_the_reset,
+        mode="splice",
+    ),
+    mutant(
+        "flow",
+        "            self.failed = True",
+        "            return self._ended(BROKEN_SOURCE)",
+        tests.test_i4_bytes_behind_an_urgent_byte_are_delivered_before_the_reset,
+        mode="splice",
     ),
     mutant(
         "flow",

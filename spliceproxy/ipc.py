@@ -31,9 +31,6 @@ Sockaddr = tuple[str, int] | tuple[str, int, int, int] | str | bytes
 begin with NUL are an abstract name."""
 
 
-# ---------------------------------------------------------------- the configuration of a worker
-
-
 @dataclass(frozen=True, slots=True)
 class TcpPlan:
     """Socket options of the connections to one pool's upstreams. 0 or "" means: leave as it is."""
@@ -146,9 +143,6 @@ def unseal(fd: int) -> Snapshot:
     if not isinstance(snapshot, Snapshot):
         raise IpcError(f"expected a Snapshot, received a {type(snapshot).__name__}")
     return snapshot
-
-
-# ---------------------------------------------------------------- messages
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,8 +172,6 @@ class Fleet:
                 seat.worker.destroy()
                 seat.worker = None
 
-    # ------------------------------------------------------------ life and death
-
     def _start(self, seat: _Seat) -> None:
         seat.restart = None
         self._board.regions[seat.index][HEARTBEAT] = time.monotonic_ns()
@@ -247,8 +245,6 @@ class Fleet:
     def _tell_gone(self) -> None:
         if self._stopping and not any(self.workers()):
             self.gone.set()
-
-    # ------------------------------------------------------------ heartbeats
 
     async def _watch(self) -> None:
         """Kill who is silent, or does not become ready in time.

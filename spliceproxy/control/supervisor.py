@@ -128,8 +128,6 @@ class Supervisor:
                 self._notifier.notify(WATCHDOG=1)
             await asyncio.sleep(self._notifier.watchdog / 2)
 
-    # ------------------------------------------------------------ the end
-
     async def _end(self) -> int:
         if self._fleet.failed.is_set() and not self._stop.is_set():
             _log.error(

@@ -87,8 +87,6 @@ class Connector:
         self._loop.wheel.disarm(self)
         self._close()
 
-    # ------------------------------------------------------------------ one upstream after another
-
     def _advance(self, why: Why) -> None:
         """Try upstreams until one is on its way; `why` is what happened to the one before."""
         loop = self._loop

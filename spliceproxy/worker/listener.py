@@ -110,8 +110,6 @@ class ListeningSocket:
         except OSError:
             return ""
 
-    # ------------------------------------------------------------------ accepting
-
     def _on_event(self, _events: int) -> None:
         worker = self._worker
         accept = self._sock._accept  # type: ignore[attr-defined]
@@ -121,6 +119,9 @@ class ListeningSocket:
             if not worker.has_room(self.listener):
                 self.pause()
                 return
+            if worker.fds_come_back():
+                self._last_accept = worker.loop.now  # nobody looked: the queue is not quiet
+                return  # the next batch brings this event again
             try:
                 fd, address = accept()
             except BlockingIOError:
@@ -175,8 +176,6 @@ class ListeningSocket:
             self.on_room()
         else:
             self._worker.loop.arm(self, self._worker.loop.now + PAUSE)
-
-    # ------------------------------------------------------------------ the end
 
     def retire(self) -> None:
         """Nobody new can reach this socket: serve its queue, then close it and tell so."""

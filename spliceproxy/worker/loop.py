@@ -68,8 +68,6 @@ class Loop:
         self.batches = 0
         """Times that epoll_wait returned."""
 
-    # ------------------------------------------------------------------ fds
-
     def add(self, fd: int, mask: int, handler: Handler) -> None:
         """Register an fd. Raises OSError (ENOSPC, ENOMEM) where the kernel cannot."""
         handlers = self.handlers
@@ -105,7 +103,10 @@ class Loop:
         """Close something at the end of the batch, when no handler runs."""
         self._closing.append(thing)
 
-    # ------------------------------------------------------------------ time
+    @property
+    def closing(self) -> int:
+        """What is to be closed at the end of this batch; until then its fds are taken."""
+        return len(self._closing)
 
     def arm(self, timer: Timer, deadline: float) -> None:
         """Call `timer.on_deadline` at `deadline`, unless it is armed for an earlier time."""
@@ -114,8 +115,6 @@ class Loop:
     def run_again(self, call: Callable[[], None]) -> None:
         """Call once, after this batch's events and before the next wait."""
         self._again.append(call)
-
-    # ------------------------------------------------------------------ signals
 
     def on_signal(self, number: int, call: Callable[[], None]) -> None:
         """Have `call` called by the loop after a signal. Main thread only."""
@@ -135,8 +134,6 @@ class Loop:
             call = self._signal_calls.get(number)
             if call is not None:
                 call()
-
-    # ------------------------------------------------------------------ running
 
     def run(self) -> None:
         """Handle events until `stop`."""

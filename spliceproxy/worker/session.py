@@ -34,8 +34,6 @@ PARTING_POLL: Final = 0.05
 PARTING_PATIENCE: Final = 30.0
 """Seconds for which the send queue may stand still before the reset goes anyway."""
 
-_TCP_CLOSE: Final = 7  # include/net/tcp_states.h; the first byte of struct tcp_info is the state
-
 
 class Session:
     """One client's connection. `slot` belongs to the timers."""
@@ -103,8 +101,6 @@ class Session:
         flows = () if relay is None else (relay, relay.up, relay.down)
         return part in (self, *flows)
 
-    # ------------------------------------------------------------------ connecting
-
     def _on_client_before_relay(self, events: int) -> None:
         """Remember what the client did, for the relay. A reset ends the wait for an upstream."""
         self._client_events |= events
@@ -127,8 +123,6 @@ class Session:
     def on_not_connected(self, why: Why) -> None:
         """Called by the connector: there is no upstream for this client."""
         self.abort(why)
-
-    # ------------------------------------------------------------------ relaying
 
     def _on_relay_change(self, relay: Relay) -> None:
         """A flow is over."""
@@ -176,8 +170,6 @@ class Session:
         else:
             self.end("upstream", "reset", "upstream_reset")
 
-    # ------------------------------------------------------------------ time
-
     def _arm(self) -> None:
         deadline = self._deadline()[0]
         if deadline is not None:
@@ -214,8 +206,6 @@ class Session:
             self.abort(why)
         else:
             self.worker.loop.arm(self, deadline)
-
-    # ------------------------------------------------------------------ the end
 
     def abort(self, why: Why) -> None:
         """End the session from our side, by a reset: neither peer may take it for finished."""
@@ -298,8 +288,6 @@ class Session:
 def _still_unsent(sock: socket.socket) -> int:
     """Bytes in the send queue; none where the socket is dead, because nothing can arrive then."""
     try:
-        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
-            return 0
         return unsent(sock)
     except OSError:
         return 0

@@ -43,8 +43,9 @@ HEARTBEAT_INTERVAL: Final = 1.0
 """Seconds between two heartbeats; after five the supervisor thinks that the worker hangs."""
 FLUSH_AFTER: Final = 0.1
 """Seconds that session records gather before they are written."""
-CLOSE_TIMEOUT: Final = 1.0
-"""Seconds that the last session records may take to be written."""
+CLOSE_TIMEOUT: Final = 0.5
+"""Seconds that the last session records may take to be written: less than the second after which
+the supervisor kills a worker that was told to end at once, so that the lost ones are counted."""
 SPARE_FDS: Final = 64
 """Of a worker's fds, those that neither sessions nor pipes may use."""
 
@@ -107,8 +108,6 @@ class Worker:
         self._channel.close()
         self.loop.close()
         return 0
-
-    # ------------------------------------------------------------------ the supervisor's words
 
     def _on_channel(self, events: int) -> None:
         if events & EPOLLOUT:
@@ -181,8 +180,6 @@ class Worker:
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
 
-    # ------------------------------------------------------------------ sessions
-
     def has_room(self, listener: Listener) -> bool:
         """Whether one more session may begin: of this process, of all, of the listener."""
         if len(self.sessions) >= self._max_sessions_here:
@@ -192,6 +189,10 @@ class Worker:
             return False
         limit = listener.plan.max_sessions
         return limit is None or self._board.total(listener.counter) < limit
+
+    def fds_come_back(self) -> bool:
+        """Whether one more session may need fds that are only closed at the end of this batch."""
+        return len(self.sessions) + self.loop.closing >= self._max_sessions_here
 
     def on_session_start(self, session: Session) -> None:
         """Count it."""
@@ -238,8 +239,6 @@ class Worker:
         if entry is not None:
             entry.close()
 
-    # ------------------------------------------------------------------ records
-
     def wants_record(self, session: Session, why: Why) -> bool:
         plan = session.entry.listener.plan
         return wanted(plan.keep, plan.sample, why, random.random)
@@ -258,8 +257,6 @@ class Worker:
         if self._records is not None:
             self._records.reopen()
 
-    # ------------------------------------------------------------------ time
-
     def _beat(self) -> None:
         loop = self.loop
         self._region[HEARTBEAT] = time.monotonic_ns()
@@ -276,8 +273,6 @@ class Worker:
         if records is not None and dropped:
             self._region[RECORDS_DROPPED] = records.dropped
             self._log.warning("session records dropped", records=dropped, reason=records.trouble)
-
-    # ------------------------------------------------------------------ the end
 
     def _stop(self, drain: float | None) -> None:
         """No new clients; sessions have `drain` seconds, None for as long as they like."""

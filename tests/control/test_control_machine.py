@@ -140,9 +140,6 @@ def test_more_upstreams_or_sources_give_more_ports() -> None:
     assert bites(load("max_sessions: 50000\n", "unix:/run/app.sock"), narrow) == {}
 
 
-# ---------------------------------------------------------------- the plan
-
-
 def test_workers_share_the_pipes_and_their_pages() -> None:
     relay = load("relay: {max_pipes: 10}\n").relay
     plan = plan_relay(relay, Machine(1_000_000, 1, 1, None, 14336), 4)

@@ -227,9 +227,6 @@ def test_clients_inherit_the_options_of_the_listening_socket(stack: ExitStack) -
     assert client.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * 64 * 1024
 
 
-# ---------------------------------------------------------------- sockets that systemd opened
-
-
 def handed(name: str, address: tuple[str, int] = ("127.0.0.1", 0)) -> Handed:
     sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
     if address[0] == "::":

@@ -35,9 +35,6 @@ def starts(file: Path, index: int) -> list[float]:
     return [float(line[1]) for line in lines if int(line[0]) == index]
 
 
-# ---------------------------------------------------------------- start
-
-
 def test_it_says_where_it_listens_and_when_all_workers_are_ready(tmp_path: Path) -> None:
     bind = f'[127.0.0.1:0, "[::1]:0", unix:{tmp_path}/s]'
     with supervised(tmp_path, web(bind)) as running:
@@ -75,9 +72,6 @@ def test_open_files_are_allowed_up_to_the_hard_limit(tmp_path: Path) -> None:
             limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
             (line,) = [line.split() for line in limits if line.startswith("Max open files")]
             assert line[3] == line[4] != "512"
-
-
-# ---------------------------------------------------------------- death
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -171,9 +165,6 @@ def test_workers_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
             wait_until(lambda pid=pid: not alive(pid), TIMEOUT, f"the end of worker {pid}")
 
 
-# ---------------------------------------------------------------- the end
-
-
 def test_sigterm_serves_every_queued_client_and_then_lets_sessions_end(tmp_path: Path) -> None:
     path = tmp_path / "s"
     bind = f'[127.0.0.1:0, "[::1]:0", unix:{path}, "unix:@{tmp_path.name}"]'
@@ -262,9 +253,6 @@ def test_sigusr1_tells_workers_to_open_their_files_anew(tmp_path: Path) -> None:
     with supervised(tmp_path, web(), ["--reopened", str(file)]) as running:
         running.signal(signal.SIGUSR1)
         wait_until(file.exists, TIMEOUT, "Reopen")
-
-
-# ---------------------------------------------------------------- PID 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a namespace of processes")

@@ -91,9 +91,6 @@ def test_another_process_watchdog_is_not_ours(tmp_path: Path) -> None:
         assert "STOPPING" in manager.receive()
 
 
-# ---------------------------------------------------------------- socket activation
-
-
 def activated(names: str, *socks: socket.socket) -> dict[str, Any]:
     """Popen arguments that hand `socks` over as systemd does: fds from 3 on, and LISTEN_*."""
     fds = [sock.fileno() for sock in socks]

@@ -34,9 +34,6 @@ _SYS_PIDFD_GETFD = 438
 _CLONE_NEWNET = 0x40000000
 
 
-# ---------------------------------------------------------------- configuration
-
-
 def proxy_yaml(
     *upstreams: object,
     bind: object = "127.0.0.1:0",
@@ -61,9 +58,6 @@ def running_proxy(yaml_text: str, **how: Any) -> Iterator[Proxy]:
         if proxy.process.poll() is None:
             proxy.signal(signal.SIGINT)
         proxy.wait()
-
-
-# ---------------------------------------------------------------- peers
 
 
 def name_of(sock: socket.socket) -> str:
@@ -119,9 +113,6 @@ def wait_broken(sock: socket.socket, timeout: float = 10.0) -> None:
     assert poll.poll(timeout * 1000), "no reset"
 
 
-# ---------------------------------------------------------------- records
-
-
 def check_record(record: Record, **expected: Any) -> None:
     """Compare a record in full: `expected`, defaults for what it leaves out, and what is measured.
 
@@ -139,7 +130,8 @@ def check_record(record: Record, **expected: Any) -> None:
     if "peer" in known:
         known["client"] = known["peer"]
     assert set(record) == set(FIELDS)
-    assert {key: record[key] for key in known} == known
+    differing = {key: record[key] for key in known if record[key] != known[key]}
+    assert not differing, f"expected { {key: known[key] for key in differing} }, got {differing}"
     _check_measures(record)
 
 
@@ -164,9 +156,6 @@ def one_record(proxy: Proxy, timeout: float = 10.0) -> Record:
     """The only session's record."""
     [record] = proxy.wait_records(1, timeout)
     return record
-
-
-# ---------------------------------------------------------------- a look into a worker
 
 
 @contextmanager
@@ -215,9 +204,6 @@ def count_sockets(pid: int) -> int:
 def wait_sockets(pid: int, more_than: int, what: str) -> None:
     """Wait until a process has more than so many sockets."""
     wait_until(lambda: count_sockets(pid) > more_than, 10, what)
-
-
-# ---------------------------------------------------------------- a network of our own
 
 
 @contextmanager

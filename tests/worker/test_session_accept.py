@@ -77,9 +77,6 @@ def nofile(limit: int) -> tuple[str, ...]:
     return ("prlimit", f"--nofile={limit}:{limit}", "--")
 
 
-# ---------------------------------------------------------------- fds
-
-
 def test_what_the_fds_do_not_allow_waits_quietly_and_is_served_in_the_end() -> None:
     with (
         serving("v4", greet) as upstream,
@@ -183,9 +180,6 @@ def test_a_shortage_does_not_make_a_stop_reset_the_clients_in_the_queue() -> Non
         assert crowd.look(1.0) == 0, "longer than an empty queue would have to stay so"
         set_nofile(pid, 1024)
         crowd.wait_served(5)
-
-
-# ---------------------------------------------------------------- max_sessions
 
 
 def most_at_once(upstream: Upstream, crowd: Crowd, total: int) -> int:

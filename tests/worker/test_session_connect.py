@@ -213,24 +213,24 @@ def test_an_unreachable_network_costs_a_try_and_another_upstream_serves() -> Non
     assert any(record["retries"] for record in records)
 
 
+SELF = "127.0.0.1:40001"
+
+
+@contextmanager
+def only_port() -> Iterator[None]:
+    """The only ephemeral port is that of SELF: the kernel picks it as the source too."""
+    with private_network(ip_local_port_range="40001 40001"):
+        yield
+
+
 def test_a_dead_upstream_that_connects_to_itself_is_refused() -> None:
-    with private_network(ip_local_port_range="40001 40001"), upstreams.echo("unix") as echo:
-        # The only ephemeral port is the upstream's own: the kernel picks it as the source.
-        dead = {"address": "127.0.0.1:40001", "weight": 256}
-        with running_proxy(proxy_yaml(dead, echo.address, bind="unix:@self-test")) as proxy:
-            for _ in range(2):
-                with proxy.connect("web") as client:
-                    assert exchange(client, b"ping") == b"ping"
-            records = proxy.wait_records(2)
-        with running_proxy(proxy_yaml(dead, bind="unix:@self-test")) as proxy:
-            with proxy.connect("web") as client:
-                assert client.recv(1) == b""
-            alone = one_record(proxy)
-    assert {record["upstream"] for record in records} == {echo.address}
-    assert any(record["retries"] for record in records)
+    with only_port(), running_proxy(proxy_yaml(SELF, bind="unix:@self-test")) as proxy:
+        with proxy.connect("web") as client:
+            assert client.recv(1) == b""
+        record = one_record(proxy)
     check_record(
-        alone,
-        upstream="127.0.0.1:40001",
+        record,
+        upstream=SELF,
         phase="connect",
         closed_by="proxy",
         how="reset",
@@ -238,7 +238,16 @@ def test_a_dead_upstream_that_connects_to_itself_is_refused() -> None:
     )
 
 
-# ---------------------------------------------------------------- UNIX sockets with a full backlog
+def test_after_an_upstream_that_connects_to_itself_another_one_serves() -> None:
+    with only_port(), upstreams.echo("unix") as echo:
+        dead = {"address": SELF, "weight": 256}
+        with running_proxy(proxy_yaml(dead, echo.address, bind="unix:@self-test")) as proxy:
+            for _ in range(2):
+                with proxy.connect("web") as client:
+                    assert exchange(client, b"ping") == b"ping"
+            records = proxy.wait_records(2)
+    assert {record["upstream"] for record in records} == {echo.address}
+    assert any(record["retries"] for record in records)
 
 
 @contextmanager
@@ -290,9 +299,6 @@ def test_a_unix_socket_that_stays_full_is_a_connect_timeout() -> None:
         record = one_record(proxy)
     assert record["duration_ms"] >= 300
     assert (record["why"], record["phase"]) == ("connect_timeout", "connect")
-
-
-# ---------------------------------------------------------------- source addresses and ports
 
 
 def tell_peer_and_hold(sock: socket.socket, upstream: Upstream) -> object:
@@ -382,9 +388,6 @@ def test_sources_are_used_in_turn_by_the_upstreams_of_their_family(second: str) 
         proxy.wait_records(6)
     expected = {"::1": 6} if family == "v6" else {"127.0.0.2": 3, "127.0.0.3": 3}
     assert Counter(upstream.results) == expected
-
-
-# ---------------------------------------------------------------- no resources
 
 
 def test_a_connect_without_an_fd_is_our_failure_and_not_the_upstreams() -> None:

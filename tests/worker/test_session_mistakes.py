@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
@@ -116,6 +116,11 @@ def lone_worker(upstream: Upstream, directory: Path) -> Iterator[LoneWorker]:
         assert process.wait(10) == 0
 
 
+def suppress_reset(early: bool) -> AbstractContextManager[None]:
+    """A session that ends in its connect phase may be reset before the client's connect returns."""
+    return suppress(ConnectionResetError) if early else nullcontext()
+
+
 @pytest.mark.parametrize(
     ("listener", "first", "words", "phase"),
     [
@@ -132,7 +137,7 @@ def test_a_mistake_costs_the_session_in_which_it_is_made(
         with worker.connect("well") as other:
             assert exchange(other, b"before") == b"before"
             with same_fds(worker.process.pid):
-                with worker.connect(listener) as client:
+                with suppress_reset(phase == "connect"), worker.connect(listener) as client:
                     assert exchange(client, first) == first
                     client.sendall(words)
                     assert read_until_reset(client) in (b"", words)

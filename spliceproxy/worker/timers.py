@@ -39,7 +39,7 @@ class Wheel:
 
     def arm(self, timer: Timer, now: float, deadline: float) -> None:
         """Call `timer` at `deadline`, unless it is armed for an earlier time already."""
-        slot = int(deadline / TICK) + 1
+        slot = int((deadline if deadline > now else now) / TICK) + 1  # a slot yet to come
         if deadline - now > COARSE_AFTER:
             slot += -slot % COARSE
         if timer.slot:

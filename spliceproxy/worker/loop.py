@@ -133,7 +133,7 @@ class Loop:
         for number in self._wakeup[0].recv(256):
             call = self._signal_calls.get(number)
             if call is not None:
-                call()
+                self._guarded(call)
 
     def run(self) -> None:
         """Handle events until `stop`."""
@@ -179,10 +179,13 @@ class Loop:
         calls = self._again
         self._again = []
         for call in calls:
-            try:
-                call()
-            except Exception as error:
-                self._on_failure(_owner(call), error)
+            self._guarded(call)
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:
+            self._on_failure(_owner(call), error)
 
     def _close_all(self) -> None:
         closing = self._closing

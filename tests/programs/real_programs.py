@@ -55,7 +55,7 @@ def free_port(family: str = "v4") -> int:
 
 
 def run(
-    command: Sequence[str | int | Path],
+    command: Sequence[object],
     timeout: float = 60,
     *,
     with_stderr: bool = False,
@@ -75,7 +75,7 @@ def run(
 
 @contextmanager
 def program(
-    command: Sequence[str | int | Path], log: Path, ready: Name | None = None
+    command: Sequence[object], log: Path, ready: Name | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A program as long as the block lasts; first, somebody must accept at `ready`."""
     with (

@@ -11,10 +11,11 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
-from harness.proxy import Name, Proxy, connect, running_proxy
+from harness.proxy import Event, Name, Proxy, connect, running_proxy
 from harness.serving import FAMILIES
 from harness.wait import wait_until
 from real_programs import bind_text, need, nginx, peer, web
@@ -189,13 +190,7 @@ def test_a_death_under_load_breaks_no_client_but_those_that_the_worker_had(
             crowd.wait_answers(500)
             victim = proxy.worker_pids()[0]
             os.kill(victim, signal.SIGKILL)
-            wait_until(
-                lambda gone=victim: (
-                    gone not in (now := proxy.worker_pids()) and len(now) == workers
-                ),
-                10,
-                "a new worker",
-            )
+            wait_until(partial(_replaced, proxy, victim, workers), 10, "a new worker")
         crowd.wait_answers(1000)
         seen = crowd.leave()
         deaths = wait_until(lambda: _deaths(proxy, 3), 10, "the records of the dead")
@@ -206,9 +201,16 @@ def test_a_death_under_load_breaks_no_client_but_those_that_the_worker_had(
     assert crowd.broken <= lost + len(deaths)
 
 
-def _deaths(proxy: Proxy, number: int) -> list[dict[str, int]] | None:
+def _replaced(proxy: Proxy, victim: int, workers: int) -> bool:
+    """Whether the victim is gone, and as many workers live as before."""
+    now = proxy.worker_pids()
+    return victim not in now and len(now) == workers
+
+
+def _deaths(proxy: Proxy, number: int) -> list[Event]:
+    """The records of dead workers, once there are so many."""
     found = [r for r in proxy.records() if r["why"] == "worker_died"]
-    return found if len(found) >= number else None
+    return found if len(found) >= number else []
 
 
 @pytest.fixture

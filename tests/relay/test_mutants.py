@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import test_invariants as tests
+import test_invariants_bounds as bounds
 from harness.fds import open_fds
 from relay_rig import parts
 
@@ -176,7 +177,7 @@ MUTANTS = [
         "flow",
         "            self.means.pipes.discard(self.pipe)\n",
         "            self.means.pipes.take_back(self.pipe)\n",
-        tests.test_i5_a_pipe_that_holds_bytes_is_closed_and_reaches_no_stranger,
+        bounds.test_i5_a_pipe_that_holds_bytes_is_closed_and_reaches_no_stranger,
         **V4,
         mode="splice",
     ),
@@ -184,7 +185,7 @@ MUTANTS = [
         "flow",
         HELD_GATE,
         FLUSH_LOOSELY,
-        tests.test_i6_a_stalled_destination_stops_the_reading_of_the_source,
+        bounds.test_i6_a_stalled_destination_stops_the_reading_of_the_source,
         **V4,
         mode="copy",
     ),
@@ -192,7 +193,7 @@ MUTANTS = [
         "flow",
         "TURN: Final = 1024 * 1024",
         "TURN: Final = 1 << 40",
-        tests.test_i7_an_echo_beside_eight_bulk_flows_keeps_its_turns,
+        bounds.test_i7_an_echo_beside_eight_bulk_flows_keeps_its_turns,
         mode="splice",
         piece=65536,
     ),
@@ -200,7 +201,7 @@ MUTANTS = [
         "flow",
         "READ_COST: Final = 4096",
         "READ_COST: Final = 0",
-        tests.test_i7_an_echo_beside_eight_bulk_flows_keeps_its_turns,
+        bounds.test_i7_an_echo_beside_eight_bulk_flows_keeps_its_turns,
         mode="copy",
         piece=1,
     ),
@@ -208,21 +209,21 @@ MUTANTS = [
         "loop",
         "        self._closing.append(sock)",
         "        sock.detach()",
-        tests.test_i8_as_many_fds_after_many_sessions_as_before,
+        bounds.test_i8_as_many_fds_after_many_sessions_as_before,
         mode="copy",
     ),
     mutant(
         "pipes",
         "        pipe.close()\n\n    def _make",
         "\n    def _make",
-        tests.test_i8_as_many_fds_after_many_sessions_as_before,
+        bounds.test_i8_as_many_fds_after_many_sessions_as_before,
         mode="splice",
     ),
     mutant(
         "relay",
         "UNIX_INTEREST: Final = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET",
         "UNIX_INTEREST: Final = EPOLLIN | EPOLLRDHUP | EPOLLPRI",
-        tests.test_i9_a_fin_behind_a_full_destination_does_not_wake_the_loop,
+        bounds.test_i9_a_fin_behind_a_full_destination_does_not_wake_the_loop,
         **V4,
         mode="adaptive",
     ),
@@ -230,7 +231,7 @@ MUTANTS = [
         "flow",
         ASK_RECV,
         "if size == 0:",
-        tests.test_i9_bytes_around_an_urgent_byte_arrive_and_nothing_spins,
+        bounds.test_i9_bytes_around_an_urgent_byte_arrive_and_nothing_spins,
         kind="v4",
         mode="splice",
         fin=False,
@@ -239,7 +240,7 @@ MUTANTS = [
         "flow",
         "if size < COPY_SIZE and not self.wary:",
         "if size < COPY_SIZE:",
-        tests.test_i9_bytes_around_an_urgent_byte_arrive_and_nothing_spins,
+        bounds.test_i9_bytes_around_an_urgent_byte_arrive_and_nothing_spins,
         kind="v4",
         mode="copy",
         fin=False,
@@ -248,21 +249,21 @@ MUTANTS = [
         "flow",
         "if self.watching and not self.held:",
         "if self.watching and self.end:",
-        tests.test_i9_a_unix_destination_wakes_the_loop_only_while_blocked,
+        bounds.test_i9_a_unix_destination_wakes_the_loop_only_while_blocked,
         mode="copy",
     ),
     mutant(
         "relay",
         "UNIX_INTEREST if sock.family == AF_UNIX else TCP_INTEREST",
         "TCP_INTEREST",
-        tests.test_i9_a_unix_destination_that_keeps_up_does_not_wake_the_loop,
+        bounds.test_i9_a_unix_destination_that_keeps_up_does_not_wake_the_loop,
         mode="copy",
     ),
     mutant(
         "loop",
         "        self._closing.append(sock)",
         "        sock.close()",
-        tests.test_i10_an_event_of_a_closed_fd_reaches_nobody_who_has_its_number,
+        bounds.test_i10_an_event_of_a_closed_fd_reaches_nobody_who_has_its_number,
     ),
 ]
 

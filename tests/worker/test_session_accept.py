@@ -9,7 +9,8 @@ import select
 import signal
 import socket
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
 from harness import upstreams
@@ -72,6 +73,14 @@ def whys(records: list[Record]) -> Counter[str]:
     return Counter(record["why"] for record in records)
 
 
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Hold a process, so that it finds all that happens meanwhile at once."""
+    os.kill(pid, signal.SIGSTOP)
+    yield
+    os.kill(pid, signal.SIGCONT)
+
+
 def nofile(limit: int) -> tuple[str, ...]:
     """A wrapper that leaves the proxy no more fds, not even by raising its soft limit."""
     return ("prlimit", f"--nofile={limit}:{limit}", "--")
@@ -107,9 +116,10 @@ def test_what_the_fds_do_not_allow_waits_quietly_and_is_served_in_the_end() -> N
 def test_whoever_comes_while_others_leave_at_the_limit_of_fds_finds_an_fd() -> None:
     """An fd that closes at the end of a batch is still taken while the batch is handled."""
     with ExitStack() as stack:
-        refusing = [stack.enter_context(upstreams.refuse("unix")).address for _ in range(2)]
+        # Each session takes nine fds or ten within one batch, most of them for failed tries.
+        refusing = [stack.enter_context(upstreams.refuse("unix")).address for _ in range(8)]
         upstream = stack.enter_context(serving("unix", greet))
-        text = proxy_yaml(*refusing, upstream.address)
+        text = proxy_yaml(*refusing, upstream.address, pool={"retries": 8})
         proxy = stack.enter_context(running_proxy(text, wrapper=nofile(600)))
         [pid] = proxy.worker_pids()
         crowd = Crowd(stack)
@@ -119,15 +129,14 @@ def test_whoever_comes_while_others_leave_at_the_limit_of_fds_finds_an_fd() -> N
         assert room < 300
         crowd.leave(room)
         crowd.wait_served(300 - room)
-        crowd.connect(proxy.address("web"), 2 * room - 300)
+        with stopped(pid):  # a queue that is found full makes the next burst a long one
+            crowd.connect(proxy.address("web"), 2 * room - 300)
         wait_full(crowd, room)
-        # All at once: the worker finds the ends and the newcomers in one batch of events.
-        os.kill(pid, signal.SIGSTOP)
-        for sock in crowd.served:
-            reset(sock)  # ends a session at once, where a FIN would wait for the other side's
-        crowd.served.clear()
-        crowd.connect(proxy.address("web"), room)
-        os.kill(pid, signal.SIGCONT)
+        with stopped(pid):  # the ends and the newcomers come in one batch of events
+            for sock in crowd.served:
+                reset(sock)  # ends a session at once, where a FIN would wait for the other side's
+            crowd.served.clear()
+            crowd.connect(proxy.address("web"), room)
         crowd.wait_served(room)
         crowd.leave(room)
         records = proxy.wait_records(3 * room)

@@ -18,7 +18,7 @@ import fcntl
 import struct
 from collections.abc import Callable
 from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
-from socket import AF_UNIX, IPPROTO_TCP, SO_LINGER, SOL_SOCKET, TCP_INFO, socket
+from socket import AF_UNIX, IPPROTO_TCP, SO_LINGER, SOL_SOCKET, TCP_INFO, SocketType
 from typing import Final, Protocol
 
 from spliceproxy.relay.flow import (
@@ -44,15 +44,15 @@ _TCP_CLOSE: Final = 7
 _LINGER_0: Final = struct.pack("ii", 1, 0)
 
 
-def interest(sock: socket) -> int:
-    """What a session's socket is registered for, once.
+def interest(family: int) -> int:
+    """What a session's socket of this family is registered for, once.
 
     A UNIX socket wakes its writer at every read of the peer, so OUT is added only while blocked.
     """
-    return UNIX_INTEREST if sock.family == AF_UNIX else TCP_INTEREST
+    return UNIX_INTEREST if family == AF_UNIX else TCP_INTEREST
 
 
-def unsent(sock: socket) -> int:
+def unsent(sock: SocketType) -> int:
     """Bytes that the peer has not acknowledged (SIOCOUTQ, tcp(7)); on UNIX, not read.
 
     A TCP socket that was reset still counts what it threw away: nothing of that can arrive.
@@ -63,7 +63,7 @@ def unsent(sock: socket) -> int:
     return int.from_bytes(answer, "little")
 
 
-def arm_reset(sock: socket) -> None:
+def arm_reset(sock: SocketType) -> None:
     """Make close() of a TCP socket send a reset and drop what is queued (SO_LINGER 0)."""
     sock.setsockopt(SOL_SOCKET, SO_LINGER, _LINGER_0)
 
@@ -94,8 +94,8 @@ class Relay:
 
     def __init__(
         self,
-        client: socket,
-        upstream: socket,
+        client: SocketType,
+        upstream: SocketType,
         means: Means,
         reactor: Reactor,
         on_change: Callable[[Relay], None],
@@ -111,7 +111,7 @@ class Relay:
         """The reactor's time of the first byte from the upstream."""
         self.first_over: Flow | None = None
         """The flow whose source ended first."""
-        self.broken: socket | None = None
+        self.broken: SocketType | None = None
         """The side that failed: the first one, where both did."""
 
     def start(self, client_events: int, upstream_events: int) -> None:
@@ -134,7 +134,7 @@ class Relay:
         return bool(self.up.end) != bool(self.down.end)
 
     @property
-    def survivor(self) -> socket | None:
+    def survivor(self) -> SocketType | None:
         """The side that is owed a reset; None after a proper end."""
         if self.broken is None:
             return None

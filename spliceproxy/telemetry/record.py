@@ -233,7 +233,7 @@ _IPPROTO_TCP = socket.IPPROTO_TCP
 _TCP_INFO_OPTION = socket.TCP_INFO
 
 
-def tcp_info(sock: socket.socket) -> tuple[int | None, int | None]:
+def tcp_info(sock: socket.SocketType) -> tuple[int | None, int | None]:
     """Smoothed round-trip time in microseconds and segments sent again; (None, None) if unknown.
 
     Source: tcp(7), TCP_INFO.

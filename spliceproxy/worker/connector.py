@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import errno
 import socket
+from select import EPOLLERR, EPOLLHUP
+from socket import AF_UNIX, IPPROTO_TCP, SO_ERROR, SOL_SOCKET, SocketType
 from typing import Final, Protocol
 
 from spliceproxy.ipc import TcpPlan
@@ -20,6 +22,7 @@ from spliceproxy.relay.relay import interest
 from spliceproxy.telemetry.record import Why
 from spliceproxy.worker.loop import Loop
 from spliceproxy.worker.pool import Pool, Upstream
+from spliceproxy.worker.timers import Timer
 
 NO_RESOURCES_ERRNOS: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC}
@@ -34,13 +37,15 @@ REFUSED_ERRNOS: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
 UNIX_RETRY: Final = 0.05
 """Seconds until a UNIX socket with a full backlog is tried again."""
 _IP_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h
+FAILED: Final = EPOLLERR | EPOLLHUP
+"""Without one of these, a writable event on a connecting socket means that it is connected."""
 _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 
 
-class Waiting(Protocol):
-    """Who wants the connection."""
+class Waiting(Timer, Protocol):
+    """Who wants the connection, and whose timer the connector may arm for its `wake`."""
 
-    def on_connected(self, sock: socket.socket, upstream: Upstream, events: int) -> None:
+    def on_connected(self, sock: SocketType, upstream: Upstream, events: int) -> None:
         """Connected; `events` were seen on the socket, which is registered."""
 
     def on_not_connected(self, why: Why) -> None:
@@ -50,29 +55,29 @@ class Waiting(Protocol):
 class Connector:
     """Connects one session, trying `1 + retries` upstreams at the most.
 
-    `tried` holds the indices of the upstreams tried so far, `upstream` the last one; `waiting` is
-    who wants the connection.
+    `tried` holds the indices of the upstreams tried so far, `upstream` the last one. `wake` is the
+    loop's time at which `on_wake` wants to be called.
     """
 
     __slots__ = (
-        "_deadline",
+        "_expires",
         "_loop",
         "_pool",
         "began",
-        "slot",
         "sock",
         "tried",
         "upstream",
         "waiting",
+        "wake",
     )
 
     def __init__(self, pool: Pool, loop: Loop, waiting: Waiting) -> None:
         self._pool = pool
         self._loop = loop
         self.waiting = waiting
-        self._deadline: float | None = None
-        self.slot = 0
-        self.sock: socket.socket | None = None
+        self._expires: float | None = None
+        self.wake: float | None = None
+        self.sock: SocketType | None = None
         self.tried: tuple[int, ...] = ()
         self.upstream: Upstream | None = None
         self.began = loop.now
@@ -84,8 +89,10 @@ class Connector:
 
     def cancel(self) -> None:
         """Give up; nobody is called."""
-        self._loop.wheel.disarm(self)
-        self._close()
+        sock = self.sock
+        if sock is not None:
+            self.sock = None
+            self._loop.close_socket_later(sock)
 
     def _advance(self, why: Why) -> None:
         """Try upstreams until one is on its way; `why` is what happened to the one before."""
@@ -98,16 +105,13 @@ class Connector:
             self.tried = (*self.tried, upstream.index)
             self.upstream = upstream
             self.began = loop.now
-            self._deadline = None
-            loop.wheel.disarm(self)
             if plan.connect_timeout is not None:
-                self._deadline = self.began + plan.connect_timeout
-                loop.arm(self, self._deadline)
+                self.wake = self._expires = self.began + plan.connect_timeout
+                loop.arm(self.waiting, self.wake)
             code = self._connect(upstream)
             if not code:
                 return
             why = _verdict(code)
-        loop.wheel.disarm(self)
         self.waiting.on_not_connected(why)
 
     def _connect(self, upstream: Upstream) -> int:
@@ -122,38 +126,40 @@ class Connector:
 
     def _connect_from(self, source: tuple[str, int] | None, upstream: Upstream) -> int:
         try:
-            self.sock = sock = socket.socket(upstream.family, _STREAM)
-            if upstream.family != socket.AF_UNIX:
+            self.sock = sock = SocketType(upstream.family, _STREAM)
+            if upstream.family != AF_UNIX:
                 set_tcp_options(sock, self._pool.plan.tcp)
                 if source is not None:
                     sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
                     sock.bind(source)
             code = sock.connect_ex(upstream.address)
             if code in (0, errno.EINPROGRESS):
-                self._loop.add(sock.fileno(), interest(sock), self._on_event)
+                self._loop.add(sock.fileno(), interest(upstream.family), self._on_event)
         except OSError as error:
             code = error.errno or errno.EIO
+        if code == errno.EINPROGRESS:
+            return 0
         if code == 0:
             self._connected(0)
-        elif code == errno.EAGAIN and upstream.family == socket.AF_UNIX:
-            self._close()
-            self._loop.arm(self, self._loop.now + UNIX_RETRY)
-            code = 0
-        elif code == errno.EINPROGRESS:
-            code = 0
-        else:
-            self._close()
+            return 0
+        self.cancel()
+        if code == errno.EAGAIN and upstream.family == AF_UNIX:
+            self.wake = self._loop.now + UNIX_RETRY
+            self._loop.arm(self.waiting, self.wake)
+            return 0
         return code
 
     def _on_event(self, events: int) -> None:
         sock, upstream = self.sock, self.upstream
         assert sock is not None
         assert upstream is not None
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if not code and upstream.may_self_connect and sock.getsockname() == sock.getpeername():
+        code = 0
+        if events & FAILED:
+            code = sock.getsockopt(SOL_SOCKET, SO_ERROR)
+        elif upstream.may_self_connect and _is_self_connected(sock):
             code = errno.ECONNREFUSED
         if code:
-            self._close()
+            self.cancel()
             self._advance(_verdict(code))
         else:
             self._connected(events)
@@ -162,29 +168,21 @@ class Connector:
         sock, upstream = self.sock, self.upstream
         assert sock is not None
         assert upstream is not None
-        self._loop.wheel.disarm(self)
         self.sock = None
         self.waiting.on_connected(sock, upstream, events)
 
-    def on_deadline(self, now: float) -> None:
+    def on_wake(self, now: float) -> None:
         """The connect timeout, or the time to try a full UNIX socket again."""
-        if self._deadline is not None:
-            if now >= self._deadline:
-                self._close()
-                self._advance("connect_timeout")
-                return
-            self._loop.arm(self, self._deadline)
+        if self._expires is not None and now >= self._expires:
+            self.cancel()
+            self._advance("connect_timeout")
+            return
+        self.wake = self._expires
         if self.sock is None:
             assert self.upstream is not None
             code = self._connect(self.upstream)
             if code:
                 self._advance(_verdict(code))
-
-    def _close(self) -> None:
-        sock = self.sock
-        if sock is not None:
-            self.sock = None
-            self._loop.close_socket_later(sock)
 
 
 def _verdict(code: int) -> Why:
@@ -198,24 +196,40 @@ def _verdict(code: int) -> Why:
     return "connect_timeout" if code == errno.ETIMEDOUT else "connect_failed"
 
 
-def set_tcp_options(sock: socket.socket, tcp: TcpPlan) -> None:
-    """Set a pool's options on a new socket. Raises OSError (EPERM: interface, mark)."""
+def _is_self_connected(sock: SocketType) -> bool:
+    """Whether both ends are one socket: nobody listens on that port (tcp(7), simultaneous open)."""
+    try:
+        return bool(sock.getsockname() == sock.getpeername())
+    except OSError:  # reset already: the relay will see it
+        return False
+
+
+def set_tcp_options(sock: SocketType, tcp: TcpPlan) -> None:
+    """Set a pool's options on a new socket, but for keepalive. Raises OSError (EPERM: mark)."""
     if tcp.nodelay:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if tcp.keepalive is not None:
-        idle, interval, count = tcp.keepalive
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, count)
+        sock.setsockopt(IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if tcp.user_timeout_ms:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, tcp.user_timeout_ms)
+        sock.setsockopt(IPPROTO_TCP, socket.TCP_USER_TIMEOUT, tcp.user_timeout_ms)
     if tcp.receive_buffer:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, tcp.receive_buffer)
+        sock.setsockopt(SOL_SOCKET, socket.SO_RCVBUF, tcp.receive_buffer)
     if tcp.send_buffer:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, tcp.send_buffer)
+        sock.setsockopt(SOL_SOCKET, socket.SO_SNDBUF, tcp.send_buffer)
     if tcp.interface:
         name = tcp.interface.encode() + b"\0"
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
+        sock.setsockopt(SOL_SOCKET, socket.SO_BINDTODEVICE, name)
     if tcp.mark:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, tcp.mark)
+        sock.setsockopt(SOL_SOCKET, socket.SO_MARK, tcp.mark)
+
+
+def set_keepalive(sock: SocketType, tcp: TcpPlan) -> None:
+    """Have the kernel probe a silent connection.
+
+    Four system calls: a listening socket's options are inherited, a connecting one's are not. So
+    this is left until a session has lived for a moment, which most never do.
+    """
+    if tcp.keepalive is not None:
+        idle, interval, count = tcp.keepalive
+        sock.setsockopt(SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+        sock.setsockopt(IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
+        sock.setsockopt(IPPROTO_TCP, socket.TCP_KEEPCNT, count)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import socket
 from select import EPOLLIN
+from socket import SOCK_STREAM, SocketType
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.ipc import ListenerPlan
@@ -56,13 +57,14 @@ _GONE_ERRNOS: Final = frozenset(
 class Listener:
     """A listener as this worker knows it: its plan, its pool, and its live sessions here."""
 
-    __slots__ = ("counter", "name", "plan", "pool", "sessions")
+    __slots__ = ("counter", "name", "plan", "pool", "records_all", "sessions")
 
     def __init__(self, plan: ListenerPlan, pool: Pool) -> None:
         self.plan = plan
         self.name = plan.name
         self.pool = pool
         self.sessions = 0
+        self.records_all = plan.keep == "all" and plan.sample >= 1.0
         self.counter = listener_sessions(plan.slot)
 
 
@@ -71,6 +73,7 @@ class ListeningSocket:
 
     __slots__ = (
         "_burst",
+        "_family",
         "_last_accept",
         "_local",
         "_paused",
@@ -92,6 +95,7 @@ class ListeningSocket:
         self.number = number
         self._sock = socket.socket(fileno=fd)
         self._sock.setblocking(False)
+        self._family = int(self._sock.family)
         self._shared = shared
         self._burst = 1
         self._paused = True
@@ -101,7 +105,7 @@ class ListeningSocket:
         self._local = _fixed_address(self._sock)
         self._resume()
 
-    def local_text(self, client: socket.socket) -> str:
+    def local_text(self, client: SocketType) -> str:
         """The address that `client`, one of this socket's, connected to."""
         if self._local is not None:
             return self._local
@@ -113,7 +117,7 @@ class ListeningSocket:
     def _on_event(self, _events: int) -> None:
         worker = self._worker
         accept = self._sock._accept  # type: ignore[attr-defined]
-        family = self._sock.family
+        family = self._family
         accepted = 0
         while accepted < self._burst:
             if not worker.has_room(self.listener):
@@ -139,7 +143,7 @@ class ListeningSocket:
             accepted += 1
             self._last_accept = worker.loop.now
             # accept() of the socket module would ask the new socket for its options once more.
-            client = socket.socket(family, socket.SOCK_STREAM, 0, fd)
+            client = SocketType(family, SOCK_STREAM, 0, fd)
             session = Session(worker, self, client, address)
             try:
                 session.start()

@@ -89,7 +89,7 @@ class Loop:
         self._epoll.unregister(fd)
         self.handlers[fd] = _nobody
 
-    def close_socket_later(self, sock: socket.socket) -> None:
+    def close_socket_later(self, sock: socket.SocketType) -> None:
         """Close a socket, registered or not, at the end of the batch; nobody hears of it any more.
 
         Closing the last reference to a socket removes it from epoll, so nothing is unregistered.

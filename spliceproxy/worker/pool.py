@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Container
+from math import inf
 from pathlib import Path
 
 from spliceproxy.balance.round_robin import RoundRobin
@@ -28,12 +29,15 @@ class Upstream:
 class Pool:
     """A pool's upstreams and its balancing."""
 
-    __slots__ = ("_picker", "_sources", "name", "plan", "upstreams")
+    __slots__ = ("_picker", "_sources", "name", "plan", "shortest_silence", "upstreams")
 
     def __init__(self, plan: PoolPlan, start: float, ephemeral: range) -> None:
         """`start`: where in its cycle the balancing begins, 0 to 1."""
         self.plan = plan
         self.name = plan.name
+        silences = (plan.idle_timeout, plan.half_close_timeout)
+        self.shortest_silence = min(inf if silence is None else silence for silence in silences)
+        """Seconds of silence that may end a session of this pool, at the least."""
         self.upstreams = [
             Upstream(index, upstream, ephemeral) for index, upstream in enumerate(plan.upstreams)
         ]

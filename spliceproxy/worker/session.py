@@ -7,7 +7,9 @@ side that survived has arrived, so that the reset which it is owed does not over
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from select import EPOLLERR, EPOLLHUP
+from socket import SocketType
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.relay.relay import Relay, arm_reset, interest, unsent
@@ -22,7 +24,7 @@ from spliceproxy.telemetry.record import (
     milliseconds,
     tcp_info,
 )
-from spliceproxy.worker.connector import Connector
+from spliceproxy.worker.connector import Connector, set_keepalive
 from spliceproxy.worker.pool import Upstream
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 PARTING_POLL: Final = 0.05
 """Seconds between two looks at the send queue: no event tells that it became empty."""
+FIRST_LOOK: Final = 1.0
+"""Seconds until a session's timer first comes. Most sessions are over by then, having armed one
+timer once; for the others it is the time to do what would have been wasted on the short ones."""
 PARTING_PATIENCE: Final = 30.0
 """Seconds for which the send queue may stand still before the reset goes anyway."""
 
@@ -42,6 +47,7 @@ class Session:
         "_client_events",
         "_connect_ms",
         "_connector",
+        "_settled",
         "_survivor",
         "_unsent",
         "_unsent_since",
@@ -57,7 +63,7 @@ class Session:
     )
 
     def __init__(
-        self, worker: Worker, entry: ListeningSocket, client: socket.socket, address: object
+        self, worker: Worker, entry: ListeningSocket, client: SocketType, address: object
     ) -> None:
         """`entry` is the socket that accepted `client`, whose `address` accept(2) told."""
         self.worker = worker
@@ -72,21 +78,23 @@ class Session:
         self._client_events = 0
         self._connect_ms: float | None = None
         self._connector: Connector | None = None
-        self._survivor: socket.socket | None = None
+        self._survivor: SocketType | None = None
+        self._settled = False
 
     def start(self) -> None:
         """Watch the client, and look for an upstream."""
         self.worker.on_session_start(self)
         loop = self.worker.loop
         try:
-            loop.add(self.client.fileno(), interest(self.client), self._on_client_before_relay)
+            client = self.client
+            loop.add(client.fileno(), interest(client.family), self._on_client_before_relay)
         except OSError:  # no memory, or more fds than fs.epoll.max_user_watches allows
             self.abort("no_resources")
             return
-        session_timeout = self.entry.listener.pool.plan.session_timeout
-        if session_timeout is not None:
-            loop.arm(self, self.started + session_timeout)
-        self._connector = connector = Connector(self.entry.listener.pool, loop, self)
+        pool = self.entry.listener.pool
+        age = pool.plan.session_timeout
+        loop.arm(self, self.started + (FIRST_LOOK if age is None else min(age, FIRST_LOOK)))
+        self._connector = connector = Connector(pool, loop, self)
         connector.start()
 
     @property
@@ -107,7 +115,7 @@ class Session:
         if events & (EPOLLERR | EPOLLHUP) and self.client.family != socket.AF_UNIX:
             self.end("client", "reset", "client_reset")
 
-    def on_connected(self, sock: socket.socket, upstream: Upstream, events: int) -> None:
+    def on_connected(self, sock: SocketType, upstream: Upstream, events: int) -> None:
         """Called by the connector: bytes can flow."""
         connector, worker = self._connector, self.worker
         assert connector is not None
@@ -117,7 +125,10 @@ class Session:
         self._connect_ms = milliseconds(worker.loop.now - connector.began)
         relay = Relay(self.client, sock, worker.means, worker.loop, self._on_relay_change)
         self.relay = relay
-        self._arm()
+        if worker.loop.now - self.started >= FIRST_LOOK:
+            self._settle(relay)
+        if self._settled or self.entry.listener.pool.shortest_silence < FIRST_LOOK:
+            self._arm()
         relay.start(self._client_events, events)
 
     def on_not_connected(self, why: Why) -> None:
@@ -127,7 +138,8 @@ class Session:
     def _on_relay_change(self, relay: Relay) -> None:
         """A flow is over."""
         if not relay.over:
-            self._arm()
+            if self._settled or self.entry.listener.pool.shortest_silence < FIRST_LOOK:
+                self._arm()
         elif relay.broken is None:
             first = relay.first_over
             self.end("client" if first is relay.up else "upstream", "fin", "done")
@@ -152,7 +164,7 @@ class Session:
         if events & (EPOLLERR | EPOLLHUP) and self.relay is not None:
             self._end_broken(self.relay)
 
-    def _look_at_send_queue(self, survivor: socket.socket, now: float) -> None:
+    def _look_at_send_queue(self, survivor: SocketType, now: float) -> None:
         left = _still_unsent(survivor)
         if left != self._unsent:
             self._unsent = left
@@ -171,9 +183,20 @@ class Session:
             self.end("upstream", "reset", "upstream_reset")
 
     def _arm(self) -> None:
+        """Arm the timer for whatever comes first."""
         deadline = self._deadline()[0]
+        connector = self._connector
+        if connector is not None and connector.wake is not None:
+            deadline = connector.wake if deadline is None else min(deadline, connector.wake)
         if deadline is not None:
             self.worker.loop.arm(self, deadline)
+
+    def _settle(self, relay: Relay) -> None:
+        """The session has lived for a moment, and may live on for hours."""
+        self._settled = True
+        if relay.down.src.family != socket.AF_UNIX:
+            with suppress(OSError):  # reset meanwhile: the relay will see it
+                set_keepalive(relay.down.src, self.entry.listener.pool.plan.tcp)
 
     def _deadline(self) -> tuple[float | None, Why]:
         """The earliest moment at which silence or age ends the session, and what it would be."""
@@ -199,13 +222,18 @@ class Session:
         if self._survivor is not None:
             self._look_at_send_queue(self._survivor, now)
             return
+        connector = self._connector
+        if connector is not None and connector.wake is not None and now >= connector.wake:
+            connector.on_wake(now)
+            if self not in self.worker.sessions:
+                return
+        if self.relay is not None and not self._settled:
+            self._settle(self.relay)
         deadline, why = self._deadline()
-        if deadline is None:
-            return
-        if now >= deadline:
+        if deadline is not None and now >= deadline:
             self.abort(why)
         else:
-            self.worker.loop.arm(self, deadline)
+            self._arm()
 
     def abort(self, why: Why) -> None:
         """End the session from our side, by a reset: neither peer may take it for finished."""
@@ -229,7 +257,8 @@ class Session:
         relay = self.relay
         if relay is not None:
             relay.abandon()
-        if worker.wants_record(self, why):
+        listener = self.entry.listener
+        if listener.records_all or worker.wants_record(listener, why):
             worker.write_record(self._record(closed_by, how, why))
         loop.close_socket_later(self.client)
         if relay is not None:
@@ -285,7 +314,7 @@ class Session:
         }
 
 
-def _still_unsent(sock: socket.socket) -> int:
+def _still_unsent(sock: SocketType) -> int:
     """Bytes in the send queue; none where the socket is dead, because nothing can arrive then."""
     try:
         return unsent(sock)

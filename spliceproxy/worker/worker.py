@@ -239,8 +239,8 @@ class Worker:
         if entry is not None:
             entry.close()
 
-    def wants_record(self, session: Session, why: Why) -> bool:
-        plan = session.entry.listener.plan
+    def wants_record(self, listener: Listener, why: Why) -> bool:
+        plan = listener.plan
         return wanted(plan.keep, plan.sample, why, random.random)
 
     def write_record(self, record: Record) -> None:

@@ -235,7 +235,7 @@ class Rig:
         self.changes = 0
         self.parted = False
         for near in (self.near_client, self.near_upstream):
-            bench.loop.add(near.fileno(), parts.relay.interest(near), _nobody)
+            bench.loop.add(near.fileno(), parts.relay.interest(near.family), _nobody)
         self.relay = parts.relay.Relay(
             self.near_client, self.near_upstream, bench.means, bench, self._on_change
         )

@@ -254,7 +254,7 @@ MUTANTS = [
     ),
     mutant(
         "relay",
-        "UNIX_INTEREST if sock.family == AF_UNIX else TCP_INTEREST",
+        "UNIX_INTEREST if family == AF_UNIX else TCP_INTEREST",
         "TCP_INTEREST",
         bounds.test_i9_a_unix_destination_that_keeps_up_does_not_wake_the_loop,
         mode="copy",

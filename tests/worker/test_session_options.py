@@ -12,6 +12,7 @@ import pytest
 from harness import upstreams
 from harness.proxy import Proxy
 from harness.serving import Upstream
+from harness.wait import wait_until
 from session_support import (
     exchange,
     expect_refusal,
@@ -63,11 +64,16 @@ def keepalive(sock: socket.socket) -> tuple[int, ...]:
     return option(sock, socket.SO_KEEPALIVE), *tcp(sock, *names)
 
 
+def wait_kept_alive(sock: socket.socket, expected: tuple[int, ...]) -> None:
+    """Towards the upstream it is set when the session has lived for a second."""
+    wait_until(lambda: keepalive(sock) == expected, 3, f"keepalive is {expected}")
+
+
 def test_what_is_set_without_being_asked_for() -> None:
     with one_session() as sides:
         for sock in (sides.client, sides.upstream):
             assert tcp(sock, socket.TCP_NODELAY, socket.TCP_USER_TIMEOUT) == (1, 0)
-            assert keepalive(sock) == (1, 60, 10, 3)
+            wait_kept_alive(sock, (1, 60, 10, 3))
             assert option(sock, SO_MARK) == 0
 
 
@@ -82,7 +88,7 @@ def test_options_for_all_connections_are_set_on_both_sides(family: str) -> None:
     with one_session(family, tcp=everywhere) as sides:
         for sock in (sides.client, sides.upstream):
             assert tcp(sock, socket.TCP_NODELAY, socket.TCP_USER_TIMEOUT) == (0, 1500)
-            assert keepalive(sock) == (1, 7, 3, 2)
+            wait_kept_alive(sock, (1, 7, 3, 2))
             # The kernel doubles what it is asked for: socket(7).
             assert option(sock, socket.SO_RCVBUF) == 2 * 96 * 1024
             assert option(sock, socket.SO_SNDBUF) == 2 * 48 * 1024

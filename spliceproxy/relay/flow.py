@@ -31,13 +31,12 @@ from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 from socket import AF_UNIX, MSG_DONTWAIT, SHUT_WR, SocketType
 from typing import TYPE_CHECKING, Final
 
-from spliceproxy.relay.pipes import Pipe, PipePool
+from spliceproxy.relay.means import COPY_SIZE, Means
+from spliceproxy.relay.pipes import Pipe
 
 if TYPE_CHECKING:
     from spliceproxy.relay.relay import Reactor, Relay
 
-COPY_SIZE: Final = 64 * 1024
-"""Bytes of the copy buffer: a read that fills it promotes the flow."""
 TURN: Final = 1024 * 1024
 """Bytes after which a flow lets the others have their turn."""
 READ_COST: Final = 4096
@@ -71,21 +70,6 @@ WRITABLE: Final = EPOLLOUT | EPOLLHUP | EPOLLERR
 
 SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 _splice = os.splice
-
-
-class Means:
-    """What all flows of a worker share: the copy buffer, the pipes, and the way to use them."""
-
-    __slots__ = ("buffer", "demotes", "pipes", "promotes", "starts_bulk", "view")
-
-    def __init__(self, mode: str, pipes: PipePool) -> None:
-        """`mode`: adaptive, splice (pipes from the first byte) or copy (never a pipe)."""
-        self.buffer = bytearray(COPY_SIZE)
-        self.view = memoryview(self.buffer)
-        self.pipes = pipes
-        self.promotes = mode != "copy"
-        self.demotes = mode == "adaptive"
-        self.starts_bulk = mode == "splice"
 
 
 class Flow:

@@ -29,8 +29,8 @@ from spliceproxy.relay.flow import (
     FINISHED,
     OVER,
     Flow,
-    Means,
 )
+from spliceproxy.relay.means import Means
 
 Handler = Callable[[int], None]
 """Called with the epoll events of one fd."""
@@ -189,6 +189,7 @@ class Relay:
         if flow.end == BROKEN_SOURCE:
             self.broken = self.broken or flow.src
             twin.abandon()
+            self._reactor.set_handler(twin.src.fileno(), twin.on_event_after_end)
         elif flow.end == BROKEN_DESTINATION:
             self.broken = self.broken or flow.dst
             if not twin.end:

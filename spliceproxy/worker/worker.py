@@ -28,7 +28,7 @@ from spliceproxy.ipc import (
     Stop,
     unseal,
 )
-from spliceproxy.relay.flow import Means
+from spliceproxy.relay.means import Means
 from spliceproxy.relay.pipes import PipePool
 from spliceproxy.telemetry import log
 from spliceproxy.telemetry.board import HEARTBEAT, PIPES, RECORDS_DROPPED, SESSIONS, Board

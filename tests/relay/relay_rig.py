@@ -27,6 +27,7 @@ import spliceproxy.relay.flow
 import spliceproxy.relay.pipes
 import spliceproxy.relay.relay
 import spliceproxy.worker.loop
+from spliceproxy.relay.means import Means
 from spliceproxy.relay.relay import arm_reset, unsent
 
 KINDS = ("v4", "v6", "unix")
@@ -126,7 +127,7 @@ class Bench:
     ) -> None:
         self.activity = 0
         self.pipes = parts.pipes.PipePool(pipe_size, max_pipes, pages)
-        self.means = parts.flow.Means(mode, self.pipes)
+        self.means = Means(mode, self.pipes)
         self.loop = parts.loop.Loop(fail)
         self.rigs: list[Rig] = []
         self.now = self.loop.now

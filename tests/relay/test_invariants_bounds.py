@@ -31,10 +31,8 @@ from relay_rig import (
     write,
 )
 
-from spliceproxy.relay.flow import (
-    COPY_SIZE,
-    TURN,
-)
+from spliceproxy.relay.flow import TURN
+from spliceproxy.relay.means import COPY_SIZE
 
 SMALL_BUFFERS = 8192
 FEW = 3

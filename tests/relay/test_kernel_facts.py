@@ -28,7 +28,8 @@ from relay_rig import (
     write,
 )
 
-from spliceproxy.relay.flow import COPY_SIZE, SPLICE_FLAGS
+from spliceproxy.relay.flow import SPLICE_FLAGS
+from spliceproxy.relay.means import COPY_SIZE
 from spliceproxy.relay.pipes import Pipe
 
 mixes = pytest.mark.parametrize(("client", "upstream"), MIXES)

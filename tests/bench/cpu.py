@@ -1,0 +1,106 @@
+"""Processor time: of a proxy with all its processes, and of the whole machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.fds import children
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_CPUCLOCK_SCHED = 2
+"""The scheduler's own account (linux/posix-timers.h), in nanoseconds, not in clock ticks."""
+
+
+def process_tree(pid: int) -> list[int]:
+    """The process and all its descendants."""
+    found = [pid]
+    for each in found:
+        found += children(each)
+    return found
+
+
+def process_seconds(pids: Sequence[int]) -> float:
+    """Processor time of all threads of the processes, user and system; seconds."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):  # it has ended
+            total += time.clock_gettime_ns((~pid << 3) | _CPUCLOCK_SCHED)
+    return total / 1e9
+
+
+def machine_seconds() -> float:
+    """Processor time of the machine that was not idle, interrupts included; seconds (proc(5))."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    user, nice, system, _idle, _iowait, irq, softirq, _steal = map(int, fields)
+    return (user + nice + system + irq + softirq) / _TICKS
+
+
+def stolen_seconds() -> float:
+    """Processor time that the hypervisor gave to other machines; seconds (proc(5))."""
+    return int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8]) / _TICKS
+
+
+@dataclass(frozen=True)
+class Used:
+    """What one measurement cost; seconds."""
+
+    proxy: float
+    machine: float
+    wall: float
+
+    @property
+    def busy(self) -> float:
+        """Share of one CPU that the proxy used."""
+        return self.proxy / self.wall
+
+
+class Meter:
+    """Counts from its making to `used()`."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+        self._wall = time.monotonic()
+        self._machine = machine_seconds()
+        self._proxy = process_seconds(pids)
+
+    def used(self) -> Used:
+        """What was used since the beginning."""
+        return Used(
+            process_seconds(self._pids) - self._proxy,
+            machine_seconds() - self._machine,
+            time.monotonic() - self._wall,
+        )
+
+
+class Disturbance:
+    """What processes that are not the benchmark's took meanwhile, and the hypervisor."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        """`pids`: proxies and origins; this process and the load that it starts are known."""
+        self._pids = pids
+        self._began = time.monotonic(), machine_seconds(), self._own(), stolen_seconds()
+
+    def _own(self) -> float:
+        return process_seconds(self._pids) + sum(os.times()[:4])
+
+    def share(self) -> float:
+        """Share of the machine's processor time that was lost to others, 0 to 1."""
+        wall, machine, own, stolen = self._began
+        span = (time.monotonic() - wall) * (os.cpu_count() or 1)
+        foreign = (machine_seconds() - machine) - (self._own() - own)
+        return max(0.0, foreign + stolen_seconds() - stolen) / span
+
+
+def memory_bytes(pids: Sequence[int]) -> int:
+    """Memory of the processes: their proportional shares of all that they have mapped."""
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1]) * 1024
+    return total

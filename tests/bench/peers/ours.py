@@ -1,0 +1,37 @@
+"""spliceproxy as its users run it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import spliceproxy
+from bench.peers.base import Peer
+
+
+class Ours(Peer):
+    """`spliceproxy run FILE`; with `source`, that of another checkout."""
+
+    name = "spliceproxy"
+    compared = False
+
+    def __init__(self, directory: Path, name: str = "", source: Path | None = None) -> None:
+        super().__init__(directory)
+        self.name = name or self.name
+        self._source = source
+
+    def version(self) -> str:
+        return (
+            f"spliceproxy {spliceproxy.__version__}" if self._source is None else str(self._source)
+        )
+
+    def template(self, tuning: str) -> str:
+        del tuning
+        return "spliceproxy.yaml"
+
+    def command(self, config: Path, workers: int) -> list[str]:
+        del workers
+        return [sys.executable, "-m", "spliceproxy", "run", str(config)]
+
+    def environment(self) -> dict[str, str]:
+        return {} if self._source is None else {"PYTHONPATH": str(self._source)}

@@ -1,0 +1,175 @@
+"""Programs that the benchmark drives: found, started, waited for, and ended for sure."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from harness.wait import wait_until
+
+TESTS = Path(__file__).resolve().parent.parent
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class MissingError(Exception):
+    """Something that a peer or a workload needs is not on this machine; the text says what."""
+
+
+class FailedError(Exception):
+    """A program ended, or said something, that makes its measurement worthless."""
+
+
+def find(program: str, package: str | None = None) -> str:
+    """The path of a program. Raises MissingError, with the Debian package that has it."""
+    found = shutil.which(program, path=_PATH)
+    if found is None:
+        raise MissingError(f"{program} is not installed (Debian: {package or program})")
+    return found
+
+
+def raise_fd_limit() -> int:
+    """Allow this process, and all that it starts, as many fds as it may have; how many."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def free_port() -> int:
+    """A port at which nobody listens, below the range from which the kernel takes its own."""
+    while True:
+        port = random.SystemRandom().randrange(12000, 30000)
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                sock.bind(("", port))
+                return port
+
+
+class Running:
+    """A program in the background; its output goes to a file, or to a pipe where it is asked."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        talk: bool = False,
+    ) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.PIPE if talk else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if talk else output,
+                stderr=output,
+                env={**os.environ, **(env or {})},
+            )
+        self.pid = self.process.pid
+        self._command = " ".join(command)
+
+    def check(self) -> None:
+        """Raise FailedError if it has ended."""
+        if self.process.poll() is not None:
+            raise FailedError(
+                f"ended: {self._command}\n{self.log.read_text(errors='replace')[-2000:]}"
+            )
+
+    def ask(self, line: str = "") -> dict[str, Any]:
+        """Say a line to a program made with `talk`, and return the JSON line that it answers."""
+        said: IO[bytes] | None = self.process.stdin
+        heard: IO[bytes] | None = self.process.stdout
+        assert said is not None
+        assert heard is not None
+        with suppress(BrokenPipeError):
+            said.write(line.encode() + b"\n")
+            said.flush()
+        return self._answer(heard.readline())
+
+    def hear(self) -> dict[str, Any]:
+        """The next JSON line of a program made with `talk`."""
+        assert self.process.stdout is not None
+        return self._answer(self.process.stdout.readline())
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        if not line:
+            self.process.wait(10)
+            self.check()
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def end(self) -> None:
+        """SIGTERM, twice where needed (the second time it shall not drain), then SIGKILL."""
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+            if self.process.poll() is not None:
+                break
+            self.process.send_signal(number)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(1.5)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
+
+def script(name: str, *arguments: object) -> list[str]:
+    """The command of one of the benchmark's own programs, such as `load.hold`."""
+    return [sys.executable, "-m", f"bench.{name}", *map(str, arguments)]
+
+
+def script_environment() -> dict[str, str]:
+    """Lets the benchmark's own programs find their package."""
+    return {"PYTHONPATH": str(TESTS)}
+
+
+def run(command: Sequence[str], timeout: float) -> str:
+    """Run a program to its end; its standard output. Raises FailedError."""
+    try:
+        done = subprocess.run(
+            list(command),
+            capture_output=True,
+            timeout=timeout,
+            text=True,
+            env={**os.environ, **script_environment()},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FailedError(f"{command[0]}: not done within {timeout:g} s") from error
+    if done.returncode != 0:
+        said = (done.stdout[-1500:] + done.stderr[-1500:]).strip()
+        raise FailedError(f"{' '.join(command)}: exit code {done.returncode}\n{said}")
+    return done.stdout
+
+
+def wait_port(host: str, port: int, running: Running, prefix: Sequence[str] = ()) -> None:
+    """Wait until somebody accepts there, or raise FailedError.
+
+    With a `prefix` the question is asked by a process of its own, in another network.
+    """
+
+    def accepts() -> bool:
+        running.check()
+        if prefix:
+            probe = f"import socket; socket.create_connection(({host!r}, {port}), 1).close()"
+            command = [*prefix, sys.executable, "-c", probe]
+            return subprocess.run(command, capture_output=True).returncode == 0
+        try:
+            socket.create_connection((host, port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    try:
+        wait_until(accepts, 20, f"{host}:{port} accepts")
+    except AssertionError as error:
+        raise FailedError(f"{error}\n{running.log.read_text(errors='replace')[-2000:]}") from error

@@ -1,0 +1,31 @@
+"""Connect, one request, close: how many sessions a second."""
+
+from __future__ import annotations
+
+from bench.cpu import Meter
+from bench.load.wrk import wrk
+from bench.peers.base import Target
+from bench.workloads.base import Metric, Rig, Workload, proxy_cost
+
+
+class ConnectionRate(Workload):
+    """wrk with `Connection: close`: the origin closes after its answer."""
+
+    name = "connections"
+    title = "connect, 12 B request, close; 64 at once"
+    group = "connections"
+    label = "sessions"
+    quick = True
+    metrics = (
+        Metric("connections_per_s", "sessions/s", True, 0.85, 1.0),
+        Metric("proxy_us", "proxy CPU µs/session", False),
+        Metric("machine_us", "machine CPU µs/session", False, plotted=False),
+    )
+
+    def measure(self, rig: Rig, target: Target) -> dict[str, float]:
+        meter = Meter(target.pids)
+        address = target.addresses["http"]
+        report = wrk(rig.prefix("load"), address, "/12", 64, rig.seconds, ["Connection: close"])
+        found = proxy_cost(meter, target, report.requests, "us", 1e6)
+        found["connections_per_s"] = report.requests / report.seconds
+        return found

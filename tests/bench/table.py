@@ -51,7 +51,8 @@ def print_results(console: Console, results: Results) -> None:
     machine = results.machine
     console.print(
         f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}, "
-        f"{machine['system']}, Python {machine['python']}, revision {machine['revision'] or 'unknown'}"
+        f"{machine['system']}, Python {machine['python']}, "
+        f"revision {machine['revision'] or 'unknown'}"
     )
     console.print(", ".join(results.versions.values()))
     peers = list(results.versions)

@@ -12,7 +12,8 @@ of the kernel (Linux 6.18, seen in tests/relay) that stand behind them:
     fills the buffer promotes it to splice; two small turns in a row demote it.
 3.  recv is the judge. splice tells EAGAIN for ever at an urgent byte or behind someone's eBPF
     verdict program, and 0 where an error was read already; so EAGAIN at the first fill of a turn,
-    every EAGAIN of a `wary` flow, and every 0 is asked again by recv.
+    every EAGAIN of a `wary` flow, and every 0 is asked again by recv. That recv reads little, so
+    that what comes in just then goes by the pipe.
 4.  A short recv says that the socket is dry, and saves the call that would say EAGAIN, but only
     on TCP and only until a hang-up, an error or urgent data was seen: `wary` is for ever.
 5.  A FIN is forwarded only when nothing is held (I3): shutdown would cut off what is in the pipe.
@@ -139,7 +140,10 @@ class Flow:
             self.readable = True
         if self.readable:
             # The usual case goes past `move`: a call saved for each message.
-            verdict = self.move() if self.held or self.bulk else self._move_copy(TURN)
+            if self.held or self.bulk:
+                verdict = self.move()
+            else:
+                verdict = self._move_copy(TURN, self.means.view)
             if verdict:
                 self.relay.obey(self, verdict)
         if events & WRITABLE:
@@ -189,11 +193,9 @@ class Flow:
             return DRY
         if self.bulk:
             return self._move_bulk(TURN)
-        return self._move_copy(TURN)
+        return self._move_copy(TURN, self.means.view)
 
-    def _move_copy(self, budget: int) -> int:
-        means = self.means
-        view = means.view
+    def _move_copy(self, budget: int, view: memoryview) -> int:
         src = self.src
         dst = self.dst
         while True:
@@ -217,27 +219,24 @@ class Flow:
                 self.pending = memoryview(bytes(view[sent:size]))
                 self.held = size - sent
                 self.writable = False
-                if size == COPY_SIZE and means.promotes and not self.bulk:
+                if size == COPY_SIZE:
                     self._promote()
                 return BLOCKED
-            if size < COPY_SIZE and not self.wary:
+            full = size == len(view)
+            if not full and not self.wary:
                 self.readable = False
                 return DRY
             budget -= size + READ_COST
             if budget <= 0:
                 return AGAIN
-            if self.bulk:
-                if size >= SMALL:  # recv was asked to judge an EAGAIN, and bulk came meanwhile
-                    return self._move_bulk(budget)
-            elif size == COPY_SIZE and means.promotes:
-                self._promote()
+            if full and (self.bulk or self._promote()):
                 return self._move_bulk(budget)
 
     def _move_bulk(self, budget: int) -> int:
         pipes = self.means.pipes
         pipe = pipes.lend()
         if pipe is None:
-            return self._move_copy(budget)
+            return self._move_copy(budget, self.means.view)
         src_fd = self.src.fileno()
         dst_fd = self.dst.fileno()
         first = True
@@ -252,7 +251,7 @@ class Flow:
             if size <= 0:
                 pipes.take_back(pipe)
                 if first or size == 0 or self.wary:
-                    return self._move_copy(budget)
+                    return self._move_copy(budget, self.means.judge_view)
                 self.readable = False
                 return DRY
             sent = 0
@@ -315,12 +314,16 @@ class Flow:
         self.pipe = None
         self.means.pipes.take_back(pipe)
 
-    def _promote(self) -> None:
+    def _promote(self) -> bool:
+        """Turn to splice, and say whether the mode allows it."""
+        if not self.means.promotes:
+            return False
         for sock in (self.src, self.dst):
             if sock.gettimeout() != 0.0:
                 sock.setblocking(False)
         self.bulk = True
         self.small_turns = 0
+        return True
 
     def _weigh(self, size: int) -> None:
         """Demote a flow whose turns bring little; `size` is what the first fill brought."""
@@ -337,7 +340,7 @@ class Flow:
             self.bulk = False
         else:  # there may be bytes behind an urgent one, which splice does not pass
             self.failed = True
-        return self._move_copy(budget)
+        return self._move_copy(budget, self.means.view)
 
     def _refused_flush(self, error: OSError) -> int:
         """Sending what is held failed."""

@@ -238,8 +238,8 @@ MUTANTS = [
     ),
     mutant(
         "flow",
-        "if size < COPY_SIZE and not self.wary:",
-        "if size < COPY_SIZE:",
+        "if not full and not self.wary:",
+        "if not full:",
         bounds.test_i9_bytes_around_an_urgent_byte_arrive_and_nothing_spins,
         kind="v4",
         mode="copy",

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from harness.wait import wait_until
 
@@ -86,23 +86,10 @@ class Running:
                 f"ended: {self._command}\n{self.log.read_text(errors='replace')[-2000:]}"
             )
 
-    def ask(self, line: str = "") -> dict[str, Any]:
-        """Say a line to a program made with `talk`, and return the JSON line that it answers."""
-        said: IO[bytes] | None = self.process.stdin
-        heard: IO[bytes] | None = self.process.stdout
-        assert said is not None
-        assert heard is not None
-        with suppress(BrokenPipeError):
-            said.write(line.encode() + b"\n")
-            said.flush()
-        return self._answer(heard.readline())
-
     def hear(self) -> dict[str, Any]:
-        """The next JSON line of a program made with `talk`."""
+        """The next JSON line of a program made with `talk`. Raises FailedError where it ends."""
         assert self.process.stdout is not None
-        return self._answer(self.process.stdout.readline())
-
-    def _answer(self, line: bytes) -> dict[str, Any]:
+        line = self.process.stdout.readline()
         if not line:
             self.process.wait(10)
             self.check()

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.cpu import Disturbance
+from bench.cpu import QUIET, Disturbance
 from bench.peers.base import Target
 from bench.programs import FailedError, MissingError
 from bench.results import Measured
 from bench.site import Site
 from bench.workloads.base import Rig, Workload
+
+_TRIES = 2
+"""A measurement that others disturbed is made once more, and the quieter one counts."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,15 @@ def run_workload(
 
 def _measure(site: Site, workload: Workload, rig: Rig, target: Target, measured: Measured) -> None:
     values: dict[str, float] = {}
-    disturbance = Disturbance(site.pids())
     try:
-        values = workload.measure(rig, target)
-        values["disturbed"] = disturbance.share()
+        for again in range(_TRIES):
+            disturbance = Disturbance(site.pids())
+            found = workload.measure(rig, target)
+            found["disturbed"] = disturbance.share()
+            if not again or found["disturbed"] < values["disturbed"]:
+                values = found
+            if values["disturbed"] <= QUIET:
+                break
     except FailedError as error:
         measured.notes.append(f"{target.name}: {error}")
     # A round that failed keeps its place, so that ratios stay within a round.

@@ -46,7 +46,7 @@ class Site:
 
     def pinning(self, workload: Workload) -> Pinning:
         """The CPUs of a workload's parts."""
-        return choose_pinning(self._pinning, workload.workers)
+        return choose_pinning(workload.pin or self._pinning, workload.workers)
 
     def network(self, workload: Workload) -> Network:
         """Its network. Raises MissingError."""

@@ -8,11 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.cpu import QUIET
 from bench.results import OURS, Measured, Results
 from bench.workloads.base import Metric
-
-QUIET = 0.05
-"""Share of the CPUs that others may take before the figures are doubted."""
 
 
 def figure(value: float | None) -> str:

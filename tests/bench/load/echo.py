@@ -19,6 +19,7 @@ from bench.load.quantiles import quantiles_us
 def lockstep(host: str, port: int, seconds: float, size: int) -> list[int]:
     """Round trips of one message after another; nanoseconds each."""
     message = os.urandom(size)
+    time.sleep(0.4)  # until the bulk beside it flows
     times = []
     with socket.create_connection((host, port), 20) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

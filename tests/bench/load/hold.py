@@ -9,8 +9,32 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
-from bench.programs import raise_fd_limit
+from bench.peers.base import Address
+from bench.programs import Running, raise_fd_limit, script, script_environment
+
+
+@contextmanager
+def holding(
+    prefix: Sequence[str], address: Address, number: int, speak: bool = False
+) -> Iterator[None]:
+    """So many idle sessions for as long as the block lasts. Raises FailedError."""
+    if not number:
+        yield
+        return
+    words = script("load.hold", *address, number, *(["speak"] if speak else []))
+    with tempfile.TemporaryDirectory(prefix="bench-hold-") as name:
+        log = Path(name) / "hold.log"
+        holder = Running([*prefix, *words], log, env=script_environment(), talk=True)
+        try:
+            holder.hear()
+            yield
+        finally:
+            holder.end()
 
 
 def connect_all(host: str, port: int, number: int) -> list[socket.socket]:

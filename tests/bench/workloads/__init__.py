@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from bench.workloads.base import Metric, Rig, Workload
-from bench.workloads.bulk import bulk_workloads
+from bench.workloads.bulk import Bulk, bulk_workloads
 from bench.workloads.connections import ConnectionRate
-from bench.workloads.keepalive import keep_alive_workloads
+from bench.workloads.growth import Growth
+from bench.workloads.idle import Idle
+from bench.workloads.keepalive import KeepAlive, keep_alive_workloads
+from bench.workloads.latency import EchoBesideBulk, OpenLoop
 
 
 def all_workloads() -> list[Workload]:
     """Every workload, in the order in which they are run."""
-    return [*keep_alive_workloads(), ConnectionRate(), *bulk_workloads()]
+    return [
+        *keep_alive_workloads(),
+        ConnectionRate(),
+        *bulk_workloads(),
+        *(OpenLoop(percent) for percent in (25, 50, 75)),
+        EchoBesideBulk(),
+        Idle(spoken=False),
+        Idle(spoken=True),
+        Growth(),
+        KeepAlive(12, 64, workers=2),
+        ConnectionRate(workers=2),
+        Bulk(4, "down", workers=2),
+        KeepAlive(12, 64, network="veth"),
+        KeepAlive(64 * 1024, 64, network="veth"),
+        Bulk(1, "down", network="veth"),
+        Bulk(4, "up", network="veth"),
+    ]
 
 
 __all__ = ["Metric", "Rig", "Workload", "all_workloads"]

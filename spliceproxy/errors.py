@@ -1,5 +1,7 @@
 """The errors that a user meets. Each is one line that says what, where, and what would be right."""
 
+from __future__ import annotations
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -53,7 +53,8 @@ def run_command(arguments: Sequence[str]) -> int:
     """Run the command of `arguments`, tell its error on standard error; returns the exit code."""
     try:
         code = spliceproxy.main(arguments, prog_name="spliceproxy", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: it was closed before the program began
+            sys.stdout.flush()
         return int(code or EXIT_OK)
     except BrokenPipeError:
         # The reader (`| head`) has seen enough. What is still buffered must not be written at

@@ -8,7 +8,7 @@ import click
 
 
 @click.command
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, readable=False))
 def check(file: Path) -> None:
     """Check the configuration FILE, and say what is wrong with it.
 

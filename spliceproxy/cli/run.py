@@ -13,7 +13,7 @@ DEFAULT_FILES = (Path("spliceproxy.yaml"), Path("/etc/spliceproxy/spliceproxy.ya
 
 
 @click.command
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=click.Path(path_type=Path, readable=False))
 def run(file: Path | None) -> int:
     """Run the proxy in the foreground.
 

@@ -18,10 +18,6 @@ HEARTBEAT = 0
 """time.monotonic_ns() of the last heartbeat."""
 SESSIONS = 1
 """Live sessions of the worker."""
-PIPES = 2
-"""Pipes that the worker owns, lent and pooled."""
-RECORDS_DROPPED = 3
-"""Session records that could not be written, since the worker began."""
 _LISTENERS = 64
 
 MAX_LISTENERS = SLOTS - _LISTENERS
@@ -57,5 +53,5 @@ class Board:
     def clear_gauges(self, worker: int) -> None:
         """Forget what a dead worker had open. Only the supervisor does this, before a restart."""
         region = self.regions[worker]
-        for index in (SESSIONS, PIPES, *range(_LISTENERS, SLOTS)):
+        for index in (SESSIONS, *range(_LISTENERS, SLOTS)):
             region[index] = 0

@@ -99,8 +99,9 @@ CLOSED_BY: frozenset[str] = frozenset(get_args(ClosedBy))
 HOWS: frozenset[str] = frozenset(get_args(How))
 WHYS: frozenset[str] = frozenset(get_args(Why))
 
-NORMAL_ENDS: frozenset[str] = frozenset({"done", "drained", "removed", "operator", "stopped"})
-"""Both sides were done, or a person wanted the end. All others are errors to `keep: errors`."""
+NORMAL_ENDS: frozenset[str] = frozenset({"done", "drained", "removed", "operator"})
+"""Both sides were done, or a person wanted this end. All others are errors to `keep: errors`, also
+`stopped`: the proxy ended before the session did."""
 
 
 class Record(TypedDict):

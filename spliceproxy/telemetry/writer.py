@@ -46,17 +46,26 @@ class RecordWriter:
     """
 
     def __init__(
-        self, to: str, *, console: bool = False, colour: bool = True, stdout: int = 1
+        self,
+        to: str,
+        *,
+        console: bool = False,
+        colour: bool = True,
+        stdout: int = 1,
+        patient: bool = False,
     ) -> None:
         """`to` is `stdout` (the fd `stdout`, which stays the caller's) or `file:/path`.
 
         `console` writes lines for a person instead of JSON, in `colour` or not. Raises
-        SpliceproxyError where the file cannot be opened.
+        SpliceproxyError where the file cannot be opened; a `patient` writer drops and counts
+        records instead, and tries with each batch whether the file can be had by now.
         """
         self._path = to.removeprefix("file:") if to.startswith("file:") else None
         self._console = console
         self._colour = colour
-        self._fd = stdout if self._path is None else _open(self._path)
+        self.trouble = ""
+        """Why records were lost the last time."""
+        self._fd = stdout if self._path is None else self._open_first(self._path, patient)
         self._limit = _chunk_limit(self._fd)
 
         self._chunk = bytearray()
@@ -76,8 +85,6 @@ class RecordWriter:
         self._written = 0
         self._failed = 0
         self._broken_line = False
-        self.trouble = ""
-        """Why records were lost the last time."""
 
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
         self._thread.start()
@@ -147,7 +154,7 @@ class RecordWriter:
             self._abandoned = True
             self.trouble = TOO_SLOW
             self._refused += self._taken - self._written - self._failed
-        elif self._path is not None:
+        elif self._path is not None and self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
@@ -176,6 +183,10 @@ class RecordWriter:
 
     def _write_chunk(self, chunk: bytearray) -> int:
         """Write whole lines, and return how many of their bytes were taken before an error."""
+        if self._fd < 0:
+            self._open_anew()
+            if self._fd < 0:
+                return 0
         if self._broken_line:
             if not self._write_bytes(b"\n"):
                 return 0
@@ -198,6 +209,15 @@ class RecordWriter:
                 break
         return written
 
+    def _open_first(self, path: str, patient: bool) -> int:
+        try:
+            return _open(path)
+        except SpliceproxyError as error:
+            if not patient:
+                raise
+            self.trouble = str(error)
+            return -1
+
     def _open_anew(self) -> None:
         assert self._path is not None
         try:
@@ -205,7 +225,8 @@ class RecordWriter:
         except SpliceproxyError as error:
             self.trouble = str(error)
             return
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
         self._fd = fd
         self._limit = _chunk_limit(fd)
         self._broken_line = False

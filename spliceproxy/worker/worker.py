@@ -31,7 +31,7 @@ from spliceproxy.ipc import (
 from spliceproxy.relay.means import Means
 from spliceproxy.relay.pipes import PipePool
 from spliceproxy.telemetry import log
-from spliceproxy.telemetry.board import HEARTBEAT, PIPES, RECORDS_DROPPED, SESSIONS, Board
+from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board
 from spliceproxy.telemetry.record import Record, Why, session_ids, wanted
 from spliceproxy.telemetry.writer import RecordWriter
 from spliceproxy.worker.listener import Listener, ListeningSocket
@@ -161,8 +161,9 @@ class Worker:
         console = (
             snapshot.sessions_to == "stdout" and snapshot.log_format != "json" and os.isatty(1)
         )
+        # Sessions matter more than their records: a file that cannot be had stops nobody.
         self._records = RecordWriter(
-            snapshot.sessions_to, console=console, colour=log.colour_wanted(1)
+            snapshot.sessions_to, console=console, colour=log.colour_wanted(1), patient=True
         )
         relay = snapshot.relay
         self._pipes = pipes = PipePool(relay.pipe_size, relay.max_pipes, relay.pipe_pages)
@@ -262,8 +263,6 @@ class Worker:
         self._region[HEARTBEAT] = time.monotonic_ns()
         self.wall_offset = time.time() - time.monotonic()
         loop.arm(self._heart, loop.now + HEARTBEAT_INTERVAL)
-        if self._pipes is not None:
-            self._region[PIPES] = self._pipes.owned
         self._report()
 
     def _report(self) -> None:
@@ -271,7 +270,6 @@ class Worker:
         records = self._records
         dropped = 0 if records is None else records.take_dropped()
         if records is not None and dropped:
-            self._region[RECORDS_DROPPED] = records.dropped
             self._log.warning("session records dropped", records=dropped, reason=records.trouble)
 
     def _stop(self, drain: float | None) -> None:

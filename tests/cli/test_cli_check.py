@@ -39,6 +39,12 @@ def test_a_missing_file_is_one_line(spliceproxy: Spliceproxy) -> None:
     assert line.startswith("nowhere.yaml: ")
 
 
+def test_a_closed_standard_output_is_no_failure(minimal: Path) -> None:
+    command = f"exec {sys.executable} -m spliceproxy check {minimal} >&-"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=20)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_checking_binds_nothing(spliceproxy: Spliceproxy, minimal: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

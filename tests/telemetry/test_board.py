@@ -9,8 +9,6 @@ import sys
 from spliceproxy.telemetry.board import (
     HEARTBEAT,
     MAX_LISTENERS,
-    PIPES,
-    RECORDS_DROPPED,
     SESSIONS,
     SLOTS,
     Board,
@@ -38,15 +36,15 @@ def test_another_process_writes_what_this_one_reads() -> None:
 
 
 def test_slots_of_the_worker_and_of_listeners_never_meet() -> None:
-    own = {HEARTBEAT, SESSIONS, PIPES, RECORDS_DROPPED}
+    own = {HEARTBEAT, SESSIONS}
     listeners = {listener_sessions(slot) for slot in range(MAX_LISTENERS)}
-    assert len(own) == 4
+    assert len(own) == 2
     assert len(listeners) == MAX_LISTENERS
     assert not own & listeners
     assert max(listeners) == SLOTS - 1
 
 
-def test_a_dead_worker_s_gauges_are_cleared_and_its_counters_and_siblings_stay() -> None:
+def test_a_dead_worker_s_gauges_are_cleared_and_all_else_stays() -> None:
     fd = Board.create(2)
     board = Board(fd, 2)
     os.close(fd)
@@ -55,7 +53,7 @@ def test_a_dead_worker_s_gauges_are_cleared_and_its_counters_and_siblings_stay()
             region[slot] = 9
     board.clear_gauges(0)
     dead, sibling = board.regions
-    assert (dead[SESSIONS], dead[PIPES], dead[listener_sessions(0)]) == (0, 0, 0)
+    assert (dead[SESSIONS], dead[listener_sessions(0)]) == (0, 0)
     assert dead[listener_sessions(MAX_LISTENERS - 1)] == 0
-    assert (dead[HEARTBEAT], dead[RECORDS_DROPPED]) == (9, 9)
+    assert dead[HEARTBEAT] == 9
     assert set(sibling) == {9}

@@ -364,6 +364,21 @@ def test_a_file_that_cannot_be_opened_is_one_clear_error(tmp_path: Path) -> None
     )
 
 
+def test_a_patient_writer_drops_and_counts_until_the_file_can_be_had(tmp_path: Path) -> None:
+    directory = tmp_path / "later"
+    writer = RecordWriter(f"file:{directory}/records", patient=True)
+    writer.write(numbered(0))
+    writer.flush()
+    wait_until(lambda: writer.dropped == 1, 5, "the first record is counted as dropped")
+    assert "No such file or directory" in writer.trouble
+    directory.mkdir()
+    writer.write(numbered(1))
+    writer.close(5)
+    assert writer.dropped == 1
+    [line] = (directory / "records").read_bytes().splitlines()
+    assert json.loads(line)["number"] == 1
+
+
 def test_a_fifo_without_a_reader_is_an_error_and_no_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(SpliceproxyError, match="No such device or address"):

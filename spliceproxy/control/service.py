@@ -11,7 +11,8 @@ The rules, for a socket that one worker owns:
 A shared socket is served by every worker from its start, so it is never lent.
 
 Retiring a socket (`retire`): no new client gets in, whoever serves it is told to empty it, and it
-is closed when they all have. If its last server dies meanwhile, a sibling takes over.
+is closed when they all have. If the last worker that serves it dies meanwhile, a sibling takes
+over.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Iterable
 
 import structlog
 
+from spliceproxy.control.options import remedy_by_capability
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.worker_process import WorkerProcess
 from spliceproxy.ipc import Release, Retire, Serve
@@ -57,19 +59,28 @@ class Service:
         """Let no new client in, and have the queues emptied. `closed` tells the end."""
         workers = list(workers)
         self._retiring = True
+        leaky: list[str] = []
         for one in list(self._sockets.values()):
             if one.handed:
                 # The service manager keeps the socket, and who waits in it meets our successor.
-                for worker in _servers(one, workers):
+                for worker in _serving(one, workers):
                     _release(worker, one)
                 self._close(one)
                 continue
             try:
-                one.refuse_new_clients()
+                refused = one.refuse_new_clients()
             except OSError as error:
                 _log.warning("new clients cannot be refused", address=str(one), error=str(error))
-            for worker in _servers(one, workers):
+            else:
+                leaky += [] if refused else [str(one)]
+            for worker in _serving(one, workers):
                 worker.send(Retire(one.number))
+        if leaky:
+            _log.warning(
+                "new clients cannot be refused: the last ones to come may be reset",
+                addresses=list(dict.fromkeys(leaky)),
+                remedy=remedy_by_capability("CAP_NET_RAW"),
+            )
         self.settle(workers)
 
     def on_retired(
@@ -78,11 +89,11 @@ class Service:
         """`worker` emptied the queue of a socket and closed its copy."""
         worker.serving.discard(number)
         one = self._sockets.get(number)
-        if one is not None and not _servers(one, workers):
+        if one is not None and not _serving(one, workers):
             self._close(one)
 
     def _settle_retiring(self, one: ListeningSocket, workers: list[WorkerProcess]) -> None:
-        if _servers(one, workers):
+        if _serving(one, workers):
             return
         if not workers:
             self._close(one)
@@ -105,7 +116,7 @@ class Service:
 
 def _settle_owned(one: ListeningSocket, workers: list[WorkerProcess]) -> None:
     ready = [worker for worker in workers if worker.ready]
-    borrowers = [worker for worker in _servers(one, workers) if worker.index != one.owner]
+    borrowers = [worker for worker in _serving(one, workers) if worker.index != one.owner]
     if any(worker.index == one.owner for worker in ready):
         for worker in borrowers:
             _release(worker, one)
@@ -113,7 +124,7 @@ def _settle_owned(one: ListeningSocket, workers: list[WorkerProcess]) -> None:
         _serve(_least_busy(ready), one)
 
 
-def _servers(one: ListeningSocket, workers: Iterable[WorkerProcess]) -> list[WorkerProcess]:
+def _serving(one: ListeningSocket, workers: Iterable[WorkerProcess]) -> list[WorkerProcess]:
     return [worker for worker in workers if one.number in worker.serving]
 
 

@@ -72,10 +72,10 @@ class ListeningSocket:
     def shared(self) -> bool:
         return self.owner is None
 
-    def refuse_new_clients(self) -> None:
-        """Let nobody in who is not queued already. Raises OSError."""
+    def refuse_new_clients(self) -> bool:
+        """Let nobody in who is not queued already; False: hardly anybody. Raises OSError."""
         self.remove_file()
-        refuse_new_clients(self.sock)
+        return refuse_new_clients(self.sock)
 
     def remove_file(self) -> None:
         """Remove the socket file, where there is one."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from harness.fds import open_fds
+from unprivileged import as_nobody, needs_root
 
 from spliceproxy import config
 from spliceproxy.control.opening import open_sockets
@@ -130,32 +131,15 @@ def test_all_problems_are_told_at_once_and_nothing_stays_bound(
     assert not path.exists()
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes the user of a child process")
-
-
-def as_nobody(test: Callable[[], bool]) -> bool:
-    """Whether `test` is true for an unprivileged user."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            code = 0 if test() else 1
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-
 @needs_root
 def test_a_privileged_port_names_the_capability_and_its_remedies() -> None:
-    assert as_nobody(
-        lambda: problem("{web: {bind: 127.0.0.1:81, pool: app}}") == EXPECTED_PRIVILEGED
-    )
+    def check() -> None:
+        assert problem("{web: {bind: 127.0.0.1:81, pool: app}}") == PRIVILEGED_PORT
+
+    as_nobody(check)
 
 
-EXPECTED_PRIVILEGED = (
+PRIVILEGED_PORT = (
     "listeners.web.bind: 127.0.0.1:81: not permitted: port 81 is privileged; it needs "
     "CAP_NET_BIND_SERVICE: AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or "
     "--cap-add NET_BIND_SERVICE for a container; or sysctl net.ipv4.ip_unprivileged_port_start=81"
@@ -257,12 +241,12 @@ def test_a_handed_socket_of_another_user_grows_a_group_where_we_may(stack: ExitS
 def test_a_handed_socket_of_another_user_is_shared_where_we_may_not(stack: ExitStack) -> None:
     one = handed("web")
 
-    def is_shared() -> bool:
+    def check() -> None:
         sockets = opened(stack, "{web: {bind: 192.0.2.1:80, pool: app}}", 2, one)
-        return [s.owner for s in sockets] == [None]
+        assert [s.owner for s in sockets] == [None]
 
     with one.sock:
-        assert as_nobody(is_shared)
+        as_nobody(check)
 
 
 def test_a_handed_socket_is_recognised_by_its_address(stack: ExitStack) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from harness.proxy import Event, Name, Proxy, connect, running_proxy
+from harness.proxy import WITHOUT_CAPABILITIES, Event, Name, Proxy, connect, running_proxy
 from harness.serving import FAMILIES
 from harness.wait import wait_until
 from real_programs import bind_text, need, nginx, peer, web
@@ -111,6 +111,13 @@ def queued(proxy: Proxy, number: int = QUEUED) -> Iterator[list[socket.socket]]:
 
 
 both_crews = pytest.mark.parametrize("workers", [1, 2])
+every_right = pytest.mark.parametrize(
+    "wrapper",
+    [
+        pytest.param(wrapper, id="without_capabilities" if wrapper else "as_we_are")
+        for wrapper in sorted({(), WITHOUT_CAPABILITIES})
+    ],
+)
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -141,12 +148,13 @@ def test_clients_in_the_queue_of_one_of_two_workers_are_served_when_it_is_killed
 
 
 @both_crews
+@every_right
 @every_family
 def test_clients_in_the_queue_are_served_before_a_stop(
-    upstream: str, workers: int, family: str, tmp_path: Path
+    upstream: str, workers: int, family: str, wrapper: tuple[str, ...], tmp_path: Path
 ) -> None:
     config = web(upstream, bind_text(family, tmp_path))
-    with running_proxy(config, workers=workers) as proxy, queued(proxy) as clients:
+    with running_proxy(config, workers=workers, wrapper=wrapper) as proxy, queued(proxy) as clients:
         proxy.terminate()
         proxy.wait_log("stopping")
         for pid in proxy.worker_pids():
@@ -156,13 +164,14 @@ def test_clients_in_the_queue_are_served_before_a_stop(
 
 
 @both_crews
+@every_right
 @every_family
 def test_a_stop_under_load_breaks_no_client_that_had_connected(
-    upstream: str, workers: int, family: str, tmp_path: Path
+    upstream: str, workers: int, family: str, wrapper: tuple[str, ...], tmp_path: Path
 ) -> None:
     config = web(upstream, bind_text(family, tmp_path))
     with (
-        running_proxy(config, workers=workers) as proxy,
+        running_proxy(config, workers=workers, wrapper=wrapper) as proxy,
         visitors(proxy.address("web")) as crowd,
     ):
         crowd.wait_answers(1000)
@@ -248,9 +257,12 @@ def broken_requests(load: subprocess.Popen[str]) -> int:
 
 
 @both_crews
-def test_a_stop_under_wrk_resets_nobody(workers: int, loaded: str) -> None:
+@every_right
+def test_a_stop_under_wrk_resets_nobody(
+    workers: int, wrapper: tuple[str, ...], loaded: str
+) -> None:
     with (
-        running_proxy(loaded, workers=workers) as proxy,
+        running_proxy(loaded, workers=workers, wrapper=wrapper) as proxy,
         visitors(proxy.address("other")) as crowd,
         wrk(proxy) as load,
     ):

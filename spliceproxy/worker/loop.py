@@ -27,6 +27,8 @@ Handler = Callable[[int], None]
 
 BATCH: Final = 256
 """Events of one epoll_wait, at most."""
+LONGEST_WAIT: Final = 86_400.0
+"""Seconds: epoll_wait(2) takes no more than 24 days."""
 
 
 class Closable(Protocol):
@@ -143,7 +145,11 @@ class Loop:
         monotonic = time.monotonic
         self._running = True
         while self._running:
-            wait = 0.0 if self._again else wheel.wait(monotonic())
+            wait = wheel.next - monotonic()
+            if self._again or wait < 0.0:
+                wait = 0.0
+            elif wait > LONGEST_WAIT:
+                wait = LONGEST_WAIT
             events = poll(wait, BATCH)
             self.now = now = monotonic()
             self.batches += 1
@@ -156,7 +162,8 @@ class Loop:
                     break
                 except Exception as error:
                     self._on_failure(_owner(handler), error)
-            wheel.expire(now, self._on_failure)
+            if now >= wheel.next:
+                wheel.expire(now, self._on_failure)
             if self._again:
                 self._run_once_more()
             if self._closing:

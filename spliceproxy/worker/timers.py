@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from math import inf
 from typing import Final, Protocol
 
 TICK: Final = 0.05
@@ -29,11 +30,16 @@ class Timer(Protocol):
 
 
 class Wheel:
-    """Slots of timers by time, the earliest one known. Times are the loop's, in seconds."""
+    """Slots of timers by time, the earliest one known. Times are the loop's, in seconds.
 
-    __slots__ = ("_order", "_slots")
+    `next` is when `expire` has something to do: the time of the earliest slot, which may have been
+    emptied meanwhile, or inf. It is an attribute because the loop looks at it in every batch.
+    """
+
+    __slots__ = ("_order", "_slots", "next")
 
     def __init__(self) -> None:
+        self.next = inf
         self._slots: dict[int, set[Timer]] = {}
         self._order: list[int] = []
 
@@ -52,23 +58,13 @@ class Wheel:
         except KeyError:
             self._slots[slot] = {timer}
             heapq.heappush(self._order, slot)
+            self.next = self._order[0] * TICK
 
     def disarm(self, timer: Timer) -> None:
         """Forget a timer, armed or not, so that nothing keeps it alive."""
         if timer.slot:
             self._slots[timer.slot].discard(timer)
             timer.slot = 0
-
-    def wait(self, now: float) -> float | None:
-        """Seconds until the earliest slot; None when nothing is armed."""
-        order = self._order
-        while order:
-            slot = order[0]
-            if self._slots[slot]:
-                return max(0.0, slot * TICK - now)
-            heapq.heappop(order)
-            del self._slots[slot]
-        return None
 
     def expire(self, now: float, on_failure: Callable[[object, Exception], None]) -> None:
         """Call every timer whose slot has come; `on_failure(timer, error)` where one raises."""
@@ -84,3 +80,6 @@ class Wheel:
                 except Exception as error:
                     on_failure(timer, error)
             del self._slots[heapq.heappop(order)]
+        while order and not self._slots[order[0]]:
+            del self._slots[heapq.heappop(order)]
+        self.next = order[0] * TICK if order else inf

@@ -11,13 +11,14 @@ workers only, and only for as long as both are the same program, so it is pickle
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import os
 import pickle
 import socket
 from collections import deque
 from dataclasses import asdict, dataclass, fields
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import orjson
 
@@ -236,17 +237,29 @@ def decode(data: bytes) -> Message:
         raise IpcError(f"not a message: {data[:80]!r}: {error!r}") from None
 
 
+class HasFileno(Protocol):
+    """What owns an fd: a socket, a file. Its fileno() is -1 once it is closed."""
+
+    def fileno(self) -> int: ...
+
+
 class Channel:
     """One end of a seqpacket pair: whole messages, in order, with their fds.
 
-    Never blocks. What the kernel does not take at once waits in an outbox: while `waiting` is
-    true, call `flush()` when the fd is writable.
+    Never blocks. What the kernel does not take at once waits in an outbox. While `waiting` is
+    true, call `flush()` when the fd is writable; while `short` is true, by a timer instead.
+
+    What waits needs no fd of its own: a process that is short of fds, or that has hundreds of
+    sockets to hand over before the other side reads the first, would fail to duplicate them.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._outbox: deque[tuple[bytes, list[int]]] = deque()
+        self._outbox: deque[tuple[bytes, tuple[HasFileno | int, ...]]] = deque()
+        self.short = False
+        """The kernel has too many fds of this user under way (ETOOMANYREFS, unix(7)). The fd is
+        writable all the same, so that its events say nothing."""
 
     @classmethod
     def pair(cls) -> tuple[Channel, socket.socket]:
@@ -261,29 +274,44 @@ class Channel:
     def waiting(self) -> bool:
         return bool(self._outbox)
 
-    def send(self, message: Message, *fds: int) -> None:
-        """Send, or queue, one message. The fds stay the caller's: they are duplicated here.
+    def send(self, message: Message, *files: HasFileno | int) -> None:
+        """Send, or queue, one message with its fds, which stay the caller's.
 
-        Raises OSError (EPIPE, ECONNRESET) where the other side is gone.
+        A file that is closed before its message has left takes the message with it. A bare number
+        must stay open for as long as the channel. Raises OSError (EPIPE and ECONNRESET where the
+        other side is gone); then all that waited is dropped.
         """
-        if len(fds) != message.fds:
+        if len(files) != message.fds:
             kind = type(message).__name__
-            raise IpcError(f"{kind} travels with {message.fds} fds, not {len(fds)}")
-        self._outbox.append((encode(message), [os.dup(fd) for fd in fds]))
-        self.flush()
+            raise IpcError(f"{kind} travels with {message.fds} fds, not {len(files)}")
+        self._outbox.append((encode(message), files))
+        if len(self._outbox) == 1:
+            self.flush()
 
     def flush(self) -> None:
         """Send what waits, as far as the kernel takes it. Raises OSError as `send` does."""
+        self.short = False
         while self._outbox:
-            data, fds = self._outbox[0]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-            try:
-                self._sock.sendmsg([data], rights)
-            except BlockingIOError:
+            data, files = self._outbox[0]
+            fds = [file if isinstance(file, int) else file.fileno() for file in files]
+            if -1 not in fds and not self._send(data, fds):
                 return
             self._outbox.popleft()
-            for fd in fds:
-                os.close(fd)
+
+    def _send(self, data: bytes, fds: list[int]) -> bool:
+        """Send one message; False: later. Raises OSError."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            self._sock.sendmsg([data], rights)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno != errno.ETOOMANYREFS:
+                self._outbox.clear()
+                raise
+            self.short = True
+            return False
+        return True
 
     def receive(self) -> tuple[Message, list[int]] | None:
         """The next message and its fds, which the caller then owns; None when the peer is gone.
@@ -308,8 +336,5 @@ class Channel:
 
     def close(self) -> None:
         """Close this end; what waited in the outbox is dropped. A second call does nothing."""
-        for _data, fds in self._outbox:
-            for fd in fds:
-                os.close(fd)
         self._outbox.clear()
         self._sock.close()

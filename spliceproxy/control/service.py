@@ -134,7 +134,7 @@ def _least_busy(workers: list[WorkerProcess]) -> WorkerProcess:
 
 def _serve(worker: WorkerProcess, one: ListeningSocket) -> None:
     worker.serving.add(one.number)
-    worker.send(Serve(one.number, one.listener, one.shared), one.sock.fileno())
+    worker.send(Serve(one.number, one.listener, one.shared), one.sock)
 
 
 def _release(worker: WorkerProcess, one: ListeningSocket) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import structlog
 
 from spliceproxy.errors import IpcError
-from spliceproxy.ipc import Channel, Message
+from spliceproxy.ipc import Channel, HasFileno, Message
 
 _log = structlog.get_logger()
+
+_GONE_ERRNOS = {errno.EPIPE, errno.ECONNRESET}
+"""The worker is dying, as its pidfd will say."""
+_RETRY = 0.02
+"""Seconds until a channel that the kernel found short of fds is tried again."""
 
 
 class WorkerProcess:
@@ -57,6 +62,7 @@ class WorkerProcess:
         finally:
             there.close()
         self._reading = True
+        self._retry: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._channel.fileno(), self._receive)
         self._loop.add_reader(self._pidfd, self.reap)
 
@@ -69,12 +75,14 @@ class WorkerProcess:
         """Seconds since its start."""
         return time.monotonic() - self.started
 
-    def send(self, message: Message, *fds: int) -> None:
-        """Tell it something. Where it is gone, that is noticed and told by `on_exit`."""
-        with suppress(OSError):
-            self._channel.send(message, *fds)
-            if self._channel.waiting:
-                self._loop.add_writer(self._channel.fileno(), self._flush)
+    def send(self, message: Message, *files: HasFileno | int) -> None:
+        """Tell it something; see Channel.send. Where it is gone, `on_exit` tells so."""
+        try:
+            self._channel.send(message, *files)
+        except OSError as error:
+            self._on_send_error(error)
+        else:
+            self._await_flush()
 
     def kill(self, reason: str) -> None:
         """End it with SIGKILL; `reason` goes to the log."""
@@ -82,10 +90,28 @@ class WorkerProcess:
         self._process.kill()
 
     def _flush(self) -> None:
-        with suppress(OSError):
+        self._retry = None
+        try:
             self._channel.flush()
-        if not self._channel.waiting:
+        except OSError as error:
+            self._on_send_error(error)
+        self._await_flush()
+
+    def _await_flush(self) -> None:
+        """Come back for what waits, if something does."""
+        if self._channel.short:
             self._loop.remove_writer(self._channel.fileno())
+            if self._retry is None:
+                self._retry = self._loop.call_later(_RETRY, self._flush)
+        elif self._channel.waiting:
+            self._loop.add_writer(self._channel.fileno(), self._flush)
+        else:
+            self._loop.remove_writer(self._channel.fileno())
+
+    def _on_send_error(self, error: OSError) -> None:
+        """A worker that did not hear all it was told would leave clients in a dead queue."""
+        if error.errno not in _GONE_ERRNOS:
+            self.kill(f"it could not be told what to do: {error.strerror}")
 
     def _receive(self) -> None:
         """Take all messages that are there."""
@@ -117,6 +143,9 @@ class WorkerProcess:
         self._on_exit(self, self._process.returncode)
 
     def _close(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         self._loop.remove_reader(self._pidfd)
         self._loop.remove_reader(self._channel.fileno())
         self._loop.remove_writer(self._channel.fileno())

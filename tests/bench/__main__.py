@@ -32,7 +32,7 @@ LATEST = Path("build/bench/latest.json")
 @click.option("--list", "list_them", is_flag=True, help="Name the workloads and end.")
 @click.option("--rounds", type=click.IntRange(1), help="Rounds; 5, and 3 with --quick.")
 @click.option("--seconds", type=click.IntRange(1), default=1, help="Length of a measurement.")
-@click.option("--pin", type=click.Choice(PINNINGS), default="proxy", help="See README.md.")
+@click.option("--pin", type=click.Choice(PINNINGS), help="One layout for all; see README.md.")
 @click.option(
     "--beside",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -48,7 +48,7 @@ def main(
     list_them: bool,
     rounds: int | None,
     seconds: int,
-    pin: str,
+    pin: str | None,
     beside: Path | None,
     nice: int,
     json_path: Path,
@@ -89,7 +89,7 @@ def _run(
     workloads: list[Workload],
     options: Options,
     only_peers: tuple[str, ...],
-    pin: str,
+    pin: str | None,
     beside: Path | None,
 ) -> Results:
     machine = describe_machine()

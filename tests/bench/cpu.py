@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.fds import children
+from harness.fds import children, rss_bytes
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 QUIET = 0.05
@@ -98,6 +98,19 @@ def network_threads() -> list[int]:
     return found
 
 
+def wait_at_rest(pids: Sequence[int], patience: float = 3.0) -> None:
+    """Return when the processes have hardly anything left to do, after `patience` s at the latest.
+
+    What one measurement leaves behind, such as thousands of sessions to end, is not the next one's.
+    """
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        meter = Meter(pids)
+        time.sleep(0.03)
+        if meter.used().busy < 0.1:
+            return
+
+
 class Disturbance:
     """What processes that are not the benchmark's took meanwhile, and the hypervisor."""
 
@@ -118,10 +131,6 @@ class Disturbance:
 
 
 def memory_bytes(pids: Sequence[int]) -> int:
-    """Memory of the processes: their proportional shares of all that they have mapped."""
-    total = 0
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) * 1024
-    return total
+    """Memory that the processes hold themselves; programs and libraries, which other processes
+    map as well, are not in it."""
+    return sum(rss_bytes(pid) for pid in pids)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.programs import FailedError, MissingError, find
 
-PINNINGS = ("split", "proxy", "free")
+PINNINGS = ("split", "free")
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,7 @@ def choose_pinning(kind: str, workers: int) -> Pinning:
     rest = cpus[workers:]
     if len(rest) == 1:
         load = str(rest[0])
-        if kind == "split":
-            return Pinning(proxy, load, load, f"proxy on {proxy}; load and origin on {load}")
-        return Pinning(proxy, load, "", f"proxy on {proxy}; load on {load}; origin on any")
+        return Pinning(proxy, load, load, f"proxy on {proxy}; load and origin on {load}")
     load, origin = str(rest[0]), ",".join(map(str, rest[1:]))
     return Pinning(proxy, load, origin, f"proxy on {proxy}; load on {load}; origin on {origin}")
 

@@ -143,20 +143,23 @@ def wait_port(host: str, port: int, running: Running, prefix: Sequence[str] = ()
 
     With a `prefix` the question is asked by a process of its own, in another network.
     """
+    _wait_probe(f"socket.create_connection(({host!r}, {port}), 1).close()", running, prefix)
 
-    def accepts() -> bool:
+
+def wait_echo(host: str, port: int, running: Running, prefix: Sequence[str] = ()) -> None:
+    """Wait until a byte comes back from there: then every part of a proxy has begun to work."""
+    ask = f"s = socket.create_connection(({host!r}, {port}), 5); s.send(b'x')"
+    _wait_probe(f"{ask}; assert s.recv(1) == b'x'; s.close()", running, prefix)
+
+
+def _wait_probe(probe: str, running: Running, prefix: Sequence[str]) -> None:
+    command = [*prefix, sys.executable, "-S", "-c", f"import socket; {probe}"]
+
+    def succeeds() -> bool:
         running.check()
-        if prefix:
-            probe = f"import socket; socket.create_connection(({host!r}, {port}), 1).close()"
-            command = [*prefix, sys.executable, "-c", probe]
-            return subprocess.run(command, capture_output=True).returncode == 0
-        try:
-            socket.create_connection((host, port), 1).close()
-        except OSError:
-            return False
-        return True
+        return subprocess.run(command, capture_output=True).returncode == 0
 
     try:
-        wait_until(accepts, 20, f"{host}:{port} accepts")
+        wait_until(succeeds, 20, probe)
     except AssertionError as error:
         raise FailedError(f"{error}\n{running.log.read_text(errors='replace')[-2000:]}") from error

@@ -13,6 +13,7 @@ from bench.workloads.base import Metric, Workload
 
 OURS = "spliceproxy"
 Round = dict[str, float]
+_AT_LIMIT = 0.95
 
 
 @dataclass
@@ -28,6 +29,8 @@ class Measured:
     rounds: dict[str, list[Round]] = field(default_factory=dict)
     compared: list[str] = field(default_factory=list)
     """The peers that ours is compared with."""
+    took: float = 0.0
+    """Seconds for all rounds."""
     notes: list[str] = field(default_factory=list)
     """What went wrong or is missing."""
 
@@ -73,6 +76,12 @@ class Measured:
                 if best > 0:
                     ratios.append(mine[metric.name] / best)
         return median(ratios) if ratios else None
+
+    def limited_by_load(self) -> bool:
+        """Whether neither ours nor a peer's CPU was at its limit: then rates say too little."""
+        busy = [self.median(peer, "proxy_busy") for peer in (OURS, *self.compared)]
+        known = [share for share in busy if share is not None]
+        return bool(known) and max(known) < _AT_LIMIT
 
     def judged(self, metric: Metric) -> float | None:
         """What the metric's target speaks of: a ratio, or our own figure."""

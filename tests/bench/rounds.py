@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.cpu import QUIET, Disturbance
+from bench.cpu import QUIET, Disturbance, wait_at_rest
 from bench.peers.base import Target
 from bench.programs import FailedError, MissingError
 from bench.results import Measured
@@ -13,7 +14,8 @@ from bench.site import Site
 from bench.workloads.base import Rig, Workload
 
 _TRIES = 2
-"""A measurement that others disturbed is made once more, and the quieter one counts."""
+"""A measurement that others disturbed is made once more, and the quieter one counts; not so with
+`--quick`, which has little time."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ def run_workload(
     except (MissingError, FailedError) as error:
         measured.notes.append(str(error))
         return measured
+    began = time.monotonic()
     measured.compared = [target.name for target in targets if target.compared]
     for number in range(rounds_of(workload, options)):
         for index, target in enumerate(targets):
@@ -49,13 +52,15 @@ def run_workload(
             if workload.fresh and number:
                 targets[index] = target = site.renew(workload, target)
             _measure(site, workload, rig, target, measured)
+    measured.took = time.monotonic() - began
     return measured
 
 
 def _measure(site: Site, workload: Workload, rig: Rig, target: Target, measured: Measured) -> None:
     values: dict[str, float] = {}
     try:
-        for again in range(_TRIES):
+        for again in range(1 if rig.quick else _TRIES):
+            wait_at_rest(site.pids())
             disturbance = Disturbance(site.pids())
             found = workload.measure(rig, target)
             found["disturbed"] = disturbance.share()

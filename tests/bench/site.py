@@ -26,7 +26,8 @@ class Site:
     What could not be made is in `missing`, with the reason, and is not tried again.
     """
 
-    def __init__(self, directory: Path, peers: Sequence[Peer], pinning: str) -> None:
+    def __init__(self, directory: Path, peers: Sequence[Peer], pinning: str | None) -> None:
+        """`pinning` is one for all workloads; None leaves each its own."""
         self.missing: dict[str, str] = {}
         self.versions: dict[str, str] = {}
         self._directory = directory
@@ -46,7 +47,7 @@ class Site:
 
     def pinning(self, workload: Workload) -> Pinning:
         """The CPUs of a workload's parts."""
-        return choose_pinning(workload.pin or self._pinning, workload.workers)
+        return choose_pinning(self._pinning or workload.pin, workload.workers)
 
     def network(self, workload: Workload) -> Network:
         """Its network. Raises MissingError."""

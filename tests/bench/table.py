@@ -25,13 +25,16 @@ def figure(value: float | None) -> str:
 
 
 def target_text(metric: Metric) -> str:
-    """The target, and the stretch where there is one: `≥ 0.9 (1.0)`."""
+    """The target, and the stretch where there is one: `≥ 0.9 (1.0)`.
+
+    It is of the ratio, or of our figure itself.
+    """
     if metric.target is None:
         return ""
     sign = "≥" if metric.higher_is_better else "≤"
     stretch = "" if metric.stretch is None else f" ({metric.stretch:g})"
-    unit = f" {metric.unit}" if metric.absolute else ""
-    return f"{sign} {metric.target:g}{stretch}{unit}"
+    what = " itself" if metric.absolute else ""
+    return f"{sign} {metric.target:g}{stretch}{what}"
 
 
 def verdict(measured: Measured, metric: Metric) -> str:
@@ -69,19 +72,26 @@ def _rows(table: Table, measured: Measured, peers: list[str]) -> None:
         table.add_row(title, "[red]not measured, see below[/]", end_section=True)
         return
     for metric in measured.metrics:
+        if all(measured.median(peer, metric.name) is None for peer in peers):
+            continue  # a size that --quick leaves out
         medians = [figure(measured.median(peer, metric.name)) for peer in peers]
         ratio = measured.ratio(metric)
         table.add_row(
             title,
             metric.unit,
             *medians,
-            "-" if ratio is None else f"{ratio:.3f}",
+            "-" if ratio is None else f"{ratio:.3f}{_mark(measured, metric)}",
             measured.best_peer(metric) or "-",
             target_text(metric),
             verdict(measured, metric),
             end_section=metric is measured.metrics[-1],
         )
         title = ""
+
+
+def _mark(measured: Measured, metric: Metric) -> str:
+    rate = metric.unit.endswith("/s")
+    return "°" if rate and measured.limited_by_load() else " "
 
 
 def _print_notes(console: Console, results: Results) -> None:
@@ -98,7 +108,8 @@ def _print_notes(console: Console, results: Results) -> None:
         f"targets: {sum('green' in word for word in met)} met "
         f"({sum('stretch' in word for word in met)} of them the stretch), "
         f"{sum('missed' in word for word in met)} missed. "
-        f"Ratios: {OURS} to the best peer of the same round, median of the rounds."
+        f"Ratios: {OURS} to the best peer of the same round, median of the rounds. "
+        "°: no proxy's CPU was at its limit, the load's or the origin's was."
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.cpu import process_tree
-from bench.programs import Running, free_port, wait_port
+from bench.programs import Running, free_port, wait_echo
 
 SERVICES = ("http", "echo", "bulk", "hold")
 """What the origins serve; every peer has one listener for each."""
@@ -106,7 +106,7 @@ class Peer:
         )
         try:
             outside = prefix if "netns" in prefix else ()
-            wait_port(listen, ports["bulk"], running, outside)
+            wait_echo(listen, ports["echo"], running, outside)
         except BaseException:
             running.end()
             raise

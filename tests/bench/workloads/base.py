@@ -61,8 +61,8 @@ class Workload:
     """Which of a peer's files is its best: small or bulk."""
     workers = 1
     network = "loopback"
-    pin = ""
-    """How its parts share the CPUs, where that differs from what is asked for."""
+    pin = "split"
+    """How its parts share the CPUs: see place.py."""
     fresh = False
     """Whether each measurement wants a proxy that has just started."""
     rounds = 0

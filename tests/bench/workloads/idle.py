@@ -15,13 +15,13 @@ class Idle(Workload):
 
     group = "idle"
     fresh = True
-    quick = True
     rounds = 3
 
     def __init__(self, spoken: bool) -> None:
         self.name = "idle-spoken" if spoken else "idle"
         self.title = f"{SESSIONS} idle sessions" + (", each after one byte both ways" * spoken)
         self.label = "after a byte" if spoken else "never spoke"
+        self.quick = not spoken
         self._spoken = spoken
         self.metrics = (Metric("kib_each", "KiB/session", False, 2.0, 1.0, absolute=True),)
 

@@ -117,6 +117,8 @@ class Snapshot:
     relay: RelayPlan
     max_sessions: int | None
     """Over all workers; None: as many as the fds of each worker allow."""
+    worker_sessions: int
+    """Sessions that the fds of one worker allow."""
     sessions_to: str
     """Where session records go: `stdout` or `file:/path`."""
     log_level: str

@@ -8,18 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from spliceproxy.control.budget import FEW_SESSIONS, fds_wanted, nofile_remedy
 from spliceproxy.control.machine import Machine
 from spliceproxy.ipc import PoolPlan, Snapshot
 
 if TYPE_CHECKING:
     from spliceproxy.config import Config
-
-_OWN_FDS = 64
-"""What a worker needs besides sessions and pipes: its channel, epoll, listening sockets, files."""
-_FDS_PER_SESSION = 2
-_FDS_PER_PIPE = 2
-_FEW_SESSIONS = 2000
-"""Fewer than so many sessions of a worker surprise people who left `max_sessions` at auto."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,30 +28,28 @@ class Bite:
 
 
 def find_bites(
-    config: Config, snapshot: Snapshot, machine: Machine, workers: int
+    config: Config, snapshot: Snapshot, machine: Machine, workers: int, sockets: int
 ) -> Iterator[Bite]:
-    """The limits that bite, in the order of what hurts most."""
-    yield from _nofile(snapshot, machine, workers)
+    """The limits that bite, in the order of what hurts most; `sockets` as in make_snapshot."""
+    yield from _nofile(snapshot, machine, workers, sockets)
     yield from _backlog(config, machine)
     yield from _pipe_size(config, snapshot)
     yield from _pipe_pages(snapshot, machine, workers)
     yield from _ports(snapshot, machine)
 
 
-def _nofile(snapshot: Snapshot, machine: Machine, workers: int) -> Iterator[Bite]:
-    pipes = _FDS_PER_PIPE * snapshot.relay.max_pipes
-    fits = max(0, machine.nofile - _OWN_FDS - pipes) // _FDS_PER_SESSION * workers
-    wanted = snapshot.max_sessions or _FEW_SESSIONS * workers
+def _nofile(snapshot: Snapshot, machine: Machine, workers: int, sockets: int) -> Iterator[Bite]:
+    fits = snapshot.worker_sessions * workers
+    wanted = snapshot.max_sessions or FEW_SESSIONS * workers
     if fits >= wanted:
         return
-    fds = -(-wanted // workers) * _FDS_PER_SESSION + pipes + _OWN_FDS
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fds = fds_wanted(snapshot.relay, sockets, -(-wanted // workers))
     yield Bite(
         "RLIMIT_NOFILE",
         machine.nofile,
         fds,
         f"at most {fits} sessions at once; further clients wait in the accept queue",
-        f"LimitNOFILE={fds} in the systemd unit, or ulimit -Hn {fds} (the hard limit is {hard})",
+        nofile_remedy(fds),
     )
 
 

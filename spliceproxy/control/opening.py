@@ -1,54 +1,81 @@
-"""All listening sockets of a configuration, or none and a line for each that was not to be had."""
+"""All listening sockets of a configuration, or none and a line for each that was not to be had.
+
+Binding and letting clients in are two steps: between them the start may still fail, and a client
+who was let in would be reset.
+"""
 
 from __future__ import annotations
 
 import errno
-import socket
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from spliceproxy.control.addresses import Place, place_of, places_to_bind
+from spliceproxy.control.addresses import Place, place_of
 from spliceproxy.control.bind_errors import explain_bind
+from spliceproxy.control.budget import FdBudgetError, nofile_remedy
 from spliceproxy.control.handed import Activation, adopt
+from spliceproxy.control.names import Places
 from spliceproxy.control.sockets import ListeningSocket, bind
 from spliceproxy.control.systemd import Handed
 from spliceproxy.errors import BindError
 
 if TYPE_CHECKING:
-    from spliceproxy.config import Address, Listener
+    from spliceproxy.config import Listener
 
 _ANY_PORT_TRIES = 20
 """Port 0: the port that is free on the first address may be taken on the second."""
 
 
-def open_sockets(
-    listeners: Sequence[Listener], workers: int, handed: Iterable[Handed] = ()
-) -> list[ListeningSocket]:
-    """Bind every address of `listeners`, then let clients in.
+_ENOUGH_FDS = 65536
+"""Suggested where it is not known how many sockets there would have been."""
 
-    Raises BindError, one line for each address that could not be had; then nothing is left open.
+
+def bind_sockets(
+    listeners: Sequence[Listener],
+    places: Places,
+    workers: int,
+    handed: Iterable[Handed] = (),
+    problems: Iterable[str] = (),
+) -> list[ListeningSocket]:
+    """Bind every address of `listeners`, which are at `places`. Nobody is let in yet.
+
+    Raises BindError, one line for each address that could not be had, after the `problems` that
+    are known already; then nothing is left open. Raises FdBudgetError for a lack of fds.
     """
     opened: list[ListeningSocket] = []
-    problems: list[str] = []
+    problems = list(problems)
     activation = Activation(handed, listeners)
-    for listener in listeners:
-        _open_listener(listener, workers, activation, opened, problems)
-    problems += activation.close_unused()
-    # Only when all addresses are ours may the first client come in.
-    for one in opened if not problems else ():
+    try:
+        for listener in listeners:
+            _open_listener(listener, places, workers, activation, opened, problems)
+        problems += activation.close_unused()
+        if problems:
+            raise BindError("\n".join(dict.fromkeys(problems)))
+    except BaseException:
+        activation.close_unused()
+        close_sockets(opened)
+        raise
+    return opened
+
+
+def let_in(sockets: Iterable[ListeningSocket]) -> None:
+    """Let clients in. Raises BindError; then some sockets listen, and all are to be closed."""
+    for one in sockets:
         try:
             one.sock.listen(one.backlog)
         except OSError as error:
-            problems.append(explain_bind(one.listener, place_of(one.sock), error))
-    if problems:
-        for one in opened:
-            one.close()
-        raise BindError("\n".join(dict.fromkeys(problems)))
-    return opened
+            raise BindError(explain_bind(one.listener, place_of(one.sock), error)) from None
+
+
+def close_sockets(sockets: Iterable[ListeningSocket]) -> None:
+    """Close all of them, and remove their files."""
+    for one in sockets:
+        one.close()
 
 
 def _open_listener(
     listener: Listener,
+    places: Places,
     workers: int,
     activation: Activation,
     opened: list[ListeningSocket],
@@ -63,19 +90,16 @@ def _open_listener(
             problems.append(str(error))
     for address in listener.bind if not named else ():
         try:
-            opened += _open_address(listener, address, workers, activation)
+            opened += _open_address(listener, places[address], workers, activation)
         except BindError as error:
             problems += str(error).splitlines()
 
 
 def _open_address(
-    listener: Listener, address: Address, workers: int, activation: Activation
+    listener: Listener, wanted: list[Place], workers: int, activation: Activation
 ) -> list[ListeningSocket]:
     """The sockets of one `bind`; with port 0 all its places get the same port."""
-    try:
-        found, places = activation.take_at(places_to_bind(address))
-    except socket.gaierror as error:
-        raise BindError(f"listeners.{listener.name}.bind: {address}: {error.strerror}") from None
+    found, places = activation.take_at(wanted)
     group = [one for handed in found for one in adopt(handed, listener, workers)]
     tries = _ANY_PORT_TRIES if any(place.any_port for place in places) else 1
     while True:
@@ -83,8 +107,7 @@ def _open_address(
         problems, again = _bind_places(listener, places, workers, group)
         if not problems:
             return group
-        for one in group:
-            one.close()
+        close_sockets(group)
         if not again or not tries:
             raise BindError("\n".join(problems))
         group = []
@@ -102,6 +125,12 @@ def _bind_places(
         try:
             bound = bind(listener, wanted, workers)
         except OSError as error:
+            if error.errno == errno.EMFILE:
+                close_sockets(group)
+                raise FdBudgetError(
+                    "RLIMIT_NOFILE: too few open files for the listening sockets (one for each "
+                    f"address and worker); {nofile_remedy(_ENOUGH_FDS)}"
+                ) from None
             problems.append(explain_bind(listener.name, wanted, error))
             again = wanted != place and error.errno == errno.EADDRINUSE
         except BindError as error:

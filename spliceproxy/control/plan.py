@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from spliceproxy.control.addresses import Place, places_to_connect
+from spliceproxy.control.addresses import Place
+from spliceproxy.control.budget import FDS_PER_PIPE, SPARE_FDS, worker_sessions
 from spliceproxy.control.machine import Machine
+from spliceproxy.control.names import Places
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import (
     ListenerPlan,
@@ -22,40 +21,34 @@ from spliceproxy.telemetry.board import MAX_LISTENERS
 from spliceproxy.telemetry.log import resolve_format
 
 if TYPE_CHECKING:
-    from spliceproxy.config import Address, Config, Pool, PoolTcp, Relay
+    from spliceproxy.config import Config, Pool, PoolTcp, Relay
 
-_LOOKUPS = 16
-"""Names that are looked up at the same time."""
 _PIPES = 1024
 """Pipes of all workers together where `relay.max_pipes` is auto: 512 sessions in full bulk
 transfer at the same instant, as an idle session owns none."""
-_FDS_PER_PIPE = 2
 _PIPE_SHARE = 4
 """At most one fd of so many is a pipe's; the rest are for sessions."""
 _FEWEST_PIPES = 2
 """One for each direction of one session."""
-
-Resolved = Mapping["Address", list[Place]]
-
-
-class ResolveError(SpliceproxyError):
-    """Host names of upstreams that could not be resolved, one line each."""
 
 
 class TooManyListenersError(SpliceproxyError):
     """More listeners than the board has counters for."""
 
 
-def make_snapshot(config: Config, machine: Machine, workers: int) -> Snapshot:
+def make_snapshot(
+    config: Config, places: Places, machine: Machine, workers: int, sockets: int
+) -> Snapshot:
     """The snapshot of `config` for each of `workers` on this machine.
 
-    Blocks while host names are looked up. Raises ResolveError, TooManyListenersError.
+    `places` says what the addresses of the upstreams mean; `sockets` is the number of listening
+    sockets of all workers together. Raises TooManyListenersError, FdBudgetError.
     """
     if len(config.listeners) > MAX_LISTENERS:
         raise TooManyListenersError(
             f"listeners: {len(config.listeners)} of them; one process has at most {MAX_LISTENERS}"
         )
-    places = _resolve(config)
+    relay = plan_relay(config.relay, machine, workers, sockets)
     return Snapshot(
         listeners=tuple(
             ListenerPlan(
@@ -69,37 +62,16 @@ def make_snapshot(config: Config, machine: Machine, workers: int) -> Snapshot:
             for slot, listener in enumerate(config.listeners.values())
         ),
         pools=tuple(_plan_pool(pool, places) for pool in config.pools.values()),
-        relay=plan_relay(config.relay, machine, workers),
+        relay=relay,
         max_sessions=config.max_sessions,
+        worker_sessions=worker_sessions(machine, relay, sockets, workers),
         sessions_to=config.log.sessions.to,
         log_level=config.log.level,
         log_format=resolve_format(config.log.format),
     )
 
 
-def _resolve(config: Config) -> dict[Address, list[Place]]:
-    """Look up all upstreams, several names at once."""
-    keys: dict[Address, str] = {}
-    for pool in config.pools.values():
-        for upstream in pool.upstreams:
-            keys.setdefault(upstream.address, f"pools.{pool.name}.upstreams")
-
-    def look_up(address: Address) -> list[Place] | str:
-        try:
-            return places_to_connect(address)
-        except (OSError, UnicodeError) as error:
-            reason = error.strerror if isinstance(error, socket.gaierror) else str(error)
-            return f"{keys[address]}: {address}: {reason}"
-
-    with ThreadPoolExecutor(_LOOKUPS) as pool_of_threads:
-        answers = dict(zip(keys, pool_of_threads.map(look_up, keys), strict=True))
-    problems = [answer for answer in answers.values() if isinstance(answer, str)]
-    if problems:
-        raise ResolveError("\n".join(problems))
-    return {address: found for address, found in answers.items() if not isinstance(found, str)}
-
-
-def _plan_pool(pool: Pool, places: Resolved) -> PoolPlan:
+def _plan_pool(pool: Pool, places: Places) -> PoolPlan:
     return PoolPlan(
         name=pool.name,
         balance=pool.balance,
@@ -113,7 +85,7 @@ def _plan_pool(pool: Pool, places: Resolved) -> PoolPlan:
     )
 
 
-def _plan_upstreams(pool: Pool, places: Resolved) -> tuple[UpstreamPlan, ...]:
+def _plan_upstreams(pool: Pool, places: Places) -> tuple[UpstreamPlan, ...]:
     """Each address once: where two names meet at one address, their weights add up."""
     weights: dict[Place, int] = {}
     for upstream in pool.upstreams:
@@ -143,10 +115,13 @@ def _plan_tcp(tcp: PoolTcp) -> TcpPlan:
     )
 
 
-def plan_relay(relay: Relay, machine: Machine, workers: int) -> RelayPlan:
-    """One worker's share of the pipes and of the pages that the user's pipes may have."""
+def plan_relay(relay: Relay, machine: Machine, workers: int, sockets: int) -> RelayPlan:
+    """One worker's share of the pipes and of the pages that the user's pipes may have.
+
+    `sockets` are all workers' listening sockets, for whose fds each worker keeps room.
+    """
     wanted = _PIPES if relay.max_pipes is None else relay.max_pipes
-    by_fds = machine.nofile // (_FDS_PER_PIPE * _PIPE_SHARE)
+    by_fds = max(0, machine.nofile - sockets - SPARE_FDS) // (FDS_PER_PIPE * _PIPE_SHARE)
     pages = machine.pipe_user_pages
     return RelayPlan(
         mode=relay.mode,

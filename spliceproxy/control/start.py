@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from spliceproxy.control.early_signals import EarlySignals, Stopped
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Patience
 from spliceproxy.control.limits import find_bites
-from spliceproxy.control.machine import raise_nofile, read_machine, usable_cpus
-from spliceproxy.control.opening import open_sockets
+from spliceproxy.control.machine import Machine, raise_nofile, read_machine, usable_cpus
+from spliceproxy.control.names import resolve_all
+from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
 from spliceproxy.control.plan import make_snapshot
+from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.supervisor import WORKER_COMMAND, Supervisor, name_process
 from spliceproxy.control.systemd import Notifier, take_handed_sockets
+from spliceproxy.errors import EXIT_OK
+from spliceproxy.ipc import Snapshot
 from spliceproxy.telemetry.log import hold_standard_fds, set_up
 
 if TYPE_CHECKING:
@@ -30,20 +35,67 @@ def run(
 ) -> int:
     """Run the proxy in this process and its workers until a signal ends it.
 
-    `command` starts a worker; see WorkerProcess. Returns the exit code. Raises BindError where an
-    address could not be had, and ResolveError for host names that are not known; then nothing was
-    started.
+    `command` starts a worker; see WorkerProcess. Returns the exit code. Raises SpliceproxyError
+    where an address could not be had, a host name is not known, or the like; then nothing was
+    started. To be called in the main thread; signals are blocked afterwards, as the process is
+    about to exit.
     """
-    hold_standard_fds()
-    set_up(config.log.level, config.log.format)
+    signals = EarlySignals()
+    try:
+        hold_standard_fds()
+        set_up(config.log.level, config.log.format)
+        return _run(config, command, patience, signals)
+    except Stopped:
+        _log.info("stopped before it served")
+        return EXIT_OK
+    finally:
+        signals.mute()
+
+
+def _run(config: Config, command: Sequence[str], patience: Patience, signals: EarlySignals) -> int:
     name_process()
-    notifier = Notifier.from_environment()
-    handed = take_handed_sockets()
     raise_nofile()
     machine = read_machine()
     workers = config.workers or usable_cpus()
-    snapshot = make_snapshot(config, machine, workers)
-    for bite in find_bites(config, snapshot, machine, workers):
+    sockets, snapshot = _prepare(config, machine, workers, signals)
+    supervisor = Supervisor(
+        snapshot,
+        sockets,
+        workers=workers,
+        drain=config.timeouts.drain,
+        notifier=Notifier.from_environment(),
+        signals=signals,
+        command=command,
+        patience=patience,
+    )
+    return asyncio.run(supervisor.run())
+
+
+def _prepare(
+    config: Config, machine: Machine, workers: int, signals: EarlySignals
+) -> tuple[list[ListeningSocket], Snapshot]:
+    """All that may fail, and then the listening sockets, with clients let in."""
+    with signals.end_waiting():
+        resolved = resolve_all(config)
+    listeners, handed = tuple(config.listeners.values()), take_handed_sockets()
+    sockets = bind_sockets(listeners, resolved.bind, workers, handed)
+    try:
+        snapshot = make_snapshot(config, resolved.connect, machine, workers, len(sockets))
+        _tell_bites(config, snapshot, machine, workers, len(sockets))
+        signals.check()
+        let_in(sockets)
+    except BaseException:
+        close_sockets(sockets)
+        raise
+    for listener, address in dict.fromkeys((one.listener, str(one)) for one in sockets):
+        _log.info("listening", listener=listener, address=address)
+    return sockets, snapshot
+
+
+def _tell_bites(
+    config: Config, snapshot: Snapshot, machine: Machine, workers: int, sockets: int
+) -> None:
+    for bite in find_bites(config, snapshot, machine, workers, sockets):
         _log.warning(
             "a limit of this machine will bite",
             limit=bite.limit,
@@ -52,16 +104,3 @@ def run(
             effect=bite.effect,
             remedy=bite.remedy,
         )
-    sockets = open_sockets(tuple(config.listeners.values()), workers, handed)
-    for listener, address in dict.fromkeys((one.listener, str(one)) for one in sockets):
-        _log.info("listening", listener=listener, address=address)
-    supervisor = Supervisor(
-        snapshot,
-        sockets,
-        workers=workers,
-        drain=config.timeouts.drain,
-        notifier=notifier,
-        command=command,
-        patience=patience,
-    )
-    return asyncio.run(supervisor.run())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from spliceproxy.control.early_signals import EarlySignals
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
 from spliceproxy.control.obituary import Obituary
 from spliceproxy.control.reaper import reap_strangers
@@ -46,15 +47,18 @@ class Supervisor:
         workers: int,
         drain: float | None,
         notifier: Notifier,
+        signals: EarlySignals,
         command: Sequence[str] = WORKER_COMMAND,
         patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
-        """Takes over `sockets` and `notifier`. `drain` is seconds, None without limit."""
+        """Takes over `sockets`, `notifier` and what `signals` remembers, while it runs. `drain` is
+        seconds, None without limit."""
         self._snapshot = snapshot
         self._sockets = sockets
         self._workers = workers
         self._drain = drain
         self._notifier = notifier
+        self._signals = signals
         self._command = command
         self._patience = patience
 
@@ -64,16 +68,31 @@ class Supervisor:
         self._hurry = asyncio.Event()
         self._service = Service(self._sockets)
         self._obituary = Obituary(self._snapshot.sessions_to, self._snapshot.log_format)
-        board, snapshot = Board.create(self._workers), seal(self._snapshot)
-        self._fleet = Fleet(
-            self._command,
-            self._service,
-            board,
-            self._workers,
-            snapshot,
-            self._obituary.write,
-            self._patience,
-        )
+        try:
+            board, snapshot = Board.create(self._workers), seal(self._snapshot)
+            self._fleet = Fleet(
+                self._command,
+                self._service,
+                board,
+                self._workers,
+                snapshot,
+                self._obituary.write,
+                self._patience,
+            )
+            try:
+                return await self._live()
+            finally:
+                self._fleet.close()
+                os.close(board)
+                os.close(snapshot)
+        finally:
+            self._service.close()
+            self._obituary.close()
+            self._notifier.close()
+            # The event loop is about to give all signals their default actions back.
+            self._signals.mute()
+
+    async def _live(self) -> int:
         self._listen_to_signals()
         tasks = [asyncio.create_task(self._tell_ready()), asyncio.create_task(self._ping())]
         try:
@@ -83,21 +102,22 @@ class Supervisor:
         finally:
             for task in tasks:
                 task.cancel()
-            self._fleet.close()
-            self._service.close()
-            self._obituary.close()
-            self._notifier.close()
-            os.close(board)
-            os.close(snapshot)
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._on_terminate)
-        loop.add_signal_handler(signal.SIGINT, self._on_interrupt)
-        loop.add_signal_handler(signal.SIGUSR1, self._on_reopen)
+        handlers = {
+            signal.SIGTERM: self._on_terminate,
+            signal.SIGINT: self._on_interrupt,
+            signal.SIGUSR1: self._on_reopen,
+            signal.SIGHUP: self._on_hangup,
+        }
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
         if os.getpid() == 1:
             # The kernel gives every orphan of a container to its PID 1.
             loop.add_signal_handler(signal.SIGCHLD, self._on_child)
+        for early in self._signals.take():
+            handlers[signal.Signals(early)]()
 
     def _on_terminate(self) -> None:
         (self._hurry if self._stop.is_set() else self._stop).set()
@@ -109,6 +129,11 @@ class Supervisor:
     def _on_reopen(self) -> None:
         self._fleet.tell(Reopen())
         self._obituary.reopen()
+
+    def _on_hangup(self) -> None:
+        _log.warning(
+            "SIGHUP ignored: the configuration is read at start only; restart to have it read"
+        )
 
     def _on_child(self) -> None:
         self._fleet.reap()

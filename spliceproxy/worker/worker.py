@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import random
-import resource
 import signal
 import time
 from collections.abc import Callable
@@ -46,8 +45,6 @@ FLUSH_AFTER: Final = 0.1
 CLOSE_TIMEOUT: Final = 0.5
 """Seconds that the last session records may take to be written: less than the second after which
 the supervisor kills a worker that was told to end at once, so that the lost ones are counted."""
-SPARE_FDS: Final = 64
-"""Of a worker's fds, those that neither sessions nor pipes may use."""
 
 
 class Alarm:
@@ -168,8 +165,7 @@ class Worker:
         relay = snapshot.relay
         self._pipes = pipes = PipePool(relay.pipe_size, relay.max_pipes, relay.pipe_pages)
         self.means = Means(relay.mode, pipes)
-        fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._max_sessions_here = max(1, (fds - SPARE_FDS - 2 * relay.max_pipes) // 2)
+        self._max_sessions_here = snapshot.worker_sessions
         ephemeral = ephemeral_ports()
         pools = {plan.name: Pool(plan, random.random(), ephemeral) for plan in snapshot.pools}
         self._listeners = {

@@ -24,7 +24,7 @@ class FakeWorker:
         size = os.fstat(options.board).st_size
         self.region = Board(options.board, size // 8192).regions[options.index]
         self.selector = selectors.DefaultSelector()
-        self.selector.register(self.channel, selectors.EVENT_READ, self.on_message)
+        self.selector.register(self.channel, selectors.EVENT_READ, self.on_messages)
         self.listening: dict[int, socket.socket] = {}
         self.retiring: dict[int, float] = {}
         self.sessions: set[socket.socket] = set()
@@ -45,16 +45,25 @@ class FakeWorker:
             if over and not self.options.hang:
                 os._exit(0)
 
-    def on_message(self, _channel: object) -> None:
-        received = self.channel.receive()
-        if received is None:
-            os._exit(0)
-        message, fds = received
+    def on_messages(self, _channel: object) -> None:
+        """Take all messages that are there; who is ready serves what it was told to serve."""
+        ready = False
+        while True:
+            try:
+                received = self.channel.receive()
+            except BlockingIOError:
+                break
+            if received is None:
+                os._exit(0)
+            self.on_message(*received)
+            ready |= isinstance(received[0], ipc.Configure)
+        if ready and not self.options.never_ready:
+            self.channel.send(ipc.Ready(os.getpid()))
+
+    def on_message(self, message: ipc.Message, fds: list[int]) -> None:
         match message:
             case ipc.Configure():
                 ipc.unseal(fds[0])
-                if not self.options.never_ready:
-                    self.channel.send(ipc.Ready(os.getpid()))
             case ipc.Serve(socket=number):
                 sock = socket.socket(fileno=os.dup(fds[0]))
                 sock.setblocking(False)
@@ -86,6 +95,8 @@ class FakeWorker:
         sock.close()
 
     def on_client(self, listening: socket.socket) -> None:
+        if listening.fileno() < 0:
+            return  # closed by a message of the same batch of events
         try:
             client, _ = listening.accept()
         except BlockingIOError:

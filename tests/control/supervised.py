@@ -60,6 +60,11 @@ class Supervised:
         assert found, f"no {event!r} {fields} in {self._lines} {self.text}"
         return self.lines(event, **fields)[count - 1]
 
+    def wait_text(self, text: str, timeout: float = TIMEOUT) -> None:
+        """Wait until it printed `text` that is no log line."""
+        with self._news:
+            assert self._news.wait_for(lambda: text in self.text, timeout), self.text
+
     def addresses(self, listener: str) -> list[str]:
         return [line["address"] for line in self.lines("listening", listener=listener)]
 

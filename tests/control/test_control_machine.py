@@ -9,9 +9,12 @@ import pytest
 
 from spliceproxy import config
 from spliceproxy.config import Config
+from spliceproxy.control.budget import FdBudgetError
 from spliceproxy.control.limits import find_bites
 from spliceproxy.control.machine import Machine, read_machine, usable_cpus
-from spliceproxy.control.plan import ResolveError, make_snapshot, plan_relay
+from spliceproxy.control.names import ResolveError, resolve_all
+from spliceproxy.control.plan import make_snapshot, plan_relay
+from spliceproxy.ipc import Snapshot
 
 ROOMY = Machine(
     nofile=1_000_000, somaxconn=65535, ports=60000, pipe_max_size=None, pipe_user_pages=None
@@ -95,9 +98,15 @@ def load(more: str = "", upstreams: str = "127.0.0.1:9") -> Config:
     )
 
 
-def bites(loaded: Config, machine: Machine, workers: int = 2) -> dict[str, tuple[str, str]]:
-    snapshot = make_snapshot(loaded, machine, workers)
-    found = find_bites(loaded, snapshot, machine, workers)
+def plan(loaded: Config, machine: Machine = ROOMY, workers: int = 1, sockets: int = 0) -> Snapshot:
+    return make_snapshot(loaded, resolve_all(loaded).connect, machine, workers, sockets)
+
+
+def bites(
+    loaded: Config, machine: Machine, workers: int = 2, sockets: int = 0
+) -> dict[str, tuple[str, str]]:
+    snapshot = plan(loaded, machine, workers, sockets)
+    found = find_bites(loaded, snapshot, machine, workers, sockets)
     return {bite.limit: (bite.effect, bite.remedy) for bite in found}
 
 
@@ -122,8 +131,8 @@ def test_each_limit_is_told_with_its_effect_and_remedy() -> None:
         "net.ipv4.ip_local_port_range",
     ]
     effect, remedy = found["RLIMIT_NOFILE"]
-    assert effect == "at most 704 sessions at once; further clients wait in the accept queue"
-    assert remedy.startswith("LimitNOFILE=50320 in the systemd unit, or ulimit -Hn 50320 (")
+    assert effect == "at most 720 sessions at once; further clients wait in the accept queue"
+    assert remedy.startswith("LimitNOFILE=50304 in the systemd unit, or ulimit -Hn 50304 (")
     assert found["net.core.somaxconn"][1] == "sysctl net.core.somaxconn=4096"
     assert found["fs.pipe-max-size"][1] == "sysctl fs.pipe-max-size=1048576"
     effect, remedy = found["fs.pipe-user-pages-soft"]
@@ -142,16 +151,16 @@ def test_more_upstreams_or_sources_give_more_ports() -> None:
 
 def test_workers_share_the_pipes_and_their_pages() -> None:
     relay = load("relay: {max_pipes: 10}\n").relay
-    plan = plan_relay(relay, Machine(1_000_000, 1, 1, None, 14336), 4)
-    assert (plan.max_pipes, plan.pipe_pages, plan.pipe_size) == (3, 3584, 1024 * 1024)
-    automatic = plan_relay(load().relay, ROOMY, 4)
+    shared = plan_relay(relay, Machine(1_000_000, 1, 1, None, 14336), 4, 0)
+    assert (shared.max_pipes, shared.pipe_pages, shared.pipe_size) == (3, 3584, 1024 * 1024)
+    automatic = plan_relay(load().relay, ROOMY, 4, 0)
     assert (automatic.max_pipes, automatic.pipe_pages) == (256, None)
-    few_fds = plan_relay(load().relay, Machine(1024, 1, 1, 65536, None), 1)
-    assert (few_fds.max_pipes, few_fds.pipe_size) == (128, 65536)
+    few_fds = plan_relay(load().relay, Machine(1024, 1, 1, 65536, None), 1, 0)
+    assert (few_fds.max_pipes, few_fds.pipe_size) == (120, 65536)
 
 
 def test_a_host_name_becomes_an_upstream_for_each_of_its_addresses() -> None:
-    snapshot = make_snapshot(load(upstreams="[{address: localhost:80, weight: 2}]"), ROOMY, 1)
+    snapshot = plan(load(upstreams="[{address: localhost:80, weight: 2}]"))
     names = {upstream.name: upstream.weight for upstream in snapshot.pools[0].upstreams}
     assert names.pop("127.0.0.1:80") == 2
     assert names in ({}, {"[::1]:80": 2})
@@ -159,13 +168,13 @@ def test_a_host_name_becomes_an_upstream_for_each_of_its_addresses() -> None:
 
 def test_two_names_of_one_address_are_one_upstream_with_both_weights() -> None:
     text = "[{address: 127.0.0.1:80, weight: 2}, {address: localhost:80, weight: 3}]"
-    upstreams = make_snapshot(load(upstreams=text), ROOMY, 1).pools[0].upstreams
+    upstreams = plan(load(upstreams=text)).pools[0].upstreams
     assert [one.weight for one in upstreams if one.name == "127.0.0.1:80"] == [5]
 
 
 def test_all_unknown_names_are_told_at_once() -> None:
     with pytest.raises(ResolveError) as caught:
-        make_snapshot(load(upstreams="[a.invalid:80, b.invalid:80]"), ROOMY, 1)
+        plan(load(upstreams="[a.invalid:80, b.invalid:80]"))
     first, second = str(caught.value).splitlines()
     assert first.startswith("pools.app.upstreams: a.invalid:80: ")
     assert second.startswith("pools.app.upstreams: b.invalid:80: ")
@@ -177,7 +186,7 @@ def test_values_of_the_configuration_reach_the_plan() -> None:
         "tcp: {keepalive: {idle: 7s}, user_timeout: 1500ms, buffers: {send: 64KiB}}\n"
         "log: {format: json, sessions: {to: 'file:/tmp/x', keep: errors, sample: 50%}}\n"
     )
-    snapshot = make_snapshot(load(more), ROOMY, 1)
+    snapshot = plan(load(more))
     pool, listener = snapshot.pools[0], snapshot.listeners[0]
     assert (pool.idle_timeout, pool.connect_timeout) == (None, 1.0)
     assert pool.tcp.keepalive == (7, 10, 3)
@@ -188,3 +197,27 @@ def test_values_of_the_configuration_reach_the_plan() -> None:
     )
     assert (listener.keep, listener.sample, listener.slot) == ("errors", 0.5, 0)
     assert (snapshot.sessions_to, snapshot.log_format) == ("file:/tmp/x", "json")
+
+
+def test_listening_sockets_of_all_workers_and_pipes_take_room_from_sessions() -> None:
+    machine = Machine(nofile=1024, somaxconn=65535, ports=1, pipe_max_size=None, pipe_user_pages=10)
+    snapshot = plan(load("relay: {max_pipes: 20}\n"), machine, workers=2, sockets=400)
+    # Each worker: 400 sockets, 64 fds to spare, 10 pipes of 2 fds; a session has 2.
+    assert snapshot.worker_sessions == (1024 - 400 - 64 - 20) // 2
+    found = bites(load("max_sessions: 1000\nrelay: {max_pipes: 20}\n"), machine, 2, 400)
+    effect, remedy = found["RLIMIT_NOFILE"]
+    assert effect.startswith("at most 540 sessions at once")
+    assert remedy.startswith("LimitNOFILE=1484 in the systemd unit")
+
+
+@pytest.mark.parametrize(("nofile", "sockets", "workers"), [(469, 400, 2), (600, 400, 80)])
+def test_a_start_without_room_for_sessions_is_refused_in_one_line(
+    nofile: int, sockets: int, workers: int
+) -> None:
+    with pytest.raises(FdBudgetError) as caught:
+        plan(load(), Machine(nofile, 65535, 1, None, None), workers, sockets)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(
+        f"RLIMIT_NOFILE: {nofile} open files leave no room for sessions beside 400 listening "
+        "sockets (one for each address and worker); LimitNOFILE="
+    )

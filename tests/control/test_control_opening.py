@@ -14,7 +14,8 @@ from harness.fds import open_fds
 from unprivileged import as_nobody, needs_root
 
 from spliceproxy import config
-from spliceproxy.control.opening import open_sockets
+from spliceproxy.control.names import resolve_all
+from spliceproxy.control.opening import bind_sockets, let_in
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.systemd import Handed
 from spliceproxy.errors import BindError
@@ -34,9 +35,11 @@ def opened(
 ) -> list[ListeningSocket]:
     """Open `listeners`, a YAML mapping, until `stack` ends."""
     loaded = config.loads(f"listeners: {listeners}\n{POOLS}", "test.yaml")
-    sockets = open_sockets(tuple(loaded.listeners.values()), workers, handed)
+    places = resolve_all(loaded).bind
+    sockets = bind_sockets(tuple(loaded.listeners.values()), places, workers, handed)
     for one in sockets:
         stack.callback(one.close)
+    let_in(sockets)
     return sockets
 
 

@@ -79,6 +79,7 @@ def plan(upstream: Upstream) -> ipc.Snapshot:
         pools=tuple(pools),
         relay=ipc.RelayPlan("adaptive", 1024 * 1024, 8, None),
         max_sessions=None,
+        worker_sessions=1000,
         sessions_to="stdout",
         log_level="info",
         log_format="json",

@@ -24,9 +24,9 @@ class Obituary:
     """
 
     def __init__(self, to: str, log_format: str) -> None:
-        """`to` is `stdout` or `file:/path`; `log_format` is console or json."""
+        """`to` is `stdout` or `file:/path`; `log_format` is auto, console or json."""
         self._to = to
-        self._console = to == "stdout" and log_format == "console" and os.isatty(_STDOUT)
+        self._console = to == "stdout" and log_format != "json" and os.isatty(_STDOUT)
         self._writer: RecordWriter | None = None
 
     def write(self, worker: WorkerProcess, lost: int) -> None:

@@ -18,7 +18,6 @@ from spliceproxy.ipc import (
     UpstreamPlan,
 )
 from spliceproxy.telemetry.board import MAX_LISTENERS
-from spliceproxy.telemetry.log import resolve_format
 
 if TYPE_CHECKING:
     from spliceproxy.config import Config, Pool, PoolTcp, Relay
@@ -67,7 +66,7 @@ def make_snapshot(
         worker_sessions=worker_sessions(machine, relay, sockets, workers),
         sessions_to=config.log.sessions.to,
         log_level=config.log.level,
-        log_format=resolve_format(config.log.format),
+        log_format=config.log.format,
     )
 
 

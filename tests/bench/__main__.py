@@ -54,7 +54,10 @@ def main(
     json_path: Path,
     compare: tuple[Path, Path] | None,
 ) -> None:
-    """Measure spliceproxy beside HAProxy, nginx, Envoy and no proxy at all."""
+    """Measure spliceproxy beside HAProxy, nginx, Envoy and no proxy at all.
+
+    The exit code is 1 where a measurement failed; a target that is missed is no failure.
+    """
     console = Console() if sys.stdout.isatty() else Console(width=170)
     if compare:
         print_comparison(console, Results.read(compare[0]), Results.read(compare[1]))
@@ -71,6 +74,8 @@ def main(
     results.write(json_path)
     print_results(console, results)
     console.print(f"kept in {json_path}")
+    if any(measured.notes for measured in results.workloads):
+        sys.exit(1)
 
 
 def _select(only: tuple[str, ...], quick: bool) -> list[Workload]:

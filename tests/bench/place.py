@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.programs import FailedError, MissingError, find
+from bench.programs import FailedError, MissingError, find, run, script
 
 PINNINGS = ("split", "free")
 
@@ -117,8 +117,9 @@ class Veth:
         for part, end, where in ((one, ends[0], address), (other, ends[1], other_address)):
             self._run("link", "set", end, "netns", self._names[part])
             self._in(part, "address", "add", f"{where}/24", "dev", end)
+            self._in(part, "link", "set", end, "mtu", "1500")
             # Without this, TCP hands 64 KiB packets to the cable, whatever its MTU.
-            self._in(part, "link", "set", end, "mtu", "1500", "gso_max_segs", "1")
+            run([*self.prefix(part), *script("offload", end)], 20)
             self._in(part, "link", "set", end, "up")
 
     def _run(self, *words: str) -> None:

@@ -123,7 +123,7 @@ class Snapshot:
     """Where session records go: `stdout` or `file:/path`."""
     log_level: str
     log_format: str
-    """auto, console or json; auto looks at each stream for itself: stderr, and the records' stdout."""
+    """auto, console or json; auto looks at each stream: stderr, and stdout for the records."""
 
 
 def seal(snapshot: Snapshot) -> int:

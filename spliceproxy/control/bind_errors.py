@@ -21,7 +21,7 @@ def _reason(place: Place, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return _in_use(place)
     if isinstance(place.address, tuple):
-        return _reason_tcp(place, error)
+        return explain_tcp(place, error)
     directory = Path(os.fsdecode(place.address)).parent
     if error.errno == errno.EACCES:
         return f"not permitted: this user may not create files in {directory}"
@@ -30,7 +30,8 @@ def _reason(place: Place, error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _reason_tcp(place: Place, error: OSError) -> str:
+def explain_tcp(place: Place, error: OSError) -> str:
+    """Why a TCP socket could not be bound to `place`, and the remedy."""
     if error.errno == errno.EACCES:
         return (
             f"not permitted: port {place.port} is privileged; "

@@ -1,16 +1,21 @@
-"""Options of listening sockets. The kernel copies them to every client socket accepted from one."""
+"""Socket options: those of a configuration set, and explained where the kernel refuses them.
+
+The kernel copies the options of a listening socket to every client socket accepted from it.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spliceproxy.errors import BindError
 
 if TYPE_CHECKING:
-    from spliceproxy.config import ListenerTcp
+    from spliceproxy.config import ListenerTcp, PoolTcp
 
 _LEVEL_TCP = socket.IPPROTO_TCP
 
@@ -28,38 +33,58 @@ def apply_options(sock: socket.socket, tcp: ListenerTcp, key: str) -> None:
 
     `key` is the configuration key of `tcp`, for the message. Raises BindError.
     """
-    _set(sock, f"{key}.buffers", socket.SOL_SOCKET, socket.SO_RCVBUF, tcp.buffers.receive)
-    _set(sock, f"{key}.buffers", socket.SOL_SOCKET, socket.SO_SNDBUF, tcp.buffers.send)
-    if sock.family == socket.AF_UNIX:
+    unix = sock.family == socket.AF_UNIX
+    options = [*common_options(tcp, unix)]
+    if tcp.defer_accept is not None and not unix:
+        seconds = _seconds(tcp.defer_accept)
+        options.append(Option("defer_accept", _LEVEL_TCP, socket.TCP_DEFER_ACCEPT, seconds))
+    for option in options:
+        problem = option.apply(sock, key)
+        if problem:
+            raise BindError(problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option to be set, and its key in the section `tcp`."""
+
+    key: str
+    level: int
+    option: int
+    value: int | bytes
+
+    def apply(self, sock: socket.socket, key: str) -> str:
+        """Set it; returns what went wrong, or nothing. `key` leads to the section."""
+        try:
+            sock.setsockopt(self.level, self.option, self.value)
+        except OSError as error:
+            return f"{key}.{self.key}: {_explain(error, self.option, self.value)}"
+        return ""
+
+
+def common_options(tcp: ListenerTcp | PoolTcp, unix: bool) -> Iterator[Option]:
+    """The options that listeners and pools have in common; UNIX sockets have buffers only."""
+    buffers = tcp.buffers
+    for name, size in ((socket.SO_RCVBUF, buffers.receive), (socket.SO_SNDBUF, buffers.send)):
+        if size is not None:
+            yield Option("buffers", socket.SOL_SOCKET, name, size)
+    if unix:
         return
-    _set(sock, f"{key}.nodelay", _LEVEL_TCP, socket.TCP_NODELAY, int(tcp.nodelay))
+    yield Option("nodelay", _LEVEL_TCP, socket.TCP_NODELAY, int(tcp.nodelay))
     if tcp.keepalive is not None:
-        name = f"{key}.keepalive"
         idle, interval = _seconds(tcp.keepalive.idle), _seconds(tcp.keepalive.interval)
-        _set(sock, name, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        _set(sock, name, _LEVEL_TCP, socket.TCP_KEEPIDLE, idle)
-        _set(sock, name, _LEVEL_TCP, socket.TCP_KEEPINTVL, interval)
-        _set(sock, name, _LEVEL_TCP, socket.TCP_KEEPCNT, tcp.keepalive.count)
+        yield Option("keepalive", socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        yield Option("keepalive", _LEVEL_TCP, socket.TCP_KEEPIDLE, idle)
+        yield Option("keepalive", _LEVEL_TCP, socket.TCP_KEEPINTVL, interval)
+        yield Option("keepalive", _LEVEL_TCP, socket.TCP_KEEPCNT, tcp.keepalive.count)
     if tcp.user_timeout is not None:
         milliseconds = max(1, round(tcp.user_timeout * 1000))
-        _set(sock, f"{key}.user_timeout", _LEVEL_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-    if tcp.defer_accept is not None:
-        seconds = _seconds(tcp.defer_accept)
-        _set(sock, f"{key}.defer_accept", _LEVEL_TCP, socket.TCP_DEFER_ACCEPT, seconds)
+        yield Option("user_timeout", _LEVEL_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     if tcp.interface:
         interface = tcp.interface.encode()
-        _set(sock, f"{key}.interface", socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface)
+        yield Option("interface", socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface)
     if tcp.mark:
-        _set(sock, f"{key}.mark", socket.SOL_SOCKET, socket.SO_MARK, tcp.mark)
-
-
-def _set(sock: socket.socket, key: str, level: int, option: int, value: int | bytes | None) -> None:
-    if value is None:
-        return
-    try:
-        sock.setsockopt(level, option, value)
-    except OSError as error:
-        raise BindError(f"{key}: {_explain(error, option, value)}") from None
+        yield Option("mark", socket.SOL_SOCKET, socket.SO_MARK, tcp.mark)
 
 
 def _explain(error: OSError, option: int, value: int | bytes) -> str:

@@ -15,6 +15,8 @@ from spliceproxy.control.machine import Machine, raise_nofile, read_machine, usa
 from spliceproxy.control.names import resolve_all
 from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
 from spliceproxy.control.plan import make_snapshot
+from spliceproxy.control.pool_options import find_pool_problems
+from spliceproxy.control.records import find_record_problems
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.supervisor import WORKER_COMMAND, Supervisor, name_process
 from spliceproxy.control.systemd import Notifier, take_handed_sockets
@@ -77,8 +79,9 @@ def _prepare(
     """All that may fail, and then the listening sockets, with clients let in."""
     with signals.end_waiting():
         resolved = resolve_all(config)
+    problems = [*find_pool_problems(config.pools.values()), *find_record_problems(config)]
     listeners, handed = tuple(config.listeners.values()), take_handed_sockets()
-    sockets = bind_sockets(listeners, resolved.bind, workers, handed)
+    sockets = bind_sockets(listeners, resolved.bind, workers, handed, problems)
     try:
         snapshot = make_snapshot(config, resolved.connect, machine, workers, len(sockets))
         _tell_bites(config, snapshot, machine, workers, len(sockets))

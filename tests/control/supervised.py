@@ -89,11 +89,12 @@ def supervised(
     *,
     wait: bool = True,
     prefix: Sequence[str] = (),
+    log: str = "log: {format: json}\n",
     **popen: Any,
 ) -> Iterator[Supervised]:
     """Run a supervisor on `yaml`; it and its workers are gone afterwards, whatever happened."""
     file = directory / "test.yaml"
-    file.write_text(yaml + "log: {format: json}\n")
+    file.write_text(yaml + log)
     popen.setdefault("stdout", subprocess.DEVNULL)
     process = subprocess.Popen(
         [*prefix, sys.executable, str(SUPERVISE), str(file), *options],

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from spliceproxy.config import Config
 
 
+_FEW_PIPES = 2
+"""Of a worker: one session in full bulk transfer."""
+_MOST_PIPE_MEMORY = 256 * 1024 * 1024
+"""Bytes in the pipes of one user that may be recommended: the kernel holds them in memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bite:
     """One limit that will be felt."""
@@ -25,6 +31,8 @@ class Bite:
     wanted: int
     effect: str
     remedy: str
+    warning: bool = True
+    """Whether it goes against what was asked for; else it is good to know."""
 
 
 def find_bites(
@@ -34,7 +42,7 @@ def find_bites(
     yield from _nofile(snapshot, machine, workers, sockets)
     yield from _backlog(config, machine)
     yield from _pipe_size(config, snapshot)
-    yield from _pipe_pages(snapshot, machine, workers)
+    yield from _pipe_pages(config, snapshot, machine, workers)
     yield from _ports(snapshot, machine)
 
 
@@ -77,21 +85,34 @@ def _pipe_size(config: Config, snapshot: Snapshot) -> Iterator[Bite]:
         )
 
 
-def _pipe_pages(snapshot: Snapshot, machine: Machine, workers: int) -> Iterator[Bite]:
+def _pipe_pages(
+    config: Config, snapshot: Snapshot, machine: Machine, workers: int
+) -> Iterator[Bite]:
+    """`max_pipes: auto` is as many as there may be, so it warns only where hardly one may."""
     if machine.pipe_user_pages is None or snapshot.relay.mode == "copy":
         return
     page = resource.getpagesize()
-    pages = snapshot.relay.max_pipes * workers * (snapshot.relay.pipe_size // page)
-    if pages > machine.pipe_user_pages:
-        full = machine.pipe_user_pages * page // snapshot.relay.pipe_size
-        yield Bite(
-            "fs.pipe-user-pages-soft",
-            machine.pipe_user_pages,
-            pages,
-            f"{full} pipes of full size for this user; with more bulk sessions than that, "
-            "smaller pipes or copying, which is slower",
-            f"sysctl fs.pipe-user-pages-soft={_round_up(pages)}",
-        )
+    pages_each = -(-snapshot.relay.pipe_size // page)
+    full = machine.pipe_user_pages // pages_each
+    pipes = snapshot.relay.max_pipes * workers
+    if pipes <= full:
+        return
+    asked = config.relay.max_pipes or _FEW_PIPES * workers
+    pages = _round_up(pipes * pages_each)
+    remedies = [f"relay.max_pipes: {full}"] if config.relay.max_pipes and full else []
+    if pages * page <= _MOST_PIPE_MEMORY:
+        remedies.append(f"sysctl fs.pipe-user-pages-soft={pages}")
+    else:
+        remedies.append("a smaller relay.pipe_size")
+    yield Bite(
+        "fs.pipe-user-pages-soft",
+        machine.pipe_user_pages,
+        pipes * pages_each,
+        f"{full} pipes of full size for this user; with more bulk sessions than that, "
+        "smaller pipes or copying, which is slower",
+        ", or ".join(remedies),
+        warning=asked > full,
+    )
 
 
 def _ports(snapshot: Snapshot, machine: Machine) -> Iterator[Bite]:

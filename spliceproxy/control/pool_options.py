@@ -17,6 +17,8 @@ from spliceproxy.control.options import common_options
 if TYPE_CHECKING:
     from spliceproxy.config import Pool
 
+_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python names it from 3.12 on
+
 
 def find_pool_problems(pools: Iterable[Pool]) -> Iterator[str]:
     """One line for each option of a pool that this machine does not grant."""
@@ -40,6 +42,8 @@ def _source_problem(ip: str) -> str:
     place = Place(socket.AF_INET6 if ":" in ip else socket.AF_INET, (ip, 0))
     try:
         with socket.socket(place.family, socket.SOCK_STREAM) as sock:
+            # As on every connection: else a free port is needed here, and it may be missing.
+            sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind(place.address)
     except OSError as error:
         return explain_tcp(place, error)

@@ -99,8 +99,9 @@ def _tell_bites(
     config: Config, snapshot: Snapshot, machine: Machine, workers: int, sockets: int
 ) -> None:
     for bite in find_bites(config, snapshot, machine, workers, sockets):
-        _log.warning(
-            "a limit of this machine will bite",
+        tell = _log.warning if bite.warning else _log.info
+        tell(
+            "a limit of this machine will bite" if bite.warning else "a limit of this machine",
             limit=bite.limit,
             value=bite.value,
             wanted=bite.wanted,

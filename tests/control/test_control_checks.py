@@ -51,8 +51,8 @@ def test_a_mark_names_the_capability_that_it_needs() -> None:
         assert problems("{mark: 7}") == [
             (
                 "pools.app.tcp.mark: 7: not permitted; it needs CAP_NET_ADMIN: "
-                "AmbientCapabilities=CAP_NET_ADMIN in the systemd unit, or --cap-add NET_ADMIN for a "
-                "container"
+                "AmbientCapabilities=CAP_NET_ADMIN in the systemd unit, or --cap-add NET_ADMIN "
+                "for a container"
             )
         ]
 

@@ -138,9 +138,36 @@ def test_each_limit_is_told_with_its_effect_and_remedy() -> None:
     effect, remedy = found["fs.pipe-user-pages-soft"]
     assert effect.startswith("64 pipes of full size for this user")
     assert remedy == "sysctl fs.pipe-user-pages-soft=4096"
+    assert not warns(load(), narrow)
     effect, remedy = found["net.ipv4.ip_local_port_range"]
     assert effect == "pool app: at most 28232 sessions to its upstreams at once"
     assert remedy.endswith("or more addresses in pools.app.tcp.source")
+
+
+def warns(loaded: Config, machine: Machine) -> bool:
+    """Whether the pages of pipes are too few for what was asked for."""
+    snapshot = plan(loaded, machine, 2)
+    [warning] = [
+        bite.warning
+        for bite in find_bites(loaded, snapshot, machine, 2, 0)
+        if bite.limit == "fs.pipe-user-pages-soft"
+    ]
+    return warning
+
+
+def test_too_few_pages_for_pipes_are_a_warning_only_against_what_was_asked_for() -> None:
+    usual = Machine(1_000_000, 65535, 28232, 1024 * 1024, 14336)
+    assert not warns(load(), usual)
+    assert bites(load(), usual)["fs.pipe-user-pages-soft"][1] == "a smaller relay.pipe_size"
+    asked = load("relay: {max_pipes: 100}\n")
+    assert warns(asked, usual)
+    remedy = bites(asked, usual)["fs.pipe-user-pages-soft"][1]
+    assert remedy == "relay.max_pipes: 56, or sysctl fs.pipe-user-pages-soft=32768"
+    assert "fs.pipe-user-pages-soft" not in bites(load("relay: {max_pipes: 50}\n"), usual)
+    absurd = bites(load("relay: {max_pipes: 100000}\n"), usual)["fs.pipe-user-pages-soft"][1]
+    assert absurd == "relay.max_pipes: 56, or a smaller relay.pipe_size"
+    roomy_pipes = Machine(1_000_000, 65535, 28232, None, 14336)
+    assert warns(load("relay: {pipe_size: 64MiB}\n"), roomy_pipes)
 
 
 def test_more_upstreams_or_sources_give_more_ports() -> None:

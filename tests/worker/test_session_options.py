@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,8 +16,8 @@ from harness.serving import Upstream
 from harness.wait import wait_until
 from session_support import (
     exchange,
-    expect_refusal,
     peer_port,
+    private_network,
     proxy_yaml,
     running_proxy,
     worker_sockets,
@@ -113,12 +114,13 @@ def test_listener_and_pool_each_set_their_own_side(family: str) -> None:
             assert name.rstrip(b"\0") == b"lo"
 
 
-def test_an_interface_that_leads_nowhere_is_a_failed_connect() -> None:
-    with (
-        upstreams.echo() as echo,
-        running_proxy(proxy_yaml(echo.address, pool={"tcp": {"interface": "nowhere0"}})) as proxy,
-    ):
-        expect_refusal(proxy)
+def test_an_interface_that_is_gone_is_a_failed_connect() -> None:
+    text = proxy_yaml("127.0.0.1:9", bind="unix:@gone-test", pool={"tcp": {"interface": "lo"}})
+    with private_network(), running_proxy(text) as proxy:
+        subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
+        subprocess.run(["ip", "link", "set", "lo", "name", "gone"], check=True)
+        with proxy.connect("web") as client:
+            assert client.recv(1) == b""
         [record] = proxy.wait_records(1)
     assert (record["why"], record["phase"]) == ("connect_failed", "connect")
 

@@ -21,7 +21,8 @@ of the kernel (Linux 6.18, seen in tests/relay) that stand behind them:
     somebody waits for room, so the event will come. Everywhere else EAGAIN says so.
 7.  Both sockets must be non-blocking to be spliced: SPLICE_F_NONBLOCK speaks of the pipe only.
     SPLICE_F_MORE is never set: it holds small writes back for 200 ms.
-8.  A turn moves about `TURN` bytes at the most (I7).
+8.  A turn moves about `TURN` bytes at the most (I7), and a fill asks for all of them: a pipe counts
+    slots, and one of 1 MiB takes several MiB where segments are large.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ from spliceproxy.relay.pipes import Pipe
 if TYPE_CHECKING:
     from spliceproxy.relay.relay import Reactor, Relay
 
-TURN: Final = 1024 * 1024
+TURN: Final = 4 * 1024 * 1024
 """Bytes after which a flow lets the others have their turn."""
-READ_COST: Final = 4096
+READ_COST: Final = 16 * 1024
 """What a read takes of a turn beside its bytes: single bytes make no endless turns either."""
 SMALL: Final = 16 * 1024
 """A promoted flow whose turn brings fewer bytes than this had no use for the pipe."""
@@ -242,7 +243,7 @@ class Flow:
         first = True
         while True:
             try:
-                size = _splice(src_fd, pipe.write_fd, pipe.size, None, None, SPLICE_FLAGS)
+                size = _splice(src_fd, pipe.write_fd, TURN, None, None, SPLICE_FLAGS)
             except BlockingIOError:
                 size = -1
             except OSError as error:

@@ -191,7 +191,7 @@ MUTANTS = [
     ),
     mutant(
         "flow",
-        "TURN: Final = 1024 * 1024",
+        "TURN: Final = 4 * 1024 * 1024",
         "TURN: Final = 1 << 40",
         bounds.test_i7_an_echo_beside_eight_bulk_flows_keeps_its_turns,
         mode="splice",
@@ -199,7 +199,7 @@ MUTANTS = [
     ),
     mutant(
         "flow",
-        "READ_COST: Final = 4096",
+        "READ_COST: Final = 16 * 1024",
         "READ_COST: Final = 0",
         bounds.test_i7_an_echo_beside_eight_bulk_flows_keeps_its_turns,
         mode="copy",

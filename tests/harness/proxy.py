@@ -189,9 +189,16 @@ class Proxy:
 
 
 def _json_lines(path: Path) -> list[Event]:
-    """The whole lines of a file that are JSON objects; the last one may be half written."""
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in lines if line.startswith(b"{")]
+    """The whole lines of a file that are JSON objects.
+
+    The last one may be half written, and so may be the one that a killed worker was writing.
+    """
+    found = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        with suppress(json.JSONDecodeError):
+            if line.startswith(b"{"):
+                found.append(json.loads(line))
+    return found
 
 
 @contextmanager

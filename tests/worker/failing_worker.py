@@ -15,8 +15,8 @@ class MistakeError(Exception):
     """Something that nobody thought of."""
 
 
-def move_copy(self: Flow, budget: int) -> int:
-    verdict = well_moving(self, budget)
+def move_copy(self: Flow, budget: int, view: memoryview) -> int:
+    verdict = well_moving(self, budget, view)
     if self.means.buffer.startswith(b"mistake in a handler"):
         self.means.buffer[:7] = b"handled"
         raise MistakeError("in a handler of the relay")

@@ -1,4 +1,16 @@
-"""The supervisor's wing: it binds, starts and watches, and never touches a payload byte."""
+"""The supervisor's wing: it binds, starts and watches, and never touches a payload byte.
+
+A start goes through it in this order:
+
+- `start`: all that is looked up and tried before anything runs. `names` resolves, `machine` says
+  what there is, `budget` and `limits` what it allows, `pool_options` and `records` try what workers
+  will need, `plan` makes the snapshot. `early_signals` hears signals meanwhile.
+- `sockets`: the listening sockets. `opening` binds them all or none, with `addresses`, `options`,
+  `handed` (from systemd), `holder` (who has our address) and `bind_errors`.
+- `supervisor`: the life of the process, with `systemd`, `reaper` (as PID 1) and `obituary`.
+- `fleet`: the workers, each a `worker_process`; `service` says who serves which socket, and
+  `retire` how a socket is shut without losing a client.
+"""
 
 from spliceproxy.control.start import run
 

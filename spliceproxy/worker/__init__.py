@@ -1,1 +1,6 @@
-"""The data plane's wing: one process, one thread, one event loop."""
+"""The data plane's wing: one process, one thread, one event loop.
+
+`worker` obeys the supervisor and counts; `loop` and `timers` call whoever has something to do;
+`listener` accepts; `session` is one client from accept to record; `connector` and `pool` find it an
+upstream. The bytes themselves are moved by the relay, whose flows the loop calls directly.
+"""

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spliceproxy.telemetry.writer import open_records
+
 if TYPE_CHECKING:
     from spliceproxy.config import Config
 
 _PREFIX = "file:"
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK
-_MODE = 0o640
 
 
 def find_record_problems(config: Config) -> Iterator[str]:
@@ -23,7 +23,7 @@ def find_record_problems(config: Config) -> Iterator[str]:
         return
     path = Path(to.removeprefix(_PREFIX))
     try:
-        os.close(os.open(path, _FLAGS, _MODE))
+        os.close(open_records(str(path)))
     except OSError as error:
         yield f"log.sessions.to: {path}: {error.strerror}; {_remedy(path, error)}"
 

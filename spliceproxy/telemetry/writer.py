@@ -232,17 +232,24 @@ class RecordWriter:
         self._broken_line = False
 
 
-def _open(path: str) -> int:
-    """Open to append. A FIFO that nobody reads is an error (ENXIO), not a wait without end."""
+def open_records(path: str) -> int:
+    """Open a file of records to append, and return its fd, which the caller owns.
+
+    A FIFO that nobody reads is an error (ENXIO), not a wait without end. Raises OSError.
+    """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK
+    fd = os.open(path, flags, 0o640)
+    os.set_blocking(fd, True)
+    return fd
+
+
+def _open(path: str) -> int:
     try:
-        fd = os.open(path, flags, 0o640)
+        return open_records(path)
     except OSError as error:
         raise SpliceproxyError(
             f"session records cannot be written to {path}: {error.strerror}"
         ) from None
-    os.set_blocking(fd, True)
-    return fd
 
 
 def _chunk_limit(fd: int) -> int:

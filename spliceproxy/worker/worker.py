@@ -82,7 +82,6 @@ class Worker:
         self._snapshot: Snapshot
         self._listeners: dict[str, Listener] = {}
         self._sockets: dict[int, ListeningSocket] = {}
-        self._max_sessions_here = 0
         self._stopping = False
         self._heart = Alarm(self._beat)
         self._flush = Alarm(self._flush_records)
@@ -165,7 +164,6 @@ class Worker:
         relay = snapshot.relay
         self._pipes = pipes = PipePool(relay.pipe_size, relay.max_pipes, relay.pipe_pages)
         self.means = Means(relay.mode, pipes)
-        self._max_sessions_here = snapshot.worker_sessions
         ephemeral = ephemeral_ports()
         pools = {plan.name: Pool(plan, random.random(), ephemeral) for plan in snapshot.pools}
         self._listeners = {
@@ -179,7 +177,7 @@ class Worker:
 
     def has_room(self, listener: Listener) -> bool:
         """Whether one more session may begin: of this process, of all, of the listener."""
-        if len(self.sessions) >= self._max_sessions_here:
+        if len(self.sessions) >= self._snapshot.worker_sessions:
             return False
         limit = self._snapshot.max_sessions
         if limit is not None and self._board.total(SESSIONS) >= limit:
@@ -189,7 +187,7 @@ class Worker:
 
     def fds_come_back(self) -> bool:
         """Whether one more session may need fds that are only closed at the end of this batch."""
-        return len(self.sessions) + self.loop.closing >= self._max_sessions_here
+        return len(self.sessions) + self.loop.closing >= self._snapshot.worker_sessions
 
     def on_session_start(self, session: Session) -> None:
         """Count it."""

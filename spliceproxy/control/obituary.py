@@ -34,7 +34,7 @@ class Obituary:
         try:
             if self._writer is None:
                 self._writer = RecordWriter(
-                    self._to, console=self._console, colour=colour_wanted(_STDOUT)
+                    self._to, console=self._console, colour=colour_wanted(_STDOUT), mends=True
                 )
         except SpliceproxyError as error:
             _log.error("session record not written", error=str(error))

@@ -53,16 +53,19 @@ class RecordWriter:
         colour: bool = True,
         stdout: int = 1,
         patient: bool = False,
+        mends: bool = False,
     ) -> None:
         """`to` is `stdout` (the fd `stdout`, which stays the caller's) or `file:/path`.
 
         `console` writes lines for a person instead of JSON, in `colour` or not. Raises
         SpliceproxyError where the file cannot be opened; a `patient` writer drops and counts
-        records instead, and tries with each batch whether the file can be had by now.
+        records instead, and tries with each batch whether the file can be had by now. One that
+        `mends` ends the half line that a killed worker left, before it writes its own.
         """
         self._path = to.removeprefix("file:") if to.startswith("file:") else None
         self._console = console
         self._colour = colour
+        self._mends = mends
         self.trouble = ""
         """Why records were lost the last time."""
         self._fd = stdout if self._path is None else self._open_first(self._path, patient)
@@ -187,7 +190,7 @@ class RecordWriter:
             self._open_anew()
             if self._fd < 0:
                 return 0
-        if self._broken_line:
+        if self._broken_line or (self._mends and _ends_in_half_a_line(self._fd)):
             if not self._write_bytes(b"\n"):
                 return 0
             self._broken_line = False
@@ -258,6 +261,25 @@ def _chunk_limit(fd: int) -> int:
         return BATCH if stat.S_ISREG(os.fstat(fd).st_mode) else PIPE_BUF
     except OSError:  # standard output is closed: each write will say so
         return PIPE_BUF
+
+
+def _ends_in_half_a_line(fd: int) -> bool:
+    """Whether `fd` is a file whose last line is not ended: SIGKILL cuts a write(2) short.
+
+    A line that a living worker is writing just now looks the same, and is then followed by an
+    empty one.
+    """
+    try:
+        size = os.fstat(fd).st_size
+        if not (stat.S_ISREG(os.fstat(fd).st_mode) and size):
+            return False
+        readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)  # `fd` itself may only be written
+    except OSError:
+        return False
+    try:
+        return os.pread(readable, 1, size - 1) != b"\n"
+    finally:
+        os.close(readable)
 
 
 def _wait_writable(fd: int) -> None:

@@ -36,7 +36,10 @@ def test_iperf3_in_every_mode(server: int, mode: str) -> None:
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 def test_iperf3(server: int, host: str, direction: str, streams: int) -> None:
-    with running_proxy(web(f"{host}:{server}", f"{host}:0"), workers=2) as proxy:
+    # iperf3 takes the first stream that reaches its server for the one that goes up. Two workers
+    # are free to connect in another order than the client did.
+    workers = 1 if direction == "both" else 2
+    with running_proxy(web(f"{host}:{server}", f"{host}:0"), workers=workers) as proxy:
         _measure(proxy, host, direction, streams)
 
 

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import random
-import stat
 import subprocess
 import sys
 import threading
@@ -19,7 +18,6 @@ import pytest
 from harness.fds import same_fds
 from harness.wait import wait_until
 
-from spliceproxy.errors import SpliceproxyError
 from spliceproxy.telemetry import writer as module
 from spliceproxy.telemetry.record import worker_died_record
 from spliceproxy.telemetry.writer import BATCH, MAX_WAITING, TOO_SLOW, RecordWriter
@@ -213,35 +211,6 @@ def test_after_an_error_later_records_are_tried_again(tmp_path: Path) -> None:
     os.close(second)
 
 
-CUT = """
-import json, resource, signal, sys
-from spliceproxy.telemetry.writer import RecordWriter
-writer = RecordWriter("file:" + sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
-for number in range(10):
-    writer.write({"number": number, "text": "x" * 280})
-writer.flush()
-while writer.dropped < 7:
-    pass
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-writer.write({"number": 10})
-writer.close(5)
-print(writer.dropped)
-"""
-
-
-def test_a_line_cut_short_does_not_swallow_the_next_one(tmp_path: Path) -> None:
-    """The disk takes 1000 bytes: three lines and a part of the fourth."""
-    file = tmp_path / "records"
-    command = [sys.executable, "-c", CUT, str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
-    assert done.stdout == "7\n"
-    lines = file.read_bytes().splitlines()
-    assert [json.loads(line)["number"] for line in (*lines[:3], lines[4])] == [0, 1, 2, 10]
-    assert lines[3].startswith(b'{"number":3,')
-    assert len(lines) == 5
-
-
 def test_standard_output_keeps_its_flags_and_a_nonblocking_one_loses_nothing(
     pipe: tuple[int, int],
 ) -> None:
@@ -343,81 +312,6 @@ def test_lines_of_two_processes_in_one_file_never_mix(tmp_path: Path, seed: int)
     file = tmp_path / "records"
     _write_from_two(seed, f"file:{file}", None, 3000)
     _check_two(file.read_bytes(), 3000)
-
-
-def test_a_file_is_appended_to_and_not_for_everybody_to_read(tmp_path: Path) -> None:
-    file = tmp_path / "records"
-    for number in range(2):
-        writer = RecordWriter(f"file:{file}")
-        writer.write(numbered(number))
-        writer.close(5)
-    assert [json.loads(line)["number"] for line in file.read_bytes().splitlines()] == [0, 1]
-    assert stat.S_IMODE(file.stat().st_mode) & ~0o640 == 0
-
-
-def test_a_file_that_cannot_be_opened_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(SpliceproxyError) as caught:
-        RecordWriter(f"file:{tmp_path}/missing/records")
-    assert str(caught.value) == (
-        f"session records cannot be written to {tmp_path}/missing/records: "
-        "No such file or directory"
-    )
-
-
-def test_a_patient_writer_drops_and_counts_until_the_file_can_be_had(tmp_path: Path) -> None:
-    directory = tmp_path / "later"
-    writer = RecordWriter(f"file:{directory}/records", patient=True)
-    writer.write(numbered(0))
-    writer.flush()
-    wait_until(lambda: writer.dropped == 1, 5, "the first record is counted as dropped")
-    assert "No such file or directory" in writer.trouble
-    directory.mkdir()
-    writer.write(numbered(1))
-    writer.close(5)
-    assert writer.dropped == 1
-    [line] = (directory / "records").read_bytes().splitlines()
-    assert json.loads(line)["number"] == 1
-
-
-def test_a_fifo_without_a_reader_is_an_error_and_no_wait(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(SpliceproxyError, match="No such device or address"):
-        RecordWriter(f"file:{tmp_path}/fifo")
-
-
-def test_rotation_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    file = tmp_path / "records"
-    writer = RecordWriter(f"file:{file}")
-    for number in range(1000):
-        if number % 100 == 50:
-            file.rename(tmp_path / f"records.{number}")
-            writer.reopen()
-        writer.write(numbered(number))
-        if number % 100 == 49:
-            writer.flush()
-        if number % 100 == 51:
-            wait_until(file.exists, 5, "the new file")
-    writer.close(5)
-    numbers: list[int] = []
-    files = sorted(tmp_path.iterdir(), key=lambda path: int(path.suffix[1:] or 10_000))
-    for path in files:
-        numbers += [json.loads(line)["number"] for line in path.read_bytes().splitlines()]
-    assert len(files) == 11
-    assert numbers == list(range(1000))
-
-
-def test_where_the_new_file_cannot_be_opened_the_old_one_stays_in_use(tmp_path: Path) -> None:
-    directory = tmp_path / "logs"
-    directory.mkdir()
-    writer = RecordWriter(f"file:{directory}/records")
-    moved = tmp_path / "moved"
-    directory.rename(moved)
-    writer.reopen()
-    writer.write(numbered(1))
-    writer.close(5)
-    assert json.loads((moved / "records").read_bytes())["number"] == 1
-    assert writer.trouble.endswith("No such file or directory")
-    assert writer.dropped == 0
 
 
 def test_the_thread_sleeps_while_nothing_is_written() -> None:

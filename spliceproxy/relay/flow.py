@@ -21,8 +21,10 @@ of the kernel (Linux 6.18, seen in tests/relay) that stand behind them:
     somebody waits for room, so the event will come. Everywhere else EAGAIN says so.
 7.  Both sockets must be non-blocking to be spliced: SPLICE_F_NONBLOCK speaks of the pipe only.
     SPLICE_F_MORE is never set: it holds small writes back for 200 ms.
-8.  A turn moves about `TURN` bytes at the most (I7), and a fill asks for all of them: a pipe counts
-    slots, and one of 1 MiB takes several MiB where segments are large.
+8.  A destination that stays full makes every news of the source a wake-up for nothing. After the
+    first of them epoll is asked for no more (`muted`); once the source is dry it is asked again,
+    and tells what came in meanwhile. A source that is always ahead costs no further call.
+9.  A turn moves about `TURN` bytes at the most (I7).
 """
 
 from __future__ import annotations
@@ -35,6 +37,17 @@ from typing import TYPE_CHECKING, Final
 
 from spliceproxy.relay.means import COPY_SIZE, Means
 from spliceproxy.relay.pipes import Pipe
+from spliceproxy.relay.verdicts import (
+    ABANDONED,
+    AGAIN,
+    BLOCKED,
+    BROKEN_DESTINATION,
+    BROKEN_SOURCE,
+    DRY,
+    FINISHED,
+    OVER,
+    RUNNING,
+)
 
 if TYPE_CHECKING:
     from spliceproxy.relay.relay import Reactor, Relay
@@ -45,27 +58,6 @@ READ_COST: Final = 16 * 1024
 """What a read takes of a turn beside its bytes: single bytes make no endless turns either."""
 SMALL: Final = 16 * 1024
 """A promoted flow whose turn brings fewer bytes than this had no use for the pipe."""
-
-# Verdicts of a turn.
-DRY: Final = 0
-"""The source has nothing; the next event brings more."""
-BLOCKED: Final = 1
-"""The destination is full; what it did not take is held."""
-AGAIN: Final = 2
-"""There is more, but others wait: call `move` once more when they had their turn."""
-OVER: Final = 3
-"""The flow has ended, and `end` says how."""
-
-# Ends of a flow.
-RUNNING: Final = 0
-FINISHED: Final = 1
-"""FIN from the source, everything before it delivered."""
-BROKEN_SOURCE: Final = 2
-"""The source failed; what it had sent before is delivered."""
-BROKEN_DESTINATION: Final = 3
-"""The destination failed; what was held for it is gone."""
-ABANDONED: Final = 4
-"""Ended from outside: its destination is known to be dead, or the session was ended."""
 
 TROUBLE: Final = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
 WRITABLE: Final = EPOLLOUT | EPOLLHUP | EPOLLERR
@@ -89,6 +81,7 @@ class Flow:
         "held",
         "means",
         "moved",
+        "muted",
         "pending",
         "pipe",
         "queued",
@@ -125,7 +118,8 @@ class Flow:
         self.moved = 0
         self.spliced = 0
         self.queued = False
-        self.watching = False
+        self.watching = False  # the destination, a UNIX socket, is asked for OUT
+        self.muted = False  # the source is not asked for IN
         self.end = RUNNING
         self.failed = False
         """splice told an error, and used it up: recv will tell 0 in its place."""
@@ -141,12 +135,25 @@ class Flow:
             self.readable = True
         if self.readable:
             # The usual case goes past `move`: a call saved for each message.
-            if self.held or self.bulk:
+            if self.held and not self.writable:
+                self.relay.mute(self)
+                verdict = DRY
+            elif self.held or self.bulk:
                 verdict = self.move()
             else:
                 verdict = self._move_copy(TURN, self.means.view)
             if verdict:
                 self.relay.obey(self, verdict)
+        if events & WRITABLE:
+            twin = self.twin
+            if not twin.writable:
+                twin.on_writable()
+
+    def on_event_while_muted(self, events: int) -> None:
+        """Events of the source while the destination is full: its end, or room for the twin."""
+        self.touched = self.reactor.now
+        if events & TROUBLE:
+            self.wary = True
         if events & WRITABLE:
             twin = self.twin
             if not twin.writable:
@@ -170,7 +177,7 @@ class Flow:
             verdict = self.move()
             if self.watching and not self.held:
                 self.relay.unwatch(self)
-            if verdict:
+            if verdict or self.muted:
                 self.relay.obey(self, verdict)
 
     def resume(self) -> None:
@@ -179,7 +186,7 @@ class Flow:
         if not self.end:
             self.touched = self.reactor.now
             verdict = self.move()
-            if verdict:
+            if verdict or self.muted:
                 self.relay.obey(self, verdict)
 
     def move(self) -> int:

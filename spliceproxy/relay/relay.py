@@ -21,16 +21,16 @@ from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 from socket import AF_UNIX, IPPROTO_TCP, SO_LINGER, SOL_SOCKET, TCP_INFO, SocketType
 from typing import Final, Protocol
 
-from spliceproxy.relay.flow import (
+from spliceproxy.relay.flow import Flow
+from spliceproxy.relay.means import Means
+from spliceproxy.relay.verdicts import (
     AGAIN,
     BLOCKED,
     BROKEN_DESTINATION,
     BROKEN_SOURCE,
     FINISHED,
     OVER,
-    Flow,
 )
-from spliceproxy.relay.means import Means
 
 Handler = Callable[[int], None]
 """Called with the epoll events of one fd."""
@@ -149,14 +149,36 @@ class Relay:
         elif verdict == BLOCKED:
             if not flow.watching and flow.dst.family == AF_UNIX:
                 flow.watching = True
-                self._reactor.modify(flow.dst.fileno(), UNIX_INTEREST | EPOLLOUT)
+                self._ask(flow.twin)
         elif verdict == OVER:
             self._flow_over(flow)
+        elif flow.muted:
+            flow.muted = False
+            self._reactor.set_handler(flow.src.fileno(), flow.on_event)
+            self._ask(flow)
+
+    def mute(self, flow: Flow) -> None:
+        """Hear no more of what comes in at the source, until it is dry again."""
+        flow.muted = True
+        self._reactor.set_handler(flow.src.fileno(), flow.on_event_while_muted)
+        self._ask(flow)
 
     def unwatch(self, flow: Flow) -> None:
         """The destination of a flow took everything: its OUT events are noise again."""
         flow.watching = False
-        self._reactor.modify(flow.dst.fileno(), UNIX_INTEREST)
+        self._ask(flow.twin)
+
+    def _ask(self, flow: Flow) -> None:
+        """Register the source of `flow`, where the twin goes, for what is of use now.
+
+        PRI goes with IN: the kernel announces any bytes as both (sock_def_readable).
+        """
+        mask = interest(flow.src.family)
+        if flow.muted:
+            mask &= ~(EPOLLIN | EPOLLPRI)
+        if flow.twin.watching:
+            mask |= EPOLLOUT
+        self._reactor.modify(flow.src.fileno(), mask)
 
     def abandon(self) -> None:
         """End both flows at once; what they hold is dropped."""
@@ -198,6 +220,6 @@ class Relay:
                 if verdict == OVER:
                     self._flow_over(twin)
                     return
-                if verdict:
+                if verdict or twin.muted:
                     self.obey(twin, verdict)
         self._on_change(self)

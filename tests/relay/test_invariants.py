@@ -27,7 +27,7 @@ from relay_rig import (
     write_all,
 )
 
-from spliceproxy.relay.flow import (
+from spliceproxy.relay.verdicts import (
     ABANDONED,
     BROKEN_DESTINATION,
     BROKEN_SOURCE,

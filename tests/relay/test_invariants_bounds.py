@@ -33,6 +33,7 @@ from relay_rig import (
 
 from spliceproxy.relay.flow import TURN
 from spliceproxy.relay.means import COPY_SIZE
+from spliceproxy.relay.verdicts import BLOCKED
 
 SMALL_BUFFERS = 8192
 FEW = 3
@@ -83,12 +84,47 @@ def test_i6_a_stalled_destination_stops_the_reading_of_the_source(
         unread = bytes_in(r.near_client.fileno())
         write(r.client, pattern(sent, 1 << 20))
         r.relay.up.on_event(relay_rig.EPOLLIN)
+        assert r.relay.up.move() == BLOCKED
         r.bench.settle()
         assert (r.up.held, r.up.moved) == (held, moved)
         assert bytes_in(r.near_client.fileno()) >= unread > 0
         reader = Reader(r.upstream)
         r.bench.drive(lambda: (reader.read(), len(reader.data) >= sent)[1], "all of it")
         assert bytes(reader.data[:sent]) == pattern(0, sent)
+
+
+@mixes
+@modes
+def test_i6_a_source_that_is_ahead_wakes_the_worker_once(
+    client: str, upstream: str, mode: str
+) -> None:
+    with rig(client, upstream, mode, upstream_buffers=SMALL_BUFFERS) as r:
+        sent = 0
+        while not r.up.held:
+            sent += write(r.client, pattern(sent, 20_000))
+            r.bench.settle()
+
+        def send_a_little() -> int:
+            before = r.bench.activity
+            size = write(r.client, pattern(sent, 100))
+            acknowledged(r.client)
+            r.bench.settle()
+            assert r.up.held
+            print(f"{r.bench.activity - before} events")
+            return size
+
+        sent += send_a_little()
+        assert r.up.muted
+        before = r.bench.activity
+        for _ in range(10):
+            sent += send_a_little()
+        assert r.bench.activity - before <= FEW
+        reader = Reader(r.upstream)
+        r.bench.drive(lambda: (reader.read(), len(reader.data) >= sent)[1], "all of it")
+        assert bytes(reader.data) == pattern(0, sent)
+        r.bench.settle()
+        assert not r.up.muted
+        carry(r.bench, r.client, reader, b"it is heard again")
 
 
 class Endless(socket.socket):

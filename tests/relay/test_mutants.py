@@ -98,11 +98,8 @@ MUTANTS = [
     ),
     mutant(
         "flow",
-        "            self.wary = self.readable = True\n        elif",
-        "            self.wary = self.readable = True\n"
-        "            if events & EPOLLRDHUP:\n"
-        "                self.dst.shutdown(SHUT_WR)\n"
-        "        elif",
+        "        if events & TROUBLE:\n            self.wary = True\n",
+        "        if events & EPOLLRDHUP:\n            self.dst.shutdown(SHUT_WR)\n",
         tests.test_i3_a_fin_comes_after_all_that_was_queued_before_it,
         **V4,
         mode="splice",
@@ -188,6 +185,22 @@ MUTANTS = [
         bounds.test_i6_a_stalled_destination_stops_the_reading_of_the_source,
         **V4,
         mode="copy",
+    ),
+    mutant(
+        "relay",
+        "        elif flow.muted:\n",
+        "        elif flow.muted and not flow.bulk:\n",
+        bounds.test_i6_a_source_that_is_ahead_wakes_the_worker_once,
+        **V4,
+        mode="splice",
+    ),
+    mutant(
+        "relay",
+        "            mask &= ~(EPOLLIN | EPOLLPRI)\n",
+        "            mask &= ~EPOLLIN\n",
+        bounds.test_i6_a_source_that_is_ahead_wakes_the_worker_once,
+        **V4,
+        mode="splice",
     ),
     mutant(
         "flow",

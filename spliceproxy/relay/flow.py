@@ -20,7 +20,8 @@ of the kernel (Linux 6.18, seen in tests/relay) that stand behind them:
 6.  A partial send of a fresh read says that the destination is full: the kernel has noted that
     somebody waits for room, so the event will come. Everywhere else EAGAIN says so.
 7.  Both sockets must be non-blocking to be spliced: SPLICE_F_NONBLOCK speaks of the pipe only.
-    SPLICE_F_MORE is never set: it holds small writes back for 200 ms.
+    SPLICE_F_MORE is never set: it holds small writes back for 200 ms. A send has MSG_MORE once the
+    source's FIN is known to be there: this FIN follows at once, in the same segment.
 8.  A destination that stays full makes every news of the source a wake-up for nothing. After the
     first of them epoll is asked for no more (`muted`); once the source is dry it is asked again,
     and tells what came in meanwhile. A source that is always ahead costs no further call.
@@ -32,7 +33,7 @@ from __future__ import annotations
 import errno
 import os
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
-from socket import AF_UNIX, MSG_DONTWAIT, SHUT_WR, SocketType
+from socket import AF_UNIX, MSG_DONTWAIT, MSG_MORE, SHUT_WR, SocketType
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.relay.means import COPY_SIZE, Means
@@ -60,6 +61,7 @@ SMALL: Final = 16 * 1024
 """A promoted flow whose turn brings fewer bytes than this had no use for the pipe."""
 
 TROUBLE: Final = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
+LAST_BYTES: Final = MSG_DONTWAIT | MSG_MORE
 WRITABLE: Final = EPOLLOUT | EPOLLHUP | EPOLLERR
 
 SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
@@ -78,6 +80,7 @@ class Flow:
         "dst",
         "end",
         "failed",
+        "flags",
         "held",
         "means",
         "moved",
@@ -121,6 +124,7 @@ class Flow:
         self.watching = False  # the destination, a UNIX socket, is asked for OUT
         self.muted = False  # the source is not asked for IN
         self.end = RUNNING
+        self.flags = MSG_DONTWAIT
         self.failed = False
         """splice told an error, and used it up: recv will tell 0 in its place."""
         if means.starts_bulk:
@@ -131,6 +135,8 @@ class Flow:
         self.touched = self.reactor.now
         if events & TROUBLE:
             self.wary = self.readable = True
+            if events & EPOLLRDHUP:
+                self.flags = LAST_BYTES
         elif events & EPOLLIN:
             self.readable = True
         if self.readable:
@@ -217,7 +223,7 @@ class Flow:
             if not size:
                 return self._source_finished()
             try:
-                sent = dst.send(view[:size], MSG_DONTWAIT)
+                sent = dst.send(view[:size], self.flags)
             except BlockingIOError:
                 sent = 0
             except OSError:

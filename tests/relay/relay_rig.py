@@ -99,6 +99,11 @@ def bytes_in(fd: int) -> int:
     return answer[0]
 
 
+def segments_in(sock: socket.socket) -> int:
+    """Segments that a TCP socket received (tcpi_segs_in, linux/tcp.h)."""
+    return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)[140:], "little")
+
+
 def fail(owner: object, error: Exception) -> None:
     """A handler must not fail."""
     raise AssertionError(f"{owner!r} failed: {error!r}") from error

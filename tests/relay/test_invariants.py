@@ -23,6 +23,7 @@ from relay_rig import (
     pattern,
     reset,
     rig,
+    segments_in,
     write,
     write_all,
 )
@@ -198,6 +199,24 @@ def test_i3_a_fin_comes_after_all_that_was_queued_before_it(
         assert bytes(reader.data) == pattern(0, sent)
         assert r.up.end == FINISHED
         assert r.changes == 1
+
+
+@pytest.mark.parametrize("mode", ["adaptive", "copy"])
+@pytest.mark.parametrize(("client", "upstream"), [("v4", "v6"), ("v6", "v4"), ("v4", "unix")])
+def test_i3_the_last_bytes_and_the_fin_are_one_segment(
+    client: str, upstream: str, mode: str
+) -> None:
+    with rig(client, upstream, mode) as r:
+        carry(r.bench, r.client, Reader(r.upstream), b"request")
+        before = segments_in(r.client)
+        r.upstream.sendall(b"response")
+        r.upstream.shutdown(socket.SHUT_WR)
+        if upstream != "unix":
+            acknowledged(r.upstream)
+        reader = Reader(r.client)
+        assert reader.read_to_end(r.bench) == "fin"
+        assert bytes(reader.data) == b"response"
+        assert segments_in(r.client) - before == 1
 
 
 @modes

@@ -105,6 +105,14 @@ MUTANTS = [
         mode="splice",
     ),
     mutant(
+        "flow",
+        "self.flags = LAST_BYTES",
+        "pass",
+        tests.test_i3_the_last_bytes_and_the_fin_are_one_segment,
+        **V4,
+        mode="adaptive",
+    ),
+    mutant(
         "relay",
         "        if flow.end == BROKEN_SOURCE:\n",
         "        if flow.end == FINISHED:\n            twin.abandon()\n"
@@ -116,11 +124,10 @@ MUTANTS = [
     ),
     mutant(
         "flow",
-        "            self.wary = self.readable = True\n        elif",
-        "            self.wary = self.readable = True\n"
+        "                self.flags = LAST_BYTES\n",
+        "                pass\n"
         "            if events & EPOLLERR:\n"
-        "                return self.relay.obey(self, self._ended(BROKEN_SOURCE))\n"
-        "        elif",
+        "                return self.relay.obey(self, self._ended(BROKEN_SOURCE))\n",
         tests.test_i4_what_was_queued_before_a_reset_is_delivered_before_the_reset,
         **V4,
         mode="adaptive",

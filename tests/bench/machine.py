@@ -17,6 +17,7 @@ def describe_machine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "kernel": platform.release(),
         "system": _system(),
+        "congestion_control": _congestion_control(),
         "python": platform.python_version(),
         "load_average_before": round(os.getloadavg()[0], 2),
         "revision": _revision(),
@@ -35,6 +36,14 @@ def _system() -> str:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):
         return platform.system()
+
+
+def _congestion_control() -> str:
+    """Whether the kernel paces (bbr) or not (cubic) makes a factor of two in bulk over loopback."""
+    try:
+        return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _revision() -> str:

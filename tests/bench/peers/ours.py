@@ -34,4 +34,7 @@ class Ours(Peer):
         return [sys.executable, "-m", "spliceproxy", "run", str(config)]
 
     def environment(self) -> dict[str, str]:
-        return {} if self._source is None else {"PYTHONPATH": str(self._source)}
+        if self._source is None:
+            return {}
+        # `python -m` would look in the working directory first, which is this checkout.
+        return {"PYTHONPATH": str(self._source), "PYTHONSAFEPATH": "1"}

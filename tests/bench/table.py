@@ -51,7 +51,8 @@ def print_results(console: Console, results: Results) -> None:
     """Everything: the machine, the medians, what is missing."""
     machine = results.machine
     console.print(
-        f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']} ({machine.get('congestion_control', '?')}), "
+        f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']} "
+        f"({machine.get('congestion_control', '?')}), "
         f"{machine['system']}, Python {machine['python']}, "
         f"revision {machine['revision'] or 'unknown'}"
     )

@@ -61,6 +61,10 @@ class UpstreamPlan:
     address: Sockaddr
     weight: int = 1
     """0: takes no new sessions."""
+    slot: int = 0
+    """Its place among the board's upstreams."""
+    tier: int = 0
+    """Used when no lower tier has a usable one."""
 
 
 @dataclass(frozen=True, slots=True)

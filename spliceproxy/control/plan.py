@@ -8,6 +8,7 @@ from spliceproxy.control.addresses import Place
 from spliceproxy.control.budget import FDS_PER_PIPE, SPARE_FDS, worker_sessions
 from spliceproxy.control.machine import Machine
 from spliceproxy.control.names import Places
+from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import (
     ListenerPlan,
@@ -36,12 +37,18 @@ class TooManyListenersError(SpliceproxyError):
 
 
 def make_snapshot(
-    config: Config, places: Places, machine: Machine, workers: int, sockets: int
+    config: Config,
+    places: Places,
+    machine: Machine,
+    workers: int,
+    sockets: int,
+    slots: UpstreamSlots,
 ) -> Snapshot:
     """The snapshot of `config` for each of `workers` on this machine.
 
     `places` says what the addresses of the upstreams mean; `sockets` is the number of listening
-    sockets of all workers together. Raises TooManyListenersError, FdBudgetError.
+    sockets of all workers together; `slots` gives each upstream its place on the board. Raises
+    TooManyListenersError, TooManyUpstreamsError, FdBudgetError.
     """
     if len(config.listeners) > MAX_LISTENERS:
         raise TooManyListenersError(
@@ -60,7 +67,7 @@ def make_snapshot(
             )
             for slot, listener in enumerate(config.listeners.values())
         ),
-        pools=tuple(_plan_pool(pool, places) for pool in config.pools.values()),
+        pools=tuple(_plan_pool(pool, places, slots) for pool in config.pools.values()),
         relay=relay,
         max_sessions=config.max_sessions,
         worker_sessions=worker_sessions(machine, relay, sockets, workers),
@@ -70,11 +77,11 @@ def make_snapshot(
     )
 
 
-def _plan_pool(pool: Pool, places: Places) -> PoolPlan:
+def _plan_pool(pool: Pool, places: Places, slots: UpstreamSlots) -> PoolPlan:
     return PoolPlan(
         name=pool.name,
         balance=pool.balance,
-        upstreams=_plan_upstreams(pool, places),
+        upstreams=_plan_upstreams(pool, places, slots),
         retries=pool.retries,
         connect_timeout=pool.timeouts.connect,
         idle_timeout=pool.timeouts.idle,
@@ -84,14 +91,22 @@ def _plan_pool(pool: Pool, places: Places) -> PoolPlan:
     )
 
 
-def _plan_upstreams(pool: Pool, places: Places) -> tuple[UpstreamPlan, ...]:
+def _plan_upstreams(
+    pool: Pool, places: Places, slots: UpstreamSlots
+) -> tuple[UpstreamPlan, ...]:
     """Each address once: where two names meet at one address, their weights add up."""
     weights: dict[Place, int] = {}
     for upstream in pool.upstreams:
         for place in places[upstream.address]:
             weights[place] = weights.get(place, 0) + upstream.weight
     return tuple(
-        UpstreamPlan(str(place), int(place.family), place.address, weight)
+        UpstreamPlan(
+            name=str(place),
+            family=int(place.family),
+            address=place.address,
+            weight=weight,
+            slot=slots.slot(pool.name, str(place)),
+        )
         for place, weight in weights.items()
     )
 

@@ -17,6 +17,7 @@ from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
 from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.pool_options import find_pool_problems
 from spliceproxy.control.records import find_record_problems
+from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.supervisor import WORKER_COMMAND, Supervisor, name_process
 from spliceproxy.control.systemd import Notifier, take_handed_sockets
@@ -83,7 +84,9 @@ def _prepare(
     listeners, handed = tuple(config.listeners.values()), take_handed_sockets()
     sockets = bind_sockets(listeners, resolved.bind, workers, handed, problems)
     try:
-        snapshot = make_snapshot(config, resolved.connect, machine, workers, len(sockets))
+        snapshot = make_snapshot(
+            config, resolved.connect, machine, workers, len(sockets), UpstreamSlots()
+        )
         _tell_bites(config, snapshot, machine, workers, len(sockets))
         signals.check()
         let_in(sockets)

@@ -4,6 +4,10 @@ One region of shared memory per worker, and one writer per region: that worker, 
 while the worker is away. A slot is an aligned 64-bit integer, written and read through a
 memoryview cast to "Q", which never tears; struct.pack_into zero-fills first, and a third of the
 readers saw 0.
+
+Behind the regions lie the upstreams (`Upstreams`): their states, which the supervisor writes, and
+how many sessions each worker has with each of them. The memory is a memfd, so what nobody touched
+takes no room.
 """
 
 from __future__ import annotations
@@ -23,10 +27,63 @@ _LISTENERS = 64
 MAX_LISTENERS = SLOTS - _LISTENERS
 """Listeners that can have a session counter of their own."""
 
+MAX_UPSTREAMS = 65_536
+"""Upstreams of all pools that can have a state and a session count."""
+
+# States of an upstream: a sum of these, 0 when all is well.
+DOWN = 1
+"""Its health checks fail, or the first one has not passed yet."""
+EJECTED = 2
+"""Live traffic failed on it; it has to wait."""
+DRAINING = 4
+"""It keeps its sessions and takes no new ones: somebody said so."""
+
 
 def listener_sessions(slot: int) -> int:
     """The index of the slot with the live sessions of the listener that owns `slot`."""
     return _LISTENERS + slot
+
+
+class Upstreams:
+    """States and session counts of all upstreams, by the slot that the supervisor gave each.
+
+    `sessions[n][slot]` is what worker n alone writes: its live sessions with that upstream.
+    """
+
+    def __init__(self, words: memoryview, workers: int) -> None:
+        """`words`: 1 + MAX_UPSTREAMS * (1 + workers) of them, cast to "Q"."""
+        self._version = words[:1]
+        self._states = words[1 : 1 + MAX_UPSTREAMS]
+        counts = words[1 + MAX_UPSTREAMS :]
+        self.sessions = [
+            counts[n * MAX_UPSTREAMS : (n + 1) * MAX_UPSTREAMS] for n in range(workers)
+        ]
+
+    @property
+    def version(self) -> int:
+        """Grows with each change of a state, so that nobody has to look at all of them."""
+        return self._version[0]
+
+    def state(self, slot: int) -> int:
+        """DOWN, EJECTED and DRAINING, added up."""
+        return self._states[slot]
+
+    def set_state(self, slot: int, state: int) -> None:
+        """Change a state: the supervisor alone. Workers see it at their next choice."""
+        if self._states[slot] != state:
+            self._states[slot] = state
+            self._version[0] += 1
+
+    def live(self, slot: int) -> int:
+        """Live sessions of all workers with an upstream."""
+        return sum(counts[slot] for counts in self.sessions)
+
+    def clear(self, worker: int) -> None:
+        """Forget the sessions of a dead worker."""
+        counts = self.sessions[worker]
+        for slot in range(MAX_UPSTREAMS):
+            if counts[slot]:
+                counts[slot] = 0
 
 
 class Board:
@@ -35,16 +92,23 @@ class Board:
     def __init__(self, fd: int, workers: int) -> None:
         """Map the board behind `fd`, which the caller keeps and may close afterwards."""
         self.workers = workers
-        self._map = mmap.mmap(fd, workers * SLOTS * 8)
+        self._map = mmap.mmap(fd, _words(workers) * 8)
         words = memoryview(self._map).cast("Q")
         self.regions = [words[n * SLOTS : (n + 1) * SLOTS] for n in range(workers)]
+        self.upstreams = Upstreams(words[workers * SLOTS :], workers)
 
     @staticmethod
     def create(workers: int) -> int:
         """Make the shared memory of a board, all zero, and return its fd, which the caller owns."""
         fd = os.memfd_create("spliceproxy-board", os.MFD_CLOEXEC)
-        os.ftruncate(fd, workers * SLOTS * 8)
+        os.ftruncate(fd, _words(workers) * 8)
         return fd
+
+    @staticmethod
+    def workers_of(fd: int) -> int:
+        """How many workers the board behind `fd` was made for."""
+        per_worker = _words(1) - _words(0)
+        return (os.fstat(fd).st_size // 8 - _words(0)) // per_worker
 
     def total(self, index: int) -> int:
         """The sum of one slot over all workers."""
@@ -55,3 +119,9 @@ class Board:
         region = self.regions[worker]
         for index in (SESSIONS, *range(_LISTENERS, SLOTS)):
             region[index] = 0
+        self.upstreams.clear(worker)
+
+
+def _words(workers: int) -> int:
+    """64-bit words of a whole board."""
+    return workers * (SLOTS + MAX_UPSTREAMS) + 1 + MAX_UPSTREAMS

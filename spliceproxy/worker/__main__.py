@@ -17,7 +17,7 @@ import structlog
 from spliceproxy.errors import EXIT_FAILED
 from spliceproxy.ipc import Channel
 from spliceproxy.telemetry import log
-from spliceproxy.telemetry.board import SLOTS, Board
+from spliceproxy.telemetry.board import Board
 from spliceproxy.worker.worker import Worker
 
 
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text(f"spliceproxy/{index}")
     channel = Channel(socket.socket(fileno=channel_fd))
-    board = Board(board_fd, os.fstat(board_fd).st_size // (8 * SLOTS))
+    board = Board(board_fd, Board.workers_of(board_fd))
     os.close(board_fd)
     try:
         return Worker(channel, board, index).run()

@@ -21,8 +21,8 @@ class FakeWorker:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.channel = ipc.Channel(socket.socket(fileno=options.channel))
-        size = os.fstat(options.board).st_size
-        self.region = Board(options.board, size // 8192).regions[options.index]
+        workers = Board.workers_of(options.board)
+        self.region = Board(options.board, workers).regions[options.index]
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.channel, selectors.EVENT_READ, self.on_messages)
         self.listening: dict[int, socket.socket] = {}

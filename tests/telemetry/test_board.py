@@ -8,7 +8,10 @@ import sys
 
 from spliceproxy.telemetry.board import (
     HEARTBEAT,
+    DOWN,
+    DRAINING,
     MAX_LISTENERS,
+    MAX_UPSTREAMS,
     SESSIONS,
     SLOTS,
     Board,
@@ -57,3 +60,34 @@ def test_a_dead_worker_s_gauges_are_cleared_and_all_else_stays() -> None:
     assert dead[listener_sessions(MAX_LISTENERS - 1)] == 0
     assert dead[HEARTBEAT] == 9
     assert set(sibling) == {9}
+
+
+SEES = """
+import sys
+from spliceproxy.telemetry.board import Board
+upstreams = Board(int(sys.argv[1]), 2).upstreams
+upstreams.sessions[1][65535] = 4
+print(upstreams.version, upstreams.state(0), upstreams.state(65535), upstreams.live(7))
+"""
+
+
+def test_states_and_sessions_of_upstreams_are_seen_by_all() -> None:
+    fd = Board.create(2)
+    assert Board.workers_of(fd) == 2
+    board = Board(fd, 2)
+    upstreams = board.upstreams
+    upstreams.set_state(0, DOWN)
+    upstreams.set_state(MAX_UPSTREAMS - 1, DOWN | DRAINING)
+    upstreams.set_state(0, DOWN)  # no change, and no new version
+    upstreams.sessions[0][7] = 2
+    upstreams.sessions[1][7] = 3
+    command = [sys.executable, "-c", SEES, str(fd)]
+    said = subprocess.run(command, pass_fds=[fd], check=True, capture_output=True, text=True)
+    os.close(fd)
+    assert said.stdout == "2 1 5 5\n"
+    assert upstreams.live(MAX_UPSTREAMS - 1) == 4
+    board.clear_gauges(1)
+    assert upstreams.live(MAX_UPSTREAMS - 1) == 0
+    assert upstreams.live(7) == 2
+    assert upstreams.state(0) == DOWN
+    assert not any(map(any, board.regions))

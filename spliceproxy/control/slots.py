@@ -1,0 +1,49 @@
+"""Which place of the board belongs to which upstream, for as long as the supervisor lives."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from spliceproxy.errors import SpliceproxyError
+from spliceproxy.telemetry.board import MAX_UPSTREAMS, Upstreams
+
+UpstreamKey = tuple[str, str]
+"""The name of a pool, and the name of one of its upstreams."""
+
+
+class TooManyUpstreamsError(SpliceproxyError):
+    """More upstreams than the board has places for."""
+
+
+class UpstreamSlots:
+    """Gives each upstream a slot, which it keeps while it is configured, and over a reload."""
+
+    def __init__(self) -> None:
+        self._slots: dict[UpstreamKey, int] = {}
+        self._free: list[int] = []
+        self._next = 0
+
+    def slot(self, pool: str, upstream: str) -> int:
+        """The slot of an upstream, a new one where it has none. Raises TooManyUpstreamsError."""
+        key = pool, upstream
+        if key not in self._slots:
+            self._slots[key] = self._take()
+        return self._slots[key]
+
+    def forget(self, kept: Collection[UpstreamKey], upstreams: Upstreams) -> None:
+        """Take back the slots of upstreams that are not in `kept` and have no session left."""
+        for key, slot in list(self._slots.items()):
+            if key not in kept and not upstreams.live(slot):
+                del self._slots[key]
+                upstreams.set_state(slot, 0)
+                self._free.append(slot)
+
+    def _take(self) -> int:
+        if self._free:
+            return self._free.pop()
+        if self._next == MAX_UPSTREAMS:
+            raise TooManyUpstreamsError(
+                f"pools: more than {MAX_UPSTREAMS} upstreams; one process has at most so many"
+            )
+        self._next += 1
+        return self._next - 1

@@ -91,9 +91,7 @@ def _plan_pool(pool: Pool, places: Places, slots: UpstreamSlots) -> PoolPlan:
     )
 
 
-def _plan_upstreams(
-    pool: Pool, places: Places, slots: UpstreamSlots
-) -> tuple[UpstreamPlan, ...]:
+def _plan_upstreams(pool: Pool, places: Places, slots: UpstreamSlots) -> tuple[UpstreamPlan, ...]:
     """Each address once: where two names meet at one address, their weights add up."""
     weights: dict[Place, int] = {}
     for upstream in pool.upstreams:

@@ -14,6 +14,7 @@ from spliceproxy.control.limits import find_bites
 from spliceproxy.control.machine import Machine, raise_nofile, read_machine, usable_cpus
 from spliceproxy.control.names import resolve_all
 from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
+from spliceproxy.control.parts import InForce
 from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.pool_options import find_pool_problems
 from spliceproxy.control.records import find_record_problems
@@ -62,7 +63,7 @@ def _run(config: Config, command: Sequence[str], patience: Patience, signals: Ea
     workers = config.workers or usable_cpus()
     sockets, snapshot = _prepare(config, machine, workers, signals)
     supervisor = Supervisor(
-        snapshot,
+        InForce(config, snapshot),
         sockets,
         workers=workers,
         drain=config.timeouts.drain,

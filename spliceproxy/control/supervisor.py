@@ -16,12 +16,13 @@ import structlog
 from spliceproxy.control.early_signals import EarlySignals
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
 from spliceproxy.control.obituary import Obituary
+from spliceproxy.control.parts import InForce, Part, UpstreamStates
 from spliceproxy.control.reaper import reap_strangers
 from spliceproxy.control.service import Service
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.systemd import Notifier
 from spliceproxy.errors import EXIT_FAILED, EXIT_OK
-from spliceproxy.ipc import Reopen, Snapshot, seal
+from spliceproxy.ipc import Reopen, seal
 from spliceproxy.telemetry.board import Board
 
 _log = structlog.get_logger()
@@ -41,7 +42,7 @@ class Supervisor:
 
     def __init__(
         self,
-        snapshot: Snapshot,
+        in_force: InForce,
         sockets: Sequence[ListeningSocket],
         *,
         workers: int,
@@ -53,7 +54,7 @@ class Supervisor:
     ) -> None:
         """Takes over `sockets`, `notifier` and what `signals` remembers, while it runs. `drain` is
         seconds, None without limit."""
-        self._snapshot = snapshot
+        self._in_force = in_force
         self._sockets = sockets
         self._workers = workers
         self._drain = drain
@@ -66,16 +67,19 @@ class Supervisor:
         """Serve until a signal ends it; returns the exit code."""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        snapshot = self._in_force.snapshot
         self._service = Service(self._sockets)
-        self._obituary = Obituary(self._snapshot.sessions_to, self._snapshot.log_format)
+        self._obituary = Obituary(snapshot.sessions_to, snapshot.log_format)
         try:
-            board, snapshot = Board.create(self._workers), seal(self._snapshot)
+            board, sealed = Board.create(self._workers), seal(snapshot)
+            self._states = UpstreamStates(Board(board, self._workers).upstreams)
+            self._parts: list[Part] = []
             self._fleet = Fleet(
                 self._command,
                 self._service,
                 board,
                 self._workers,
-                snapshot,
+                sealed,
                 self._obituary.write,
                 self._patience,
             )
@@ -84,7 +88,7 @@ class Supervisor:
             finally:
                 self._fleet.close()
                 os.close(board)
-                os.close(snapshot)
+                os.close(sealed)
         finally:
             self._service.close()
             self._obituary.close()
@@ -97,11 +101,15 @@ class Supervisor:
         tasks = [asyncio.create_task(self._tell_ready()), asyncio.create_task(self._ping())]
         try:
             self._fleet.start()
+            for part in self._parts:
+                part.apply(self._in_force)
             await _first_of(self._stop, self._fleet.failed)
             return await self._end()
         finally:
             for task in tasks:
                 task.cancel()
+            for part in self._parts:
+                await part.close()
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -13,8 +13,8 @@ from spliceproxy.control.budget import FdBudgetError
 from spliceproxy.control.limits import find_bites
 from spliceproxy.control.machine import Machine, read_machine, usable_cpus
 from spliceproxy.control.names import ResolveError, resolve_all
-from spliceproxy.control.plan import make_snapshot
-from spliceproxy.control.slots import UpstreamSlots, plan_relay
+from spliceproxy.control.plan import make_snapshot, plan_relay
+from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.ipc import Snapshot
 
 ROOMY = Machine(
@@ -100,13 +100,14 @@ def load(more: str = "", upstreams: str = "127.0.0.1:9") -> Config:
 
 
 def plan(loaded: Config, machine: Machine = ROOMY, workers: int = 1, sockets: int = 0) -> Snapshot:
-    return make_snapshot(loaded, resolve_all(loaded).connect, machine, workers, sockets, UpstreamSlots())
+    places = resolve_all(loaded).connect
+    return make_snapshot(loaded, places, machine, workers, sockets, UpstreamSlots())
 
 
 def bites(
     loaded: Config, machine: Machine, workers: int = 2, sockets: int = 0
 ) -> dict[str, tuple[str, str]]:
-    snapshot = plan(loaded, machine, workers, sockets, UpstreamSlots())
+    snapshot = plan(loaded, machine, workers, sockets)
     found = find_bites(loaded, snapshot, machine, workers, sockets, UpstreamSlots())
     return {bite.limit: (bite.effect, bite.remedy) for bite in found}
 

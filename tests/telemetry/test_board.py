@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 from spliceproxy.telemetry.board import (
-    HEARTBEAT,
     DOWN,
     DRAINING,
+    HEARTBEAT,
     MAX_LISTENERS,
     MAX_UPSTREAMS,
     SESSIONS,

@@ -1,0 +1,59 @@
+"""What the supervisor is made of beside its workers: parts that follow the configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from spliceproxy.ipc import PoolPlan, Snapshot, UpstreamPlan
+from spliceproxy.telemetry.board import Upstreams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from spliceproxy.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The configuration that is in force, and what was made of it for the workers."""
+
+    config: Config
+    snapshot: Snapshot
+
+    def upstreams(self) -> Iterator[tuple[PoolPlan, UpstreamPlan]]:
+        """Every upstream, with its pool."""
+        for pool in self.snapshot.pools:
+            for upstream in pool.upstreams:
+                yield pool, upstream
+
+
+class Part(Protocol):
+    """One concern of the supervisor: health checks, ejection, the operator's door."""
+
+    def apply(self, in_force: InForce) -> None:
+        """Follow this configuration from now on: at the start, and after each reload."""
+
+    async def close(self) -> None:
+        """End all tasks; nothing is written any more."""
+
+
+class UpstreamStates:
+    """Says for each upstream whether it may be chosen. Each flag has one part that sets it."""
+
+    def __init__(self, upstreams: Upstreams) -> None:
+        self._upstreams = upstreams
+
+    def mark(self, slot: int, flag: int, on: bool) -> bool:
+        """Set or clear DOWN, EJECTED or DRAINING; whether that changed anything."""
+        before = self._upstreams.state(slot)
+        after = before | flag if on else before & ~flag
+        self._upstreams.set_state(slot, after)
+        return after != before
+
+    def has(self, slot: int, flag: int) -> bool:
+        return bool(self._upstreams.state(slot) & flag)
+
+    def live(self, slot: int) -> int:
+        """Live sessions of all workers with an upstream."""
+        return self._upstreams.live(slot)

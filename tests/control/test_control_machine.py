@@ -108,7 +108,7 @@ def bites(
     loaded: Config, machine: Machine, workers: int = 2, sockets: int = 0
 ) -> dict[str, tuple[str, str]]:
     snapshot = plan(loaded, machine, workers, sockets)
-    found = find_bites(loaded, snapshot, machine, workers, sockets, UpstreamSlots())
+    found = find_bites(loaded, snapshot, machine, workers, sockets)
     return {bite.limit: (bite.effect, bite.remedy) for bite in found}
 
 

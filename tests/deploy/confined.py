@@ -109,10 +109,19 @@ def close_the_file_system(unit: Unit) -> None:
 
 
 def with_capabilities_of(unit: Unit) -> list[str]:
-    """What stands in front of a command to leave it no capabilities but the unit's."""
+    """What stands in front of a command to leave it no capabilities but the unit's.
+
+    It also ends the command with its parent, whatever happens to that.
+    """
     kept = [f"+{name.removeprefix('CAP_').lower()}" for name in unit.words("CapabilityBoundingSet")]
     bounds = ",".join(["-all", *kept])
-    return ["setpriv", f"--bounding-set={bounds}", "--inh-caps=-all", "--no-new-privs"]
+    return [
+        "setpriv",
+        f"--bounding-set={bounds}",
+        "--inh-caps=-all",
+        "--no-new-privs",
+        "--pdeathsig=KILL",
+    ]
 
 
 def confine(unit: Unit) -> None:

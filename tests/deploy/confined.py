@@ -12,6 +12,7 @@ failing, so that none goes unnoticed.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import subprocess
@@ -23,12 +24,13 @@ from units import Unit, system_calls
 # seccomp.h of libseccomp, with which systemd makes its filters.
 _KILL = 0x80000000
 _ALLOW = 0x7FFF0000
-_ERRNO_EAFNOSUPPORT = 0x00050000 | 97
+_ERRNO = 0x00050000
 _EQUAL = 4
+_MASKED_EQUAL = 7
 _FAMILIES = range(1, 46)
+_WRITE_AND_EXEC = 0x6  # PROT_WRITE | PROT_EXEC
+_EXEC = 0x4
 
-_PR_SET_MDWE = 65  # linux/prctl.h, Linux 6.3
-_MDWE_REFUSE_EXEC_GAIN = 1
 _SYS_MOUNT_SETATTR = 442
 _AT_FDCWD = -100
 _AT_RECURSIVE = 0x8000
@@ -38,11 +40,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Comparison(ctypes.Structure):
+    """struct scmp_arg_cmp; with MASKED_EQUAL `first` is the mask, else it is the value."""
+
     _fields_ = (
         ("argument", ctypes.c_uint),
         ("operator", ctypes.c_int),
-        ("value", ctypes.c_uint64),
-        ("unused", ctypes.c_uint64),
+        ("first", ctypes.c_uint64),
+        ("second", ctypes.c_uint64),
     )
 
 
@@ -76,28 +80,49 @@ def _set_mount(path: Path, flags: int, wanted: _MountAttributes) -> None:
     _checked(result, f"mount_setattr {path}")
 
 
-def filter_system_calls(allowed: set[str], families: set[int]) -> None:
-    """Load the filter; it also sets no_new_privs."""
-    seccomp = ctypes.CDLL("libseccomp.so.2", use_errno=True)
-    seccomp.seccomp_init.restype = ctypes.c_void_p
-    context = ctypes.c_void_p(seccomp.seccomp_init(ctypes.c_uint32(_KILL)))
+class Filter:
+    """A seccomp filter, as libseccomp(3) builds it."""
 
-    def rule(action: int, number: int, *comparisons: _Comparison) -> None:
+    def __init__(self, otherwise: int) -> None:
+        self._library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
+        self._library.seccomp_init.restype = ctypes.c_void_p
+        self._context = ctypes.c_void_p(self._library.seccomp_init(ctypes.c_uint32(otherwise)))
+
+    def rule(self, action: int, name: str, *comparisons: _Comparison) -> None:
+        """What happens to a system call whose arguments fit."""
+        number = self._library.seccomp_syscall_resolve_name(name.encode())
+        if number < 0:
+            return  # this architecture has no such call
         array = (_Comparison * len(comparisons))(*comparisons)
-        count = ctypes.c_uint(len(comparisons))
-        action_, number_ = ctypes.c_uint32(action), ctypes.c_int(number)
-        result = seccomp.seccomp_rule_add_array(context, action_, number_, count, array)
-        _checked(result, f"rule for system call {number}")
+        result = self._library.seccomp_rule_add_array(
+            self._context, ctypes.c_uint32(action), number, len(comparisons), array
+        )
+        _checked(result, f"rule for {name}")
 
-    numbers = {name: seccomp.seccomp_syscall_resolve_name(name.encode()) for name in allowed}
-    socket_number = numbers.pop("socket")
-    for number in numbers.values():
-        if number >= 0:  # others do not exist on this architecture
-            rule(_ALLOW, number)
+    def load(self) -> None:
+        """From now on it holds, and no_new_privs as well."""
+        _checked(self._library.seccomp_load(self._context), "seccomp_load")
+
+
+def deny_write_execute() -> None:
+    """MemoryDenyWriteExecute=, by the rules of systemd."""
+    rules = Filter(_ALLOW)
+    denied = _ERRNO | errno.EPERM
+    rules.rule(denied, "mmap", _Comparison(2, _MASKED_EQUAL, _WRITE_AND_EXEC, _WRITE_AND_EXEC))
+    for name in ("mprotect", "pkey_mprotect"):
+        rules.rule(denied, name, _Comparison(2, _MASKED_EQUAL, _EXEC, _EXEC))
+    rules.load()
+
+
+def allow_only(calls: set[str], families: set[int]) -> None:
+    """SystemCallFilter=, and RestrictAddressFamilies= for socket(2)."""
+    rules = Filter(_KILL)
+    for name in calls - {"socket"}:
+        rules.rule(_ALLOW, name)
     for family in _FAMILIES:
-        action = _ALLOW if family in families else _ERRNO_EAFNOSUPPORT
-        rule(action, socket_number, _Comparison(0, _EQUAL, family, 0))
-    _checked(seccomp.seccomp_load(context), "seccomp_load")
+        action = _ALLOW if family in families else _ERRNO | errno.EAFNOSUPPORT
+        rules.rule(action, "socket", _Comparison(0, _EQUAL, family, 0))
+    rules.load()
 
 
 def close_the_file_system(unit: Unit) -> None:
@@ -131,8 +156,8 @@ def confine(unit: Unit) -> None:
     allowed = system_calls(unit)
     families = {int(getattr(socket, name)) for name in unit.words("RestrictAddressFamilies")}
     os.umask(int(unit.one("UMask"), 8))
-    _checked(_libc.prctl(_PR_SET_MDWE, _MDWE_REFUSE_EXEC_GAIN, 0, 0, 0), "PR_SET_MDWE")
-    filter_system_calls(allowed, families)
+    deny_write_execute()
+    allow_only(allowed, families)
 
 
 def main(arguments: list[str]) -> None:

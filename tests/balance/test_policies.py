@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
-from types import FrameType
-from typing import Any
 
 import pytest
+from harness.lines import lines_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -241,24 +239,6 @@ def test_every_point_lies_in_the_stretch_of_its_owner(
     owners = [index for index, weight in enumerate(weights) for _ in range(weight)]
     for point, owner in enumerate(owners):
         assert shares.find(point) == (owner, owners.index(owner))
-
-
-def lines_run(call: Callable[[], object]) -> int:
-    """How many lines of Python a call executes."""
-    lines = 0
-
-    def trace(_frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal lines
-        lines += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
-    return lines
 
 
 def cost(name: str, size: int, excluded: Collection[int]) -> int:

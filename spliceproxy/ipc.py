@@ -17,7 +17,8 @@ import os
 import pickle
 import socket
 from collections import deque
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import ClassVar, Protocol
 
 import orjson
@@ -65,6 +66,8 @@ class UpstreamPlan:
     """Its place among the board's upstreams."""
     tier: int = 0
     """Used when no lower tier has a usable one."""
+    max_sessions: int | None = None
+    """Over all workers; None: no limit of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,14 @@ class PoolPlan:
     half_close_timeout: float | None
     session_timeout: float | None
     tcp: TcpPlan
+    slot: int = 0
+    """Its place among the board's upstreams, where its sessions are counted."""
+    max_sessions: int | None = None
+    """Over all workers; None: no limit of its own."""
+    panic: float | None = None
+    """Where less than this share of a tier is healthy, all of it is used; None: never."""
+    tables: Mapping[int, array.array[int]] = field(default_factory=dict)
+    """For `source_hash`: a Maglev table of indices into `upstreams`, for each tier."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,6 +264,14 @@ class Upstream(Section):
         "Its share of new sessions, next to the weights of the others; 0: takes none.",
         example="2",
     )
+    tier: scalars.Tier = setting(
+        "0",
+        "Upstreams of a higher tier are used when no lower one has any that can be used.",
+        example="1",
+    )
+    max_sessions: scalars.CountOff = setting(
+        "off", "Sessions with it at the same time; a full one is not chosen.", example="200"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -275,11 +283,27 @@ class Pool(Section):
     """A named group of upstreams with one balancing policy."""
 
     balance: scalars.Balance = setting(
-        "round_robin", "How an upstream is chosen: each in turn, by weight.", example="round_robin"
+        "round_robin",
+        "How an upstream is chosen, always by weight. `round_robin`: each in turn. `random`: by "
+        "lot. `power_of_two`: of two that are drawn, the one with fewer sessions. "
+        "`least_sessions`: the one with the fewest. `source_hash`: by the client's IP address, the "
+        "same one on every machine with the same upstreams; clients of UNIX sockets count as one.",
+        example="least_sessions",
     )
     upstreams: Annotated[tuple[Upstream, ...], OneOrMore] = required(
         "The addresses that serve; text, or a mapping with `address`.",
         "[127.0.0.1:9001, 127.0.0.1:9002]",
+    )
+    max_sessions: scalars.CountOff = setting(
+        "off",
+        "Sessions with this pool at the same time; further clients are refused.",
+        example="5000",
+    )
+    panic: scalars.ShareOff = setting(
+        "off",
+        "Where a smaller share of a tier is healthy, sessions are first tried on all of it "
+        "that is not draining; `off`: never.",
+        example="30%",
     )
     retries: scalars.Retries = setting(
         "2", "Other upstreams that are tried when a connection cannot be made.", example="0"

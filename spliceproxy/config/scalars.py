@@ -163,6 +163,11 @@ BufferSizeOff = Annotated[
     _schema("size", "off"),
 ]
 Share = Annotated[float, _read(units.share, units.SHARE), _schema("share")]
+ShareOff = Annotated[
+    float | None,
+    _read(_or("off", units.positive_share), f"{units.SHARE}, or off"),
+    _schema("share", "off"),
+]
 Flag = Annotated[bool, _read(units.flag, units.FLAG), _schema("true / false", "true", "false")]
 Mark = Annotated[
     int | None, _read(_or("off", units.mark), "write a number or off"), _schema("number", "off")
@@ -187,6 +192,7 @@ Backlog = Annotated[int, _read(_number(1, MILLION), _number_right(1, MILLION)), 
 Probes = Annotated[int, _read(_number(1, 127), _number_right(1, 127)), _schema("number")]
 Retries = Annotated[int, _read(_number(0, 100), _number_right(0, 100)), _schema("number")]
 Weight = Annotated[int, _read(_number(0, 256), _number_right(0, 256)), _schema("number")]
+Tier = Annotated[int, _read(_number(0, 255), _number_right(0, 255)), _schema("number")]
 
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],
@@ -208,7 +214,11 @@ RelayMode = Annotated[
     _choice("adaptive", "splice", "copy"),
     _closed("adaptive", "splice", "copy"),
 ]
-Balance = Annotated[Literal["round_robin"], _choice("round_robin"), _closed("round_robin")]
+Balance = Annotated[
+    Literal["round_robin", "random", "power_of_two", "least_sessions", "source_hash"],
+    _choice("round_robin", "random", "power_of_two", "least_sessions", "source_hash"),
+    _closed("round_robin", "random", "power_of_two", "least_sessions", "source_hash"),
+]
 
 Destination = Annotated[
     str, _read(_destination, "write stdout or file:/path"), _schema("stdout / file:/path", "stdout")

@@ -112,6 +112,14 @@ def share(text: str) -> float:
     return value
 
 
+def positive_share(text: str) -> float:
+    """A share, more than nothing."""
+    value = share(text)
+    if not value:
+        raise ValueError(f"{show(text)} is no share at all; write off")
+    return value
+
+
 def flag(text: str) -> bool:
     """`true` or `false`."""
     if text in ("true", "false"):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from spliceproxy.control.addresses import Place
 from spliceproxy.control.budget import FDS_PER_PIPE, SPARE_FDS, worker_sessions
+from spliceproxy.control.hash_tables import plan_tables
 from spliceproxy.control.machine import Machine
 from spliceproxy.control.names import Places
 from spliceproxy.control.slots import UpstreamSlots
@@ -78,10 +79,15 @@ def make_snapshot(
 
 
 def _plan_pool(pool: Pool, places: Places, slots: UpstreamSlots) -> PoolPlan:
+    upstreams = _plan_upstreams(pool, places, slots)
     return PoolPlan(
         name=pool.name,
         balance=pool.balance,
-        upstreams=_plan_upstreams(pool, places, slots),
+        upstreams=upstreams,
+        slot=slots.pool_slot(pool.name),
+        max_sessions=pool.max_sessions,
+        panic=pool.panic,
+        tables=plan_tables(upstreams) if pool.balance == "source_hash" else {},
         retries=pool.retries,
         connect_timeout=pool.timeouts.connect,
         idle_timeout=pool.timeouts.idle,
@@ -92,21 +98,27 @@ def _plan_pool(pool: Pool, places: Places, slots: UpstreamSlots) -> PoolPlan:
 
 
 def _plan_upstreams(pool: Pool, places: Places, slots: UpstreamSlots) -> tuple[UpstreamPlan, ...]:
-    """Each address once: where two names meet at one address, their weights add up."""
-    weights: dict[Place, int] = {}
+    """Each address once. Where two names meet at one address, their weights add up, and the lower
+    tier and the lower limit hold."""
+    merged: dict[Place, UpstreamPlan] = {}
     for upstream in pool.upstreams:
         for place in places[upstream.address]:
-            weights[place] = weights.get(place, 0) + upstream.weight
-    return tuple(
-        UpstreamPlan(
-            name=str(place),
-            family=int(place.family),
-            address=place.address,
-            weight=weight,
-            slot=slots.slot(pool.name, str(place)),
-        )
-        for place, weight in weights.items()
-    )
+            other = merged.get(place)
+            weight, tier, limit = upstream.weight, upstream.tier, upstream.max_sessions
+            if other is not None:
+                weight += other.weight
+                tier = min(tier, other.tier)
+                limit = min((n for n in (limit, other.max_sessions) if n), default=None)
+            merged[place] = UpstreamPlan(
+                name=str(place),
+                family=int(place.family),
+                address=place.address,
+                weight=weight,
+                slot=slots.slot(pool.name, str(place)),
+                tier=tier,
+                max_sessions=limit,
+            )
+    return tuple(merged.values())
 
 
 def _plan_tcp(tcp: PoolTcp) -> TcpPlan:

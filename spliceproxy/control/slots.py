@@ -30,10 +30,16 @@ class UpstreamSlots:
             self._slots[key] = self._take()
         return self._slots[key]
 
+    def pool_slot(self, pool: str) -> int:
+        """The slot where the sessions of a whole pool are counted. Raises as `slot` does."""
+        return self.slot(pool, "")
+
     def forget(self, kept: Collection[UpstreamKey], upstreams: Upstreams) -> None:
-        """Take back the slots of upstreams that are not in `kept` and have no session left."""
+        """Take back the slots of upstreams that are not in `kept` and have no session left, and
+        those of pools that have no upstream in it."""
+        pools = {(pool, "") for pool, _upstream in kept}
         for key, slot in list(self._slots.items()):
-            if key not in kept and not upstreams.live(slot):
+            if key not in kept and key not in pools and not upstreams.live(slot):
                 del self._slots[key]
                 upstreams.set_state(slot, 0)
                 self._free.append(slot)

@@ -46,7 +46,8 @@ class Waiting(Timer, Protocol):
     """Who wants the connection, and whose timer the connector may arm for its `wake`."""
 
     def on_connected(self, sock: SocketType, upstream: Upstream, events: int) -> None:
-        """Connected; `events` were seen on the socket, which is registered."""
+        """Connected; `events` were seen on the socket, which is registered. It is now up to the one
+        who waited to give `upstream` back to the pool."""
 
     def on_not_connected(self, why: Why) -> None:
         """No upstream could be had. `why` is what happened to the last one."""
@@ -61,6 +62,8 @@ class Connector:
 
     __slots__ = (
         "_expires",
+        "_held",
+        "_key",
         "_loop",
         "_pool",
         "began",
@@ -71,8 +74,12 @@ class Connector:
         "wake",
     )
 
-    def __init__(self, pool: Pool, loop: Loop, waiting: Waiting) -> None:
+    def __init__(self, pool: Pool, loop: Loop, waiting: Waiting, key: bytes = b"") -> None:
+        """`key` is the client's, where the pool is keyed."""
         self._pool = pool
+        self._key = key
+        self._held: Upstream | None = None
+        """Taken from the pool, and to be given back."""
         self._loop = loop
         self.waiting = waiting
         self._expires: float | None = None
@@ -89,6 +96,16 @@ class Connector:
 
     def cancel(self) -> None:
         """Give up; nobody is called."""
+        self._close()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        held = self._held
+        if held is not None:
+            self._held = None
+            self._pool.give_back(held)
+
+    def _close(self) -> None:
         sock = self.sock
         if sock is not None:
             self.sock = None
@@ -98,10 +115,12 @@ class Connector:
         """Try upstreams until one is on its way; `why` is what happened to the one before."""
         loop = self._loop
         plan = self._pool.plan
+        self._give_back()
         while why != "no_resources" and len(self.tried) <= plan.retries:
-            upstream = self._pool.choose(self.tried)
+            upstream = self._pool.take(self.tried, self._key)
             if upstream is None:
                 break
+            self._held = upstream
             self.tried = (*self.tried, upstream.index)
             self.upstream = upstream
             self.began = loop.now
@@ -111,6 +130,7 @@ class Connector:
             code = self._connect(upstream)
             if not code:
                 return
+            self._give_back()
             why = _verdict(code)
         self.waiting.on_not_connected(why)
 
@@ -142,7 +162,7 @@ class Connector:
         if code == 0:
             self._connected(0)
             return 0
-        self.cancel()
+        self._close()
         if code == errno.EAGAIN and upstream.family == AF_UNIX:
             self.wake = self._loop.now + UNIX_RETRY
             self._loop.arm(self.waiting, self.wake)
@@ -159,7 +179,7 @@ class Connector:
         elif upstream.may_self_connect and _is_self_connected(sock):
             code = errno.ECONNREFUSED
         if code:
-            self.cancel()
+            self._close()
             self._advance(_verdict(code))
         else:
             self._connected(events)
@@ -168,13 +188,13 @@ class Connector:
         sock, upstream = self.sock, self.upstream
         assert sock is not None
         assert upstream is not None
-        self.sock = None
+        self.sock = self._held = None
         self.waiting.on_connected(sock, upstream, events)
 
     def on_wake(self, now: float) -> None:
         """The connect timeout, or the time to try a full UNIX socket again."""
         if self._expires is not None and now >= self._expires:
-            self.cancel()
+            self._close()
             self._advance("connect_timeout")
             return
         self.wake = self._expires

@@ -1,38 +1,98 @@
-"""Pools as a worker has them: the upstreams, and whose turn it is."""
+"""Pools as a worker has them: the upstreams, which of them may be chosen, and whose turn it is."""
 
 from __future__ import annotations
 
+import random
 import socket
-from collections.abc import Container
+from array import array
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from functools import partial
 from math import inf
 from pathlib import Path
+from typing import Final
 
+from spliceproxy.balance.at_random import PowerOfTwo, Random
+from spliceproxy.balance.least_sessions import LeastSessions
+from spliceproxy.balance.maglev import SourceHash
+from spliceproxy.balance.policy import Policy
 from spliceproxy.balance.round_robin import RoundRobin
 from spliceproxy.ipc import PoolPlan, Sockaddr, UpstreamPlan
+from spliceproxy.telemetry.board import Upstreams
+from spliceproxy.worker.tier import EJECTED_ONES, EVERYONE, HEALTHY, Tier
+
+LOOKS: Final = 16
+"""Full upstreams that a choice looks at again: other workers' sessions end without an event."""
 
 
 class Upstream:
     """One address that serves. `index` is its place in the pool."""
 
-    __slots__ = ("address", "family", "index", "may_self_connect", "name")
+    __slots__ = (
+        "address",
+        "family",
+        "full",
+        "index",
+        "max_sessions",
+        "may_self_connect",
+        "name",
+        "slot",
+        "state",
+        "tier",
+        "weight",
+    )
 
     def __init__(self, index: int, plan: UpstreamPlan, ephemeral: range) -> None:
         self.index = index
         self.name = plan.name
         self.family = plan.family
         self.address: Sockaddr = plan.address
+        self.weight = plan.weight
+        self.tier = plan.tier
+        self.max_sessions = plan.max_sessions
+        self.slot = plan.slot
+        self.state = 0
+        """Its state on the board, when last looked at."""
+        self.full = False
+        """It had `max_sessions` when last looked at, and no policy has it now."""
         # A dead upstream on a local ephemeral port can connect to itself: the kernel picks the
         # destination's own port as the source, and a simultaneous open succeeds.
         self.may_self_connect = plan.family != socket.AF_UNIX and plan.address[1] in ephemeral
 
 
 class Pool:
-    """A pool's upstreams and its balancing."""
+    """A pool's upstreams and its balancing.
 
-    __slots__ = ("_picker", "_sources", "name", "plan", "shortest_silence", "upstreams")
+    Which upstreams may be chosen, in this order: healthy ones of the lowest tier, then of the next
+    tiers, then ejected ones that pass their checks, tier by tier; then all that are not draining
+    of the tiers whose healthy share is below `panic`. Where that is true of the tier in use, its
+    first tries go to all of them, so that a few are not made to carry everything; a further try of
+    the same session prefers the healthy ones.
+    """
 
-    def __init__(self, plan: PoolPlan, start: float, ephemeral: range) -> None:
-        """`start`: where in its cycle the balancing begins, 0 to 1."""
+    __slots__ = (
+        "_counts",
+        "_first",
+        "_full",
+        "_least",
+        "_order",
+        "_sources",
+        "_start",
+        "_states",
+        "_tiers",
+        "_version",
+        "keyed",
+        "name",
+        "plan",
+        "shortest_silence",
+        "upstreams",
+    )
+
+    def __init__(
+        self, plan: PoolPlan, start: float, ephemeral: range, states: Upstreams, worker: int
+    ) -> None:
+        """`start`: where in its cycle the balancing begins, 0 to 1. The sessions are counted in
+        `states`, among those of `worker`."""
         self.plan = plan
         self.name = plan.name
         silences = (plan.idle_timeout, plan.half_close_timeout)
@@ -45,12 +105,112 @@ class Pool:
             socket.AF_INET: [(ip, 0) for ip in plan.tcp.sources if ":" not in ip],
             socket.AF_INET6: [(ip, 0) for ip in plan.tcp.sources if ":" in ip],
         }
-        self._picker = RoundRobin([upstream.weight for upstream in plan.upstreams], start)
+        self.keyed = plan.balance == "source_hash"
+        """The choice depends on the client's key."""
+        self._least = plan.balance == "least_sessions"
+        self._start = start
+        self._states = states
+        self._counts = states.sessions[worker]
+        self._full: OrderedDict[int, Upstream] = OrderedDict()
+        self._tiers: dict[int, Tier] = {}
+        for number in sorted({upstream.tier for upstream in self.upstreams}):
+            members = [upstream for upstream in self.upstreams if upstream.tier == number]
+            make = partial(self._policy, plan.tables.get(number, array("H")))
+            self._tiers[number] = Tier(members, len(self.upstreams), make)
+        self._follow()
 
-    def choose(self, tried: Container[int]) -> Upstream | None:
-        """The upstream whose turn it is, none of the indices in `tried`; None: none is left."""
-        index = self._picker.choose(tried)
-        return None if index is None else self.upstreams[index]
+    def _policy(self, table: array[int], weights: Sequence[int]) -> Policy:
+        match self.plan.balance:
+            case "random":
+                return Random(weights, random.random)
+            case "power_of_two":
+                return PowerOfTwo(weights, self._live, random.random)
+            case "least_sessions":
+                return LeastSessions(weights, self._live, self._start)
+            case "source_hash":
+                return SourceHash(table, weights)
+        return RoundRobin(weights, self._start)
+
+    def _live(self, index: int) -> int:
+        return self._states.live(self.upstreams[index].slot)
+
+    def take(self, tried: Collection[int] = (), key: bytes = b"") -> Upstream | None:
+        """The upstream whose turn it is, none of the indices in `tried`; None: none is left.
+
+        It has one session more from now on, until `give_back`. `key` is the client's, where the
+        pool is `keyed`.
+        """
+        states = self._states
+        if states.version != self._version:
+            self._follow()
+        if self._full:
+            self._look_at_full_ones()
+        plan = self.plan
+        limit = plan.max_sessions
+        if limit is not None and not tried and states.live(plan.slot) >= limit:
+            return None
+        for policy in self._order if tried else self._first:
+            while (index := policy.choose(tried, key)) is not None:
+                upstream = self.upstreams[index]
+                limit = upstream.max_sessions
+                if limit is None or states.live(upstream.slot) < limit:
+                    counts = self._counts
+                    counts[upstream.slot] += 1
+                    counts[plan.slot] += 1
+                    return upstream
+                self._set_full(upstream, full=True)
+        return None
+
+    def give_back(self, upstream: Upstream) -> None:
+        """The session with `upstream` is over, or goes elsewhere."""
+        counts = self._counts
+        counts[upstream.slot] -= 1
+        counts[self.plan.slot] -= 1
+        if upstream.full:
+            self._set_full(upstream, full=False)
+        elif self._least:
+            self._tiers[upstream.tier].changed(upstream)
+
+    def _set_full(self, upstream: Upstream, *, full: bool) -> None:
+        """Keep it away from the policies, or let them have it again."""
+        upstream.full = full
+        self._tiers[upstream.tier].set_full(upstream)
+        if full:
+            self._full[upstream.index] = upstream
+        else:
+            del self._full[upstream.index]
+
+    def _look_at_full_ones(self) -> None:
+        full = self._full
+        for _ in range(min(LOOKS, len(full))):
+            index, upstream = next(iter(full.items()))
+            limit = upstream.max_sessions
+            if limit is None or self._states.live(upstream.slot) < limit:
+                self._set_full(upstream, full=False)
+            else:
+                full.move_to_end(index)
+
+    def _follow(self) -> None:
+        """Do what the states on the board say. Policies keep their place."""
+        states = self._states
+        self._version = states.version
+        for upstream in self.upstreams:
+            state = states.state(upstream.slot)
+            if state != upstream.state:
+                self._tiers[upstream.tier].set_state(upstream, state)
+        tiers, panic = self._tiers.values(), self.plan.panic
+        panicking = [tier for tier in tiers if panic is not None and tier.healthy_share < panic]
+        order = [
+            tier.policy(group)
+            for group in (HEALTHY, EJECTED_ONES)
+            for tier in tiers
+            if tier.count(group)
+        ]
+        order += [tier.policy(EVERYONE) for tier in panicking]
+        in_use = next((tier for tier in tiers if tier.count(HEALTHY)), None)
+        self._order = self._first = order
+        if in_use is not None and in_use in panicking:
+            self._first = [in_use.policy(EVERYONE), *order]
 
     def sources(self, family: int) -> list[tuple[str, int]]:
         """Addresses to connect from, the one whose turn it is first; empty: the kernel picks."""
@@ -59,6 +219,12 @@ class Pool:
             return []
         sources.append(sources.pop(0))
         return list(sources)
+
+
+def client_key(address: object) -> bytes:
+    """What `source_hash` knows a client by: its IP address. Clients of UNIX sockets have none."""
+    ip = str(address[0]) if isinstance(address, tuple) else ""
+    return ip.removeprefix("::ffff:").encode() if "." in ip else ip.encode()
 
 
 def ephemeral_ports() -> range:

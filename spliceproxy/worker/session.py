@@ -25,7 +25,7 @@ from spliceproxy.telemetry.record import (
     tcp_info,
 )
 from spliceproxy.worker.connector import Connector, set_keepalive
-from spliceproxy.worker.pool import Upstream
+from spliceproxy.worker.pool import Upstream, client_key
 
 if TYPE_CHECKING:
     from spliceproxy.worker.listener import ListeningSocket
@@ -47,6 +47,7 @@ class Session:
         "_client_events",
         "_connect_ms",
         "_connector",
+        "_held",
         "_settled",
         "_survivor",
         "_unsent",
@@ -54,6 +55,7 @@ class Session:
         "client",
         "client_address",
         "entry",
+        "pool",
         "relay",
         "retries",
         "slot",
@@ -68,10 +70,13 @@ class Session:
         """`entry` is the socket that accepted `client`, whose `address` accept(2) told."""
         self.worker = worker
         self.entry = entry
+        self.pool = entry.listener.pool
         self.client = client
         self.client_address = address
         self.started = worker.loop.now
         self.upstream: Upstream | None = None
+        self._held: Upstream | None = None
+        """Connected with, and to be given back to the pool."""
         self.relay: Relay | None = None
         self.retries = 0
         self.slot = 0
@@ -91,10 +96,11 @@ class Session:
         except OSError:  # no memory, or more fds than fs.epoll.max_user_watches allows
             self.abort("no_resources")
             return
-        pool = self.entry.listener.pool
+        pool = self.pool
         age = pool.plan.session_timeout
         loop.arm(self, self.started + (FIRST_LOOK if age is None else min(age, FIRST_LOOK)))
-        self._connector = connector = Connector(pool, loop, self)
+        key = client_key(self.client_address) if pool.keyed else b""
+        self._connector = connector = Connector(pool, loop, self, key)
         connector.start()
 
     @property
@@ -120,14 +126,14 @@ class Session:
         connector, worker = self._connector, self.worker
         assert connector is not None
         self._connector = None
-        self.upstream = upstream
+        self.upstream = self._held = upstream
         self.retries = len(connector.tried) - 1
         self._connect_ms = milliseconds(worker.loop.now - connector.began)
         relay = Relay(self.client, sock, worker.means, worker.loop, self._on_relay_change)
         self.relay = relay
         if worker.loop.now - self.started >= FIRST_LOOK:
             self._settle(relay)
-        if self._settled or self.entry.listener.pool.shortest_silence < FIRST_LOOK:
+        if self._settled or self.pool.shortest_silence < FIRST_LOOK:
             self._arm()
         relay.start(self._client_events, events)
 
@@ -138,7 +144,7 @@ class Session:
     def _on_relay_change(self, relay: Relay) -> None:
         """A flow is over."""
         if not relay.over:
-            if self._settled or self.entry.listener.pool.shortest_silence < FIRST_LOOK:
+            if self._settled or self.pool.shortest_silence < FIRST_LOOK:
                 self._arm()
         elif relay.broken is None:
             first = relay.first_over
@@ -196,11 +202,11 @@ class Session:
         self._settled = True
         if relay.down.src.family != socket.AF_UNIX:
             with suppress(OSError):  # reset meanwhile: the relay will see it
-                set_keepalive(relay.down.src, self.entry.listener.pool.plan.tcp)
+                set_keepalive(relay.down.src, self.pool.plan.tcp)
 
     def _deadline(self) -> tuple[float | None, Why]:
         """The earliest moment at which silence or age ends the session, and what it would be."""
-        plan = self.entry.listener.pool.plan
+        plan = self.pool.plan
         deadline: float | None = None
         why: Why = "session_timeout"
         if plan.session_timeout is not None:
@@ -254,6 +260,10 @@ class Session:
             self.retries = max(0, len(connector.tried) - 1)
             connector.cancel()
             self._connector = None
+        held = self._held
+        if held is not None:
+            self._held = None
+            self.pool.give_back(held)
         relay = self.relay
         if relay is not None:
             relay.abandon()
@@ -285,7 +295,7 @@ class Session:
             "worker": worker.index,
             "listener": entry.listener.name,
             "route": None,
-            "pool": entry.listener.pool.name,
+            "pool": self.pool.name,
             "upstream": None if self.upstream is None else self.upstream.name,
             "client": peer,
             "peer": peer,

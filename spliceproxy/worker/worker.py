@@ -165,7 +165,11 @@ class Worker:
         self._pipes = pipes = PipePool(relay.pipe_size, relay.max_pipes, relay.pipe_pages)
         self.means = Means(relay.mode, pipes)
         ephemeral = ephemeral_ports()
-        pools = {plan.name: Pool(plan, random.random(), ephemeral) for plan in snapshot.pools}
+        upstreams = self._board.upstreams
+        pools = {
+            plan.name: Pool(plan, random.random(), ephemeral, upstreams, self.index)
+            for plan in snapshot.pools
+        }
         self._listeners = {
             plan.name: Listener(plan, pools[plan.pool]) for plan in snapshot.listeners
         }

@@ -1,0 +1,111 @@
+"""The upstreams of one tier, in groups: who may be chosen when.
+
+Each group has a policy of its own, which follows the states of the upstreams one by one: nothing is
+built anew because a health check failed, and round robin goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from spliceproxy.balance.policy import Policy
+from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED
+
+if TYPE_CHECKING:
+    from spliceproxy.worker.pool import Upstream
+
+HEALTHY: Final = 0
+"""The group of those with which all is well."""
+EJECTED_ONES: Final = 1
+"""The group of those that pass their checks, but live traffic failed on them."""
+EVERYONE: Final = 2
+"""The group of all that are not draining."""
+
+
+def _groups(state: int) -> tuple[int, ...]:
+    if state & DRAINING:
+        return ()
+    if state & DOWN:
+        return (EVERYONE,)
+    return (EJECTED_ONES if state & EJECTED else HEALTHY, EVERYONE)
+
+
+_GROUPS: Final = tuple(_groups(state) for state in range((DOWN | EJECTED | DRAINING) + 1))
+"""The groups to which an upstream in this state belongs."""
+
+
+class Tier:
+    """One tier of a pool. An upstream of weight 0 belongs to no group."""
+
+    __slots__ = ("_counts", "_make", "_members", "_policies", "_size")
+
+    def __init__(
+        self,
+        members: Sequence[Upstream],
+        size: int,
+        make: Callable[[Sequence[int]], Policy],
+    ) -> None:
+        """`make` makes a policy for weights by index, of `size` upstreams; others have none."""
+        self._members = [member for member in members if member.weight]
+        self._size = size
+        self._make = make
+        self._policies: list[Policy | None] = [None, None, None]
+        self._counts = [0, 0, 0]
+        for member in self._members:
+            for group in _GROUPS[member.state]:
+                self._counts[group] += 1
+
+    def count(self, group: int) -> int:
+        """How many belong to a group, full ones included."""
+        return self._counts[group]
+
+    @property
+    def healthy_share(self) -> float:
+        """The share of healthy ones among all that are not draining; 1 where there is none."""
+        counts = self._counts
+        return counts[HEALTHY] / counts[EVERYONE] if counts[EVERYONE] else 1.0
+
+    def policy(self, group: int) -> Policy:
+        """Chooses among a group. It is made when it is first asked for."""
+        policy = self._policies[group]
+        if policy is None:
+            weights = [0] * self._size
+            for member in self._members:
+                if group in _GROUPS[member.state] and not member.full:
+                    weights[member.index] = member.weight
+            self._policies[group] = policy = self._make(weights)
+        return policy
+
+    def set_state(self, upstream: Upstream, state: int) -> None:
+        """The upstream is in this state now."""
+        before, after = _GROUPS[upstream.state], _GROUPS[state]
+        upstream.state = state
+        if not upstream.weight:
+            return
+        for group in before:
+            if group not in after:
+                self._counts[group] -= 1
+                self._set_weight(group, upstream, 0)
+        for group in after:
+            if group not in before:
+                self._counts[group] += 1
+                if not upstream.full:
+                    self._set_weight(group, upstream, upstream.weight)
+
+    def set_full(self, upstream: Upstream) -> None:
+        """The upstream became full, or is full no more."""
+        for group in _GROUPS[upstream.state]:
+            self._set_weight(group, upstream, 0 if upstream.full else upstream.weight)
+
+    def changed(self, upstream: Upstream) -> None:
+        """The upstream's live sessions are fewer than before."""
+        for group in _GROUPS[upstream.state]:
+            policy = self._policies[group]
+            if policy is not None:
+                policy.changed(upstream.index)
+
+    def _set_weight(self, group: int, upstream: Upstream, weight: int) -> None:
+        policy = self._policies[group]
+        if policy is not None:
+            policy.set_weight(upstream.index, weight)

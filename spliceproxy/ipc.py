@@ -172,9 +172,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Configure(Message):
-    """To a worker: here is your snapshot (one fd, a sealed memfd)."""
+    """To a worker: here is your snapshot (one fd, a sealed memfd), the first one or a newer one."""
 
     fds: ClassVar[int] = 1
+    generation: int
+    """Counts the configurations of this supervisor, from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,8 @@ class Serve(Message):
 
     fds: ClassVar[int] = 1
     socket: int
-    """The supervisor's number of the socket, the same in every message about it."""
+    """The supervisor's number of the socket, the same in every message about it. One that the
+    worker serves already is another listener's from now on."""
     listener: str
     shared: bool
     """Other workers wait on the same socket too: EPOLLEXCLUSIVE."""
@@ -231,6 +234,8 @@ class Ready(Message):
     """From a worker: configured, and accepting from every socket it was told to serve so far."""
 
     pid: int
+    generation: int
+    """Of the snapshot that it obeys."""
 
 
 _MESSAGES: dict[str, type[Message]] = {

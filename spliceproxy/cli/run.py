@@ -27,11 +27,13 @@ def run(file: Path | None) -> int:
     SIGTERM          accept nobody new, let sessions end (up to timeouts.drain), exit
     SIGTERM again    end at once
     SIGINT (Ctrl-C)  end at once
+    SIGHUP           read the configuration again; if it is wrong, nothing changes
     SIGUSR1          open the file of session records anew, after it was rotated
     """
     from spliceproxy import config, control
 
-    return control.run(config.load(file or default_file()))
+    path = file or default_file()
+    return control.run(config.load(path), load=lambda: config.load(path))
 
 
 def default_file() -> Path:

@@ -7,6 +7,7 @@ converted, variables are expanded and inheritance is resolved. Nothing here touc
 from __future__ import annotations
 
 from spliceproxy.config.address import Address, parse_address, parse_bind
+from spliceproxy.config.diff import difference, keep_what_needs_a_restart, needs_restart
 from spliceproxy.config.loader import load, loads
 from spliceproxy.config.markdown import reference
 from spliceproxy.config.model import (
@@ -49,9 +50,12 @@ __all__ = [
     "Tcp",
     "Timeouts",
     "Upstream",
+    "difference",
     "json_schema",
+    "keep_what_needs_a_restart",
     "load",
     "loads",
+    "needs_restart",
     "parse_address",
     "parse_bind",
     "reference",

@@ -89,6 +89,7 @@ class Fleet:
         self._board_fd = board
         self._board = Board(board, workers)
         self._snapshot = snapshot
+        self._generation = 0
         self._on_death = on_death
         self._patience = patience
         self._seats = [_Seat(index) for index in range(workers)]
@@ -99,6 +100,8 @@ class Fleet:
         """Silence counts from here: before, the supervisor itself was not looking."""
         self.ready = asyncio.Event()
         """Set when all workers are ready for the first time."""
+        self.configured = asyncio.Event()
+        """Set when all workers that live obey the newest snapshot."""
         self.failed = asyncio.Event()
         """Set when no worker came up."""
         self.gone = asyncio.Event()
@@ -133,6 +136,20 @@ class Fleet:
         """Send a message without fds to every worker."""
         for worker in self.workers():
             worker.send(message)
+
+    def configure(self, snapshot: int) -> None:
+        """Give every worker this snapshot, an fd that stays the caller's and open; also those that
+        start later. `configured` tells when all obey it, or are gone."""
+        self._snapshot = snapshot
+        self._generation += 1
+        self.configured.clear()
+        for worker in self.workers():
+            worker.send(Configure(self._generation), snapshot)
+        self._tell_configured()
+
+    def _tell_configured(self) -> None:
+        if all(worker.generation == self._generation for worker in self.workers()):
+            self.configured.set()
 
     def retire(self) -> None:
         """Let no new client in and replace no worker any more; see Service.retire."""
@@ -186,18 +203,20 @@ class Fleet:
             return
         seat.worker = worker
         _log.info("worker started", worker=seat.index, pid=worker.pid)
-        worker.send(Configure(), self._snapshot)
+        worker.send(Configure(self._generation), self._snapshot)
         self._service.begin(worker)
 
     def _on_message(self, worker: WorkerProcess, message: Message) -> None:
         match message:
-            case Ready():
+            case Ready(generation=generation):
                 worker.ready = True
+                worker.generation = generation
                 self._was_ready = True
                 self._seats[worker.index].failures = 0
                 self._service.settle(self.workers())
                 if self.statistics().ready == len(self._seats):
                     self.ready.set()
+                self._tell_configured()
             case Retired(socket=number):
                 self._service.on_retired(worker, number, self.workers())
             case _:
@@ -210,6 +229,7 @@ class Fleet:
         self._board.clear_gauges(worker.index)
         # The clients in its queues come first, the telling afterwards.
         self._service.settle(self.workers())
+        self._tell_configured()
         if self._stopping and code == 0:
             self._tell_gone()
             return

@@ -90,9 +90,13 @@ def _open_listener(
             problems.append(str(error))
     for address in listener.bind if not named else ():
         try:
-            opened += _open_address(listener, places[address], workers, activation)
+            group = _open_address(listener, places[address], workers, activation)
         except BindError as error:
             problems += str(error).splitlines()
+        else:
+            for sock in group:
+                sock.address = address
+            opened += group
 
 
 def _open_address(

@@ -10,9 +10,9 @@ The rules, for a socket that one worker owns:
 
 A shared socket is served by every worker from its start, so it is never lent.
 
-Retiring a socket (`retire`): no new client gets in, whoever serves it is told to empty it, and it
-is closed when they all have. If the last worker that serves it dies meanwhile, a sibling takes
-over.
+Retiring a socket: no new client gets in, whoever serves it is told to empty it, and it is closed
+when they all have. If the last worker that serves it dies meanwhile, a sibling takes over. `remove`
+retires some sockets (they left the configuration), `retire` all that are left (the end).
 """
 
 from __future__ import annotations
@@ -36,13 +36,34 @@ class Service:
     def __init__(self, sockets: Iterable[ListeningSocket]) -> None:
         """Takes over the sockets: `close` or retirement closes them."""
         self._sockets = {one.number: one for one in sockets}
-        self._retiring = False
+        self._retiring: set[int] = set()
+        self._ending = False
         self.closed = asyncio.Event()
-        """Set when no socket is left."""
+        """Set when no socket is left, at the end."""
+
+    def sockets(self) -> list[ListeningSocket]:
+        """Those that let clients in."""
+        return [one for one in self._sockets.values() if one.number not in self._retiring]
+
+    def add(self, sockets: Iterable[ListeningSocket], workers: Iterable[WorkerProcess]) -> None:
+        """Serve these too; takes them over. Workers must know their listeners by now."""
+        workers = list(workers)
+        for one in sockets:
+            self._sockets[one.number] = one
+            for worker in workers:
+                if one.shared or one.owner == worker.index:
+                    _serve(worker, one)
+        self.settle(workers)
+
+    def rename(self, one: ListeningSocket, listener: str, workers: Iterable[WorkerProcess]) -> None:
+        """A socket that has become another listener's; its queue stays."""
+        one.listener = listener
+        for worker in _serving(one, workers):
+            _serve(worker, one)
 
     def begin(self, worker: WorkerProcess) -> None:
         """Tell a worker that just started what is its own to serve."""
-        for one in self._sockets.values():
+        for one in self.sockets():
             if one.shared or one.owner == worker.index:
                 _serve(worker, one)
 
@@ -50,17 +71,24 @@ class Service:
         """Make the rules true again, after one of `workers` became ready or another ended."""
         workers = list(workers)
         for one in list(self._sockets.values()):
-            if self._retiring:
+            if one.number in self._retiring:
                 self._settle_retiring(one, workers)
             elif not one.shared:
                 _settle_owned(one, workers)
 
     def retire(self, workers: Iterable[WorkerProcess]) -> None:
         """Let no new client in, and have the queues emptied. `closed` tells the end."""
+        self._ending = True
+        self.remove(self.sockets(), workers)
+        if not self._sockets:
+            self.closed.set()
+
+    def remove(self, sockets: Iterable[ListeningSocket], workers: Iterable[WorkerProcess]) -> None:
+        """Let no new client in by these, have their queues emptied, and close them then."""
         workers = list(workers)
-        self._retiring = True
         leaky: list[str] = []
-        for one in list(self._sockets.values()):
+        for one in sockets:
+            self._retiring.add(one.number)
             if one.handed:
                 # The service manager keeps the socket, and who waits in it meets our successor.
                 for worker in _serving(one, workers):
@@ -109,8 +137,9 @@ class Service:
 
     def _close(self, one: ListeningSocket) -> None:
         del self._sockets[one.number]
+        self._retiring.discard(one.number)
         one.close()
-        if not self._sockets:
+        if self._ending and not self._sockets:
             self.closed.set()
 
 

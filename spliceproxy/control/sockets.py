@@ -25,7 +25,7 @@ from spliceproxy.control.options import apply_options
 from spliceproxy.control.retire import refuse_new_clients
 
 if TYPE_CHECKING:
-    from spliceproxy.config import Listener
+    from spliceproxy.config import Address, Listener
 
 _numbers = itertools.count(1)
 
@@ -61,6 +61,8 @@ class ListeningSocket:
     """Clients that may wait to be accepted."""
     handed: bool = False
     """The service manager holds it too, and it goes on queueing clients after our end."""
+    address: Address | None = None
+    """The address of the configuration that it is bound for; None: it was handed over by name."""
     file: SocketFile | None = None
     """What bind() left in the file system, to be removed at the end."""
     number: int = field(default_factory=lambda: next(_numbers))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,6 +18,7 @@ from spliceproxy.control.parts import InForce
 from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.pool_options import find_pool_problems
 from spliceproxy.control.records import find_record_problems
+from spliceproxy.control.reload import Setup
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.supervisor import WORKER_COMMAND, Supervisor, name_process
@@ -36,10 +37,12 @@ def run(
     config: Config,
     command: Sequence[str] = WORKER_COMMAND,
     patience: Patience = DEFAULT_PATIENCE,
+    load: Callable[[], Config] | None = None,
 ) -> int:
     """Run the proxy in this process and its workers until a signal ends it.
 
-    `command` starts a worker; see WorkerProcess. Returns the exit code. Raises SpliceproxyError
+    `command` starts a worker; see WorkerProcess. `load` reads the configuration again, for a
+    reload; without it SIGHUP changes nothing. Returns the exit code. Raises SpliceproxyError
     where an address could not be had, a host name is not known, or the like; then nothing was
     started. To be called in the main thread; signals are blocked afterwards, as the process is
     about to exit.
@@ -48,7 +51,7 @@ def run(
     try:
         hold_standard_fds()
         set_up(config.log.level, config.log.format)
-        return _run(config, command, patience, signals)
+        return _run(config, command, patience, load, signals)
     except Stopped:
         _log.info("stopped before it served")
         return EXIT_OK
@@ -56,17 +59,23 @@ def run(
         signals.mute()
 
 
-def _run(config: Config, command: Sequence[str], patience: Patience, signals: EarlySignals) -> int:
+def _run(
+    config: Config,
+    command: Sequence[str],
+    patience: Patience,
+    load: Callable[[], Config] | None,
+    signals: EarlySignals,
+) -> int:
     name_process()
     raise_nofile()
     machine = read_machine()
     workers = config.workers or usable_cpus()
-    sockets, snapshot = _prepare(config, machine, workers, signals)
+    setup = Setup(load, machine, workers, UpstreamSlots())
+    sockets, snapshot = _prepare(config, setup, signals)
     supervisor = Supervisor(
         InForce(config, snapshot),
         sockets,
-        workers=workers,
-        drain=config.timeouts.drain,
+        setup=setup,
         notifier=Notifier.from_environment(),
         signals=signals,
         command=command,
@@ -76,9 +85,10 @@ def _run(config: Config, command: Sequence[str], patience: Patience, signals: Ea
 
 
 def _prepare(
-    config: Config, machine: Machine, workers: int, signals: EarlySignals
+    config: Config, setup: Setup, signals: EarlySignals
 ) -> tuple[list[ListeningSocket], Snapshot]:
     """All that may fail, and then the listening sockets, with clients let in."""
+    machine, workers = setup.machine, setup.workers
     with signals.end_waiting():
         resolved = resolve_all(config)
     problems = [*find_pool_problems(config.pools.values()), *find_record_problems(config)]
@@ -86,7 +96,7 @@ def _prepare(
     sockets = bind_sockets(listeners, resolved.bind, workers, handed, problems)
     try:
         snapshot = make_snapshot(
-            config, resolved.connect, machine, workers, len(sockets), UpstreamSlots()
+            config, resolved.connect, machine, workers, len(sockets), setup.slots
         )
         _tell_bites(config, snapshot, machine, workers, len(sockets))
         signals.check()

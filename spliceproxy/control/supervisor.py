@@ -18,10 +18,11 @@ from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
 from spliceproxy.control.obituary import Obituary
 from spliceproxy.control.parts import InForce, Part, UpstreamStates
 from spliceproxy.control.reaper import reap_strangers
+from spliceproxy.control.reload import Reloader, Setup
 from spliceproxy.control.service import Service
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.systemd import Notifier
-from spliceproxy.errors import EXIT_FAILED, EXIT_OK
+from spliceproxy.errors import EXIT_FAILED, EXIT_OK, SpliceproxyError
 from spliceproxy.ipc import Reopen, seal
 from spliceproxy.telemetry.board import Board
 
@@ -45,19 +46,17 @@ class Supervisor:
         in_force: InForce,
         sockets: Sequence[ListeningSocket],
         *,
-        workers: int,
-        drain: float | None,
+        setup: Setup,
         notifier: Notifier,
         signals: EarlySignals,
         command: Sequence[str] = WORKER_COMMAND,
         patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
-        """Takes over `sockets`, `notifier` and what `signals` remembers, while it runs. `drain` is
-        seconds, None without limit."""
+        """Takes over `sockets`, `notifier` and what `signals` remembers, while it runs."""
         self._in_force = in_force
         self._sockets = sockets
-        self._workers = workers
-        self._drain = drain
+        self._setup = setup
+        self._workers = setup.workers
         self._notifier = notifier
         self._signals = signals
         self._command = command
@@ -67,12 +66,15 @@ class Supervisor:
         """Serve until a signal ends it; returns the exit code."""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._reload_wanted = asyncio.Event()
+        self._reloading = asyncio.Lock()
         snapshot = self._in_force.snapshot
         self._service = Service(self._sockets)
         self._obituary = Obituary(snapshot.sessions_to, snapshot.log_format)
         try:
             board, sealed = Board.create(self._workers), seal(snapshot)
-            self._states = UpstreamStates(Board(board, self._workers).upstreams)
+            self._upstreams = Board(board, self._workers).upstreams
+            self._states = UpstreamStates(self._upstreams)
             self._parts: list[Part] = []
             self._fleet = Fleet(
                 self._command,
@@ -83,12 +85,13 @@ class Supervisor:
                 self._obituary.write,
                 self._patience,
             )
+            self._reloader = Reloader(self._setup, self._service, self._fleet, sealed)
             try:
                 return await self._live()
             finally:
                 self._fleet.close()
                 os.close(board)
-                os.close(sealed)
+                self._reloader.close()
         finally:
             self._service.close()
             self._obituary.close()
@@ -98,7 +101,10 @@ class Supervisor:
 
     async def _live(self) -> int:
         self._listen_to_signals()
-        tasks = [asyncio.create_task(self._tell_ready()), asyncio.create_task(self._ping())]
+        tasks = [
+            asyncio.create_task(work)
+            for work in (self._tell_ready(), self._ping(), self._reload_when_wanted())
+        ]
         try:
             self._fleet.start()
             for part in self._parts:
@@ -139,9 +145,42 @@ class Supervisor:
         self._obituary.reopen()
 
     def _on_hangup(self) -> None:
-        _log.warning(
-            "SIGHUP ignored: the configuration is read at start only; restart to have it read"
-        )
+        self._reload_wanted.set()
+
+    async def _reload_when_wanted(self) -> None:
+        """Reload after each SIGHUP; those that come meanwhile are one more."""
+        await self._fleet.ready.wait()
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            with suppress(SpliceproxyError):  # it is in the log
+                await self.reload()
+
+    async def reload(self) -> list[str]:
+        """Put the configuration in force as it is now in its file; what differs, in lines.
+
+        Raises SpliceproxyError with a line for each problem; then nothing has changed.
+        """
+        async with self._reloading:
+            if self._stop.is_set():
+                raise SpliceproxyError("not reloaded: the proxy is stopping")
+            began = time.monotonic()
+            self._notifier.notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+            try:
+                in_force, lines = await self._reloader.reload(self._in_force)
+            except SpliceproxyError as error:
+                _log.error("not reloaded: nothing has changed", problems=str(error).splitlines())
+                raise
+            finally:
+                self._notifier.notify(READY=1)
+            self._in_force = in_force
+            for part in self._parts:
+                part.apply(in_force)
+            kept = {(pool.name, upstream.name) for pool, upstream in in_force.upstreams()}
+            self._setup.slots.forget(kept, self._upstreams)
+            milliseconds = round((time.monotonic() - began) * 1000, 1)
+            _log.info("reloaded", changes=lines or ["nothing changed"], milliseconds=milliseconds)
+            return lines
 
     def _on_child(self) -> None:
         self._fleet.reap()
@@ -168,6 +207,9 @@ class Supervisor:
                 command=" ".join(self._command),
             )
             return EXIT_FAILED
+        # A reload under way is finished: half of it would leave sockets that nobody serves.
+        async with self._reloading:
+            self._drain = self._in_force.config.timeouts.drain
         sessions = self._fleet.statistics().sessions
         _log.info("stopping", sessions=sessions, drain_seconds=self._drain)
         self._notifier.notify(STOPPING=1, STATUS=f"stopping: {sessions} sessions to end")

@@ -42,6 +42,8 @@ class WorkerProcess:
         """Start `command CHANNEL_FD BOARD_FD INDEX`. Raises OSError."""
         self.index = index
         self.ready = False
+        self.generation = -1
+        """Of the snapshot that it obeys; -1: none yet."""
         self.serving: set[int] = set()
         """Numbers of the sockets that it was told to serve."""
         self.killed_for = ""

@@ -55,15 +55,14 @@ _GONE_ERRNOS: Final = frozenset(
 
 
 class Listener:
-    """A listener as this worker knows it: its plan, its pool, and its live sessions here."""
+    """A listener as this worker knows it: its plan, its pool, and its session counter."""
 
-    __slots__ = ("counter", "name", "plan", "pool", "records_all", "sessions")
+    __slots__ = ("counter", "name", "plan", "pool", "records_all")
 
     def __init__(self, plan: ListenerPlan, pool: Pool) -> None:
         self.plan = plan
         self.name = plan.name
         self.pool = pool
-        self.sessions = 0
         self.records_all = plan.keep == "all" and plan.sample >= 1.0
         self.counter = listener_sessions(plan.slot)
 

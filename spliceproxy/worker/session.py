@@ -55,6 +55,7 @@ class Session:
         "client",
         "client_address",
         "entry",
+        "listener",
         "pool",
         "relay",
         "retries",
@@ -70,7 +71,9 @@ class Session:
         """`entry` is the socket that accepted `client`, whose `address` accept(2) told."""
         self.worker = worker
         self.entry = entry
-        self.pool = entry.listener.pool
+        # A reload gives the socket another listener; this session keeps what it began with.
+        self.listener = listener = entry.listener
+        self.pool = listener.pool
         self.client = client
         self.client_address = address
         self.started = worker.loop.now
@@ -267,7 +270,7 @@ class Session:
         relay = self.relay
         if relay is not None:
             relay.abandon()
-        listener = self.entry.listener
+        listener = self.listener
         if listener.records_all or worker.wants_record(listener, why):
             worker.write_record(self._record(closed_by, how, why))
         loop.close_socket_later(self.client)
@@ -293,7 +296,7 @@ class Session:
         return {
             "session": next(worker.session_ids),
             "worker": worker.index,
-            "listener": entry.listener.name,
+            "listener": self.listener.name,
             "route": None,
             "pool": self.pool.name,
             "upstream": None if self.upstream is None else self.upstream.name,

@@ -80,6 +80,7 @@ class Worker:
         self._records: RecordWriter | None = None
         self._pipes: PipePool | None = None
         self._snapshot: Snapshot
+        self._pools: dict[str, Pool] = {}
         self._listeners: dict[str, Listener] = {}
         self._sockets: dict[int, ListeningSocket] = {}
         self._stopping = False
@@ -122,14 +123,15 @@ class Worker:
 
     def _obey(self, message: Message, fds: list[int]) -> None:
         match message:
-            case Configure():
-                self._configure(unseal(fds[0]))
+            case Configure(generation):
+                snapshot = unseal(fds[0])
                 os.close(fds[0])
-                self._tell(Ready(os.getpid()))
-            case Serve(number, listener, shared):
-                self._sockets[number] = ListeningSocket(
-                    self, self._listeners[listener], number, fds[0], shared=shared
-                )
+                if self._records is None:
+                    self._begin(snapshot)
+                self._follow(snapshot)
+                self._tell(Ready(os.getpid(), generation))
+            case Serve(number, name, shared):
+                self._serve(number, name, fds[0], shared)
             case Release(number):
                 self._close_socket(number)
             case Retire(number):
@@ -151,9 +153,20 @@ class Worker:
         if self._channel.waiting:
             self.loop.modify(self._channel.fileno(), EPOLLIN | EPOLLOUT)
 
-    def _configure(self, snapshot: Snapshot) -> None:
-        log.set_up(snapshot.log_level, snapshot.log_format)
-        self._snapshot = snapshot
+    def _serve(self, number: int, name: str, fd: int, shared: bool) -> None:
+        listener = self._listeners.get(name)
+        known = self._sockets.get(number)
+        if listener is None:  # it left the configuration while a sibling that served it died
+            os.close(fd)
+            self._tell(Retired(number))
+        elif known is not None:
+            os.close(fd)
+            known.listener = listener
+        else:
+            self._sockets[number] = ListeningSocket(self, listener, number, fd, shared=shared)
+
+    def _begin(self, snapshot: Snapshot) -> None:
+        """Make what lasts as long as the worker."""
         console = (
             snapshot.sessions_to == "stdout" and snapshot.log_format != "json" and os.isatty(1)
         )
@@ -164,20 +177,33 @@ class Worker:
         relay = snapshot.relay
         self._pipes = pipes = PipePool(relay.pipe_size, relay.max_pipes, relay.pipe_pages)
         self.means = Means(relay.mode, pipes)
-        ephemeral = ephemeral_ports()
-        upstreams = self._board.upstreams
-        pools = {
-            plan.name: Pool(plan, random.random(), ephemeral, upstreams, self.index)
-            for plan in snapshot.pools
-        }
-        self._listeners = {
-            plan.name: Listener(plan, pools[plan.pool]) for plan in snapshot.listeners
-        }
         # Sessions die by reference count, so what the collector finds is little and can wait; what
         # lives since the start need not be looked at again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
+
+    def _follow(self, snapshot: Snapshot) -> None:
+        """Obey this snapshot from now on. Sessions go on with what they began with.
+
+        A pool whose plan is the same stays, and so does its place in the round.
+        """
+        log.set_up(snapshot.log_level, snapshot.log_format)
+        self._snapshot = snapshot
+        ephemeral = ephemeral_ports()
+        upstreams = self._board.upstreams
+        before, self._pools = self._pools, {}
+        for plan in snapshot.pools:
+            pool = before.get(plan.name)
+            if pool is None or pool.plan != plan:
+                pool = Pool(plan, random.random(), ephemeral, upstreams, self.index)
+            self._pools[plan.name] = pool
+        self._listeners = {
+            plan.name: Listener(plan, self._pools[plan.pool]) for plan in snapshot.listeners
+        }
+        for entry in self._sockets.values():
+            # One whose listener left the configuration is about to be retired.
+            entry.listener = self._listeners.get(entry.listener.name, entry.listener)
 
     def has_room(self, listener: Listener) -> bool:
         """Whether one more session may begin: of this process, of all, of the listener."""
@@ -197,21 +223,17 @@ class Worker:
         """Count it."""
         sessions = self.sessions
         sessions.add(session)
-        listener = session.entry.listener
-        listener.sessions += 1
         region = self._region
         region[SESSIONS] = len(sessions)
-        region[listener.counter] = listener.sessions
+        region[session.listener.counter] += 1
 
     def on_session_end(self, session: Session) -> None:
         """Count it, and let somebody else in."""
         sessions = self.sessions
         sessions.discard(session)
-        listener = session.entry.listener
-        listener.sessions -= 1
         region = self._region
         region[SESSIONS] = len(sessions)
-        region[listener.counter] = listener.sessions
+        region[session.listener.counter] -= 1
         if self.paused:
             for entry in tuple(self.paused):
                 entry.on_room()

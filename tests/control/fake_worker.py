@@ -25,6 +25,7 @@ class FakeWorker:
         self.region = Board(options.board, workers).regions[options.index]
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.channel, selectors.EVENT_READ, self.on_messages)
+        self.generation = -1
         self.listening: dict[int, socket.socket] = {}
         self.retiring: dict[int, float] = {}
         self.sessions: set[socket.socket] = set()
@@ -58,12 +59,13 @@ class FakeWorker:
             self.on_message(*received)
             ready |= isinstance(received[0], ipc.Configure)
         if ready and not self.options.never_ready:
-            self.channel.send(ipc.Ready(os.getpid()))
+            self.channel.send(ipc.Ready(os.getpid(), self.generation))
 
     def on_message(self, message: ipc.Message, fds: list[int]) -> None:
         match message:
-            case ipc.Configure():
+            case ipc.Configure(generation):
                 ipc.unseal(fds[0])
+                self.generation = generation
             case ipc.Serve(socket=number):
                 sock = socket.socket(fileno=os.dup(fds[0]))
                 sock.setblocking(False)

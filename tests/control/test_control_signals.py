@@ -56,13 +56,12 @@ def test_as_pid_1_too(tmp_path: Path, number: signal.Signals) -> None:
         assert running.lines("stopped before it served")
 
 
-def test_sighup_is_ignored_and_the_log_says_so(tmp_path: Path) -> None:
+def test_sighup_without_a_file_changes_nothing_and_the_log_says_why(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with supervised(tmp_path, SERVING.format(path=path)) as running:
         running.signal(signal.SIGHUP)
-        running.wait_log(
-            "SIGHUP ignored: the configuration is read at start only; restart to have it read"
-        )
+        line = running.wait_log("not reloaded: nothing has changed")
+        assert line["problems"] == ["nothing to reload: the configuration is not from a file"]
         assert ask(f"unix:{path}") == 0
         running.signal(signal.SIGTERM)
         assert running.wait() == 0

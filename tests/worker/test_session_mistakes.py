@@ -105,7 +105,7 @@ def lone_worker(upstream: Upstream, directory: Path) -> Iterator[LoneWorker]:
         stack.callback(process.kill)
         worker = LoneWorker(process, Board(board, 1), output)
         snapshot = ipc.seal(plan(upstream))
-        channel.send(ipc.Configure(), snapshot)
+        channel.send(ipc.Configure(0), snapshot)
         os.close(snapshot)
         for number, name in enumerate(POOLS):
             with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -1,0 +1,141 @@
+"""What differs between two configurations, in lines for a person.
+
+    + listener ssh
+    - pool old
+    ~ pool app: + upstream 10.0.0.3:80
+    ~ pool app: upstream 10.0.0.1:80: weight 1 → 3
+    ~ timeouts.idle 1h → 10m
+
+Both are resolved; what a listener or a pool only inherits is told once, where it was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pydantic import BaseModel
+
+from spliceproxy.config.model import Config, Listener, Pool, Upstream
+from spliceproxy.config.units import size_text, time_text
+
+NEEDS_RESTART = ("workers", "relay", "log.format", "log.sessions.to")
+"""Keys that a running process cannot change, or all keys below them."""
+
+_NAMED = ("listeners", "pools", "include")
+_SIZES = frozenset({"pipe_size", "receive", "send"})
+_TIMES = frozenset(
+    {"connect", "idle", "half_close", "session", "drain", "interval", "timeout", "time"}
+    | {"user_timeout", "slow_start"}
+)
+_Values = dict[str, object]
+"""Dotted key → value."""
+
+
+def difference(old: Config, new: Config) -> list[str]:
+    """One line for each thing that is not the same; none where all is."""
+    top = _changes(_values(old, _NAMED), _values(new, _NAMED))
+    lines = [f"~ {change}" for change in _lines(top)]
+    inherited = set(top.values())
+    lines += _named("listener", old.listeners, new.listeners, inherited)
+    lines += _named("pool", old.pools, new.pools, inherited)
+    return lines
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """The keys that differ, and that only a new process can change."""
+    changed = _changes(_values(old, _NAMED), _values(new, _NAMED))
+    return [
+        key
+        for key in changed
+        if any(key == fixed or key.startswith(f"{fixed}.") for fixed in NEEDS_RESTART)
+    ]
+
+
+def keep_what_needs_a_restart(old: Config, new: Config) -> Config:
+    """`new`, with the values of `old` where only a new process can change them."""
+    sessions = new.log.sessions.model_copy(update={"to": old.log.sessions.to})
+    log = new.log.model_copy(update={"format": old.log.format, "sessions": sessions})
+    return new.model_copy(update={"workers": old.workers, "relay": old.relay, "log": log})
+
+
+def _named(
+    kind: str,
+    old: Mapping[str, Listener] | Mapping[str, Pool],
+    new: Mapping[str, Listener] | Mapping[str, Pool],
+    inherited: set[tuple[object, object]],
+) -> Iterator[str]:
+    for name in old.keys() - new.keys():
+        yield f"- {kind} {name}"
+    for name, after in new.items():
+        before = old.get(name)
+        if before is None:
+            yield f"+ {kind} {name}"
+            continue
+        changes = _changes(_values(before, ("upstreams",)), _values(after, ("upstreams",)))
+        own = {key: change for key, change in changes.items() if change not in inherited}
+        for line in _lines(own):
+            yield f"~ {kind} {name}: {line}"
+        if isinstance(before, Pool) and isinstance(after, Pool):
+            for line in _upstreams(before, after):
+                yield f"~ {kind} {name}: {line}"
+
+
+def _upstreams(old: Pool, new: Pool) -> Iterator[str]:
+    before = {str(one.address): one for one in old.upstreams}
+    after = {str(one.address): one for one in new.upstreams}
+    for address in before.keys() - after.keys():
+        yield f"- upstream {address}"
+    for address, one in after.items():
+        if address not in before:
+            yield f"+ upstream {address}"
+            continue
+        for line in _lines(_changes(_of(before[address]), _of(one))):
+            yield f"upstream {address}: {line}"
+
+
+def _of(upstream: Upstream) -> _Values:
+    return _values(upstream, ("address",))
+
+
+def _values(section: BaseModel, without: tuple[str, ...] = (), prefix: str = "") -> _Values:
+    found: _Values = {}
+    for key in type(section).model_fields:
+        if key in without:
+            continue
+        value = getattr(section, key)
+        if isinstance(value, BaseModel):
+            found |= _values(value, (), f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def _changes(old: _Values, new: _Values) -> dict[str, tuple[object, object]]:
+    """A section that is `off` has no keys of its own: those are missing on one side."""
+    keys = [*old, *(key for key in new if key not in old)]
+    pairs = {key: (_hashable(old.get(key)), _hashable(new.get(key))) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _hashable(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _lines(changes: dict[str, tuple[object, object]]) -> Iterator[str]:
+    for key, (before, after) in changes.items():
+        yield f"{key} {_text(key, before)} → {_text(key, after)}"
+
+
+def _text(key: str, value: object) -> str:
+    name = key.rpartition(".")[2]
+    if value is None:
+        return "off"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(str(one) for one in value) + "]"
+    if isinstance(value, float) and name in _TIMES:
+        return time_text(value)
+    if isinstance(value, int) and name in _SIZES:
+        return size_text(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,192 @@
+"""A new configuration for a running proxy: all of it, or nothing.
+
+Everything that may fail comes first: the file is read, names are looked up, new addresses are
+bound. Then the workers are told, in one step each: the snapshot, then the new sockets. A socket
+whose address stays is kept, with its queue, also where its listener has another name now; one whose
+address is gone is retired, so that nobody who waits in it is reset. Sessions keep what they have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from spliceproxy.config import difference, keep_what_needs_a_restart, needs_restart
+from spliceproxy.control.machine import Machine
+from spliceproxy.control.names import Resolved, resolve_all
+from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
+from spliceproxy.control.options import apply_options
+from spliceproxy.control.parts import InForce
+from spliceproxy.control.plan import make_snapshot
+from spliceproxy.control.pool_options import find_pool_problems
+from spliceproxy.control.records import find_record_problems
+from spliceproxy.control.service import Service
+from spliceproxy.control.slots import UpstreamSlots
+from spliceproxy.control.sockets import ListeningSocket
+from spliceproxy.errors import SpliceproxyError
+from spliceproxy.ipc import seal
+
+if TYPE_CHECKING:
+    from spliceproxy.config import Address, Config
+    from spliceproxy.control.fleet import Fleet
+
+_log = structlog.get_logger()
+
+_CONFIGURED_TIME = 5.0
+"""Seconds for the workers to say that they obey; a silent one is about to be replaced anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a reload needs that the start knew, and that never changes."""
+
+    load: Callable[[], Config] | None
+    """Read the configuration again. Raises SpliceproxyError. None: there is no file."""
+    machine: Machine
+    workers: int
+    slots: UpstreamSlots
+
+
+@dataclass(frozen=True, slots=True)
+class _Sockets:
+    """The listening sockets of the new configuration, seen from the old one."""
+
+    kept: list[ListeningSocket]
+    names: dict[int, str]
+    """Number of a kept socket → the name of its listener now."""
+    gone: list[ListeningSocket]
+    new: list[ListeningSocket]
+
+
+class Reloader:
+    """Carries out reloads, one at a time."""
+
+    def __init__(self, setup: Setup, service: Service, fleet: Fleet, sealed: int) -> None:
+        """`sealed` is the fd of the snapshot that the fleet has, which is the reloader's now."""
+        self._setup = setup
+        self._service = service
+        self._fleet = fleet
+        self._sealed = sealed
+
+    async def reload(self, in_force: InForce) -> tuple[InForce, list[str]]:
+        """Read the configuration and put it in force. Returns it, and what differs, in lines.
+
+        Raises SpliceproxyError with one line for each problem; then nothing has changed.
+        """
+        setup = self._setup
+        if setup.load is None:
+            raise SpliceproxyError("nothing to reload: the configuration is not from a file")
+        config = await asyncio.to_thread(setup.load)
+        old = in_force.config
+        lines = difference(old, config)
+        fixed = needs_restart(old, config)
+        config = keep_what_needs_a_restart(old, config)
+        if fixed:
+            _log.warning("these keys need a restart, and stay as they are", keys=fixed)
+        if config == old:
+            return in_force, lines
+        resolved = await asyncio.to_thread(resolve_all, config)
+        sockets = self._open(config, resolved)
+        try:
+            snapshot = make_snapshot(
+                config,
+                resolved.connect,
+                setup.machine,
+                setup.workers,
+                len(sockets.kept) + len(sockets.gone) + len(sockets.new),
+                setup.slots,
+            )
+            sealed = seal(snapshot)
+        except BaseException:
+            close_sockets(sockets.new)
+            raise
+        after = InForce(config, snapshot)
+        await self._put_in_force(old, after, sockets, sealed)
+        return after, lines
+
+    def close(self) -> None:
+        """Close the snapshot."""
+        os.close(self._sealed)
+
+    def _open(self, config: Config, resolved: Resolved) -> _Sockets:
+        """Bind what is new, and let its clients in: they wait until the workers were told."""
+        wanted = {
+            _key(address, listener.name): listener
+            for listener in config.listeners.values()
+            for address in listener.bind
+        }
+        kept, gone, names = [], [], {}
+        by_name, covered = set(), set()
+        for one in self._service.sockets():
+            if one.address is None:
+                listener = config.listeners.get(one.listener)
+                by_name.add(one.listener)
+            else:
+                key = _key(one.address, one.listener)
+                listener = wanted.get(key)
+                covered.add(key)
+            if listener is None:
+                gone.append(one)
+            else:
+                kept.append(one)
+                names[one.number] = listener.name
+        fresh = []
+        for listener in config.listeners.values():
+            missing = [a for a in listener.bind if _key(a, listener.name) not in covered]
+            if missing and listener.name not in by_name:
+                fresh.append(listener.model_copy(update={"bind": tuple(missing)}))
+        problems = [*find_pool_problems(config.pools.values()), *find_record_problems(config)]
+        new = bind_sockets(fresh, resolved.bind, self._setup.workers, (), problems)
+        try:
+            let_in(new)
+        except BaseException:
+            close_sockets(new)
+            raise
+        return _Sockets(kept, names, gone, new)
+
+    async def _put_in_force(
+        self, old: Config, after: InForce, sockets: _Sockets, sealed: int
+    ) -> None:
+        service, fleet = self._service, self._fleet
+        fleet.configure(sealed)
+        workers = list(fleet.workers())
+        for one in sockets.kept:
+            name = sockets.names[one.number]
+            _apply_options(one, old, after.config, name)
+            if name != one.listener:
+                service.rename(one, name, workers)
+        service.add(sockets.new, workers)
+        service.remove(sockets.gone, workers)
+        for listener, address in dict.fromkeys((one.listener, str(one)) for one in sockets.new):
+            _log.info("listening", listener=listener, address=address)
+        try:
+            async with asyncio.timeout(_CONFIGURED_TIME):
+                await fleet.configured.wait()
+        except TimeoutError:
+            _log.warning("a worker is slow to obey the new configuration")
+        before, self._sealed = self._sealed, sealed
+        os.close(before)
+
+
+def _key(address: Address, listener: str) -> tuple[Address, str]:
+    """What a socket is known by. Several listeners may ask for any free port."""
+    return address, "" if address.port or address.is_unix else listener
+
+
+def _apply_options(one: ListeningSocket, old: Config, new: Config, name: str) -> None:
+    """Give a kept socket the options of its listener where they changed."""
+    before, after = old.listeners.get(one.listener), new.listeners[name]
+    if before is not None and before.tcp == after.tcp:
+        return
+    try:
+        apply_options(one.sock, after.tcp, f"listeners.{name}.tcp")
+        if one.backlog != after.tcp.backlog:
+            one.backlog = after.tcp.backlog
+            one.sock.listen(one.backlog)
+    except (SpliceproxyError, OSError) as error:
+        _log.warning("a socket option needs a restart", listener=name, error=str(error))

@@ -60,13 +60,13 @@ def make_snapshot(
         listeners=tuple(
             ListenerPlan(
                 name=listener.name,
-                slot=slot,
+                slot=slots.listener_slot(listener.name, config.listeners),
                 pool=listener.pool,
                 max_sessions=listener.max_sessions,
                 keep=listener.log.keep,
                 sample=listener.log.sample,
             )
-            for slot, listener in enumerate(config.listeners.values())
+            for listener in config.listeners.values()
         ),
         pools=tuple(_plan_pool(pool, places, slots) for pool in config.pools.values()),
         relay=relay,

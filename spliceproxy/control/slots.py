@@ -1,11 +1,11 @@
-"""Which place of the board belongs to which upstream, for as long as the supervisor lives."""
+"""Which place of the board belongs to which upstream, pool and listener, over reloads."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 from spliceproxy.errors import SpliceproxyError
-from spliceproxy.telemetry.board import MAX_UPSTREAMS, Upstreams
+from spliceproxy.telemetry.board import MAX_LISTENERS, MAX_UPSTREAMS, Upstreams
 
 UpstreamKey = tuple[str, str]
 """The name of a pool, and the name of one of its upstreams."""
@@ -22,6 +22,22 @@ class UpstreamSlots:
         self._slots: dict[UpstreamKey, int] = {}
         self._free: list[int] = []
         self._next = 0
+        self._listeners: dict[str, int] = {}
+
+    def listener_slot(self, listener: str, wanted: Collection[str]) -> int:
+        """The slot of a listener, the one that it had before or a free one.
+
+        `wanted` are all listeners of the configuration, MAX_LISTENERS at the most. A slot of one
+        that left is taken again only when no other is free: it may have sessions still.
+        """
+        if listener not in self._listeners:
+            taken = set(self._listeners.values())
+            slot = next((n for n in range(MAX_LISTENERS) if n not in taken), None)
+            if slot is None:
+                left = next(name for name in self._listeners if name not in wanted)
+                slot = self._listeners.pop(left)
+            self._listeners[listener] = slot
+        return self._listeners[listener]
 
     def slot(self, pool: str, upstream: str) -> int:
         """The slot of an upstream, a new one where it has none. Raises TooManyUpstreamsError."""

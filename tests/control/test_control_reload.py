@@ -17,6 +17,9 @@ from harness.proxy import Event, Proxy, connect, running_proxy
 from harness.upstreams import Upstream, echo, named
 from harness.wait import wait_until
 
+from spliceproxy.control.slots import UpstreamSlots
+from spliceproxy.telemetry.board import MAX_LISTENERS
+
 both_crews = pytest.mark.parametrize("workers", [1, 2])
 
 
@@ -185,6 +188,16 @@ def _retiring(proxy: Proxy) -> bool:
     port = int(last.rpartition(":")[2])
     text = Path("/proc/net/tcp").read_text()
     return f":{port:04X} 00000000:0000 0A" in text
+
+
+def test_slots_of_listeners_stay_over_reloads_and_are_taken_again_last() -> None:
+    slots = UpstreamSlots()
+    names = [f"l{n}" for n in range(MAX_LISTENERS)]
+    first = {name: slots.listener_slot(name, names) for name in names[:-1]}
+    assert len(set(first.values())) == MAX_LISTENERS - 1
+    assert slots.listener_slot("new", names[1:]) not in first.values()
+    assert slots.listener_slot("another", names[1:]) == first["l0"]
+    assert all(slots.listener_slot(name, names[1:]) == first[name] for name in names[1:-1])
 
 
 def test_ten_thousand_upstreams_are_reloaded_within_a_second() -> None:

@@ -103,9 +103,11 @@ def test_after_a_thousand_sessions_with_failures_no_upstream_has_one() -> None:
         ok = stack.enter_context(upstreams.echo()).address
         resets = stack.enter_context(upstreams.resets()).address
         refused = stack.enter_context(upstreams.refuse()).address
+        refused_at_once = stack.enter_context(upstreams.refuse("unix")).address
         silent = stack.enter_context(upstreams.blackhole()).address
         text = proxy_yaml(
-            ok, resets, refused, silent, pool={"timeouts": {"connect": "50ms"}, "retries": 1}
+            *(ok, resets, refused, refused_at_once, silent),
+            pool={"timeouts": {"connect": "50ms"}, "retries": 1},
         )
         proxy = stack.enter_context(running_proxy(text, workers=2))
         board = stack.enter_context(board_of(proxy, 2))
@@ -129,7 +131,7 @@ def test_after_a_thousand_sessions_with_failures_no_upstream_has_one() -> None:
         print(Counter(record["why"] for record in records))
         assert len({record["why"] for record in records}) >= 4
         counts = board.upstreams
-        assert [counts.live(slot) for slot in range(5)] == [0] * 5
+        assert [counts.live(slot) for slot in range(6)] == [0] * 6
 
 
 def held(proxy: Proxy, number: int, stack: ExitStack) -> list[socket.socket]:

@@ -116,12 +116,16 @@ class Tournament:
 
     def set(self, index: int, key: _Key) -> None:
         """Change one key."""
+        winners = self._winners
         self.keys[index] = key
         node = index + len(self.keys)
-        self._winners[node] = key
+        winners[node] = key
         node >>= 1
         while node:
+            before = winners[node]
             self._play(node)
+            if winners[node] is before:  # nobody above hears of it
+                break
             node >>= 1
 
     def _play(self, node: int) -> None:

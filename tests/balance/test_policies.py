@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from array import array
 from collections import Counter
@@ -58,10 +59,13 @@ def key_of(number: int) -> bytes:
 
 
 def check_shares(chosen: Counter[int | None], weights: Sequence[int]) -> None:
+    """Each within 2 % of its share, or within what chance does once in a billion runs."""
     for index, weight in enumerate(weights):
         share = chosen[index] / chosen.total()
         right = weight / sum(weights)
-        assert abs(share - right) < 0.02 * max(right, 0.25), (SEED, index, share, right)
+        chance = 6 * math.sqrt(right * (1 - right) / chosen.total())
+        assert chance < 0.01 or chosen.total() < CHOICES
+        assert abs(share - right) <= max(0.02 * right, chance), (SEED, index, share, right)
         assert weight or not chosen[index]
 
 

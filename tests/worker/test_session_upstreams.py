@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -103,9 +104,11 @@ def test_after_a_thousand_sessions_with_failures_no_upstream_has_one() -> None:
         ok = stack.enter_context(upstreams.echo()).address
         resets = stack.enter_context(upstreams.resets()).address
         refused = stack.enter_context(upstreams.refuse()).address
+        refused_at_once = stack.enter_context(upstreams.refuse("unix")).address
         silent = stack.enter_context(upstreams.blackhole()).address
         text = proxy_yaml(
-            ok, resets, refused, silent, pool={"timeouts": {"connect": "50ms"}, "retries": 1}
+            *(ok, resets, refused, refused_at_once, silent),
+            pool={"timeouts": {"connect": "50ms"}, "retries": 1},
         )
         proxy = stack.enter_context(running_proxy(text, workers=2))
         board = stack.enter_context(board_of(proxy, 2))
@@ -129,7 +132,7 @@ def test_after_a_thousand_sessions_with_failures_no_upstream_has_one() -> None:
         print(Counter(record["why"] for record in records))
         assert len({record["why"] for record in records}) >= 4
         counts = board.upstreams
-        assert [counts.live(slot) for slot in range(5)] == [0] * 5
+        assert [counts.live(slot) for slot in range(6)] == [0] * 6
 
 
 def held(proxy: Proxy, number: int, stack: ExitStack) -> list[socket.socket]:
@@ -234,3 +237,35 @@ def test_two_proxies_send_the_same_client_to_the_same_upstream() -> None:
         assert seen[0] == seen[1]
         assert all(len(names) == 1 for names in seen[0].values())
         assert len(set.union(*seen[0].values())) >= 4
+
+
+@pytest.mark.parametrize("balance", ["round_robin", "least_sessions", "source_hash"])
+def test_ten_thousand_upstreams_serve_and_follow_their_states(balance: str) -> None:
+    size = 10_000
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("0.0.0.0", 0), backlog=128))
+        port = listening.getsockname()[1]
+        addresses = [f"127.1.{n >> 8}.{n & 255}:{port}" for n in range(size)]
+        began = time.monotonic()
+        text = proxy_yaml(*addresses, pool={"balance": balance})
+        proxy = stack.enter_context(running_proxy(text, workers=2))
+        print(f"ready after {time.monotonic() - began:.2f} s")
+        states = stack.enter_context(board_of(proxy, 2)).upstreams
+
+        def visit() -> str:
+            with proxy.connect("web") as client:
+                served, _client = listening.accept()
+                with served:
+                    name = served.getsockname()[0]
+                client.recv(1)
+                return str(name)
+
+        seen = {visit() for _ in range(100)}
+        if balance == "source_hash":
+            assert len(seen) == 1
+        else:  # each worker goes from one to the next, and begins where it likes
+            assert len(seen) >= 50
+        for slot in range(size - 3):
+            states.set_state(slot, DOWN)
+        left = {f"127.1.{n >> 8}.{n & 255}" for n in range(size - 3, size)}
+        assert {visit() for _ in range(20)} <= left

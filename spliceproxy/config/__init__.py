@@ -12,6 +12,7 @@ from spliceproxy.config.markdown import reference
 from spliceproxy.config.model import (
     Buffers,
     Config,
+    Eject,
     Keepalive,
     Listener,
     ListenerLog,
@@ -35,6 +36,7 @@ __all__ = [
     "Buffers",
     "Config",
     "ConfigError",
+    "Eject",
     "Keepalive",
     "Listener",
     "ListenerLog",

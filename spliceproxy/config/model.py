@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -271,6 +272,39 @@ class Upstream(Section):
         return {"address": raw} if isinstance(raw, str) else raw
 
 
+def _some_reason(on: tuple[str, ...]) -> tuple[str, ...]:
+    if not on:
+        raise ValueError("there is nothing to eject for; write [connect], or eject: off")
+    return on
+
+
+class Eject(Section):
+    """When live traffic fails on an upstream, it is passed over for a while."""
+
+    on: Annotated[tuple[scalars.EjectOn, ...], OneOrMore, AfterValidator(_some_reason)] = setting(
+        "connect",
+        "What counts as a failure. `connect`: no connection could be made, and not for a lack of "
+        "this machine. `early_close`: the upstream ended first, without a byte, after the client "
+        "had sent something.",
+        example="[connect, early_close]",
+    )
+    after: scalars.Failures = setting(
+        "5", "Failures of one kind in a row; each worker counts its own.", example="3"
+    )
+    time: scalars.SomeTime = setting(
+        "10s",
+        "How long it is passed over at first. Each repeat doubles that, up to 16 times as long; "
+        "each quiet stretch, 16 times as long as this, takes one doubling back.",
+        example="30s",
+    )
+    at_most: scalars.Share = setting(
+        "50%",
+        "The share of the pool's upstreams that may be ejected at the same time, rounded down; of "
+        "two or more always one, unless it is 0. The only upstream of a pool never is.",
+        example="30%",
+    )
+
+
 class Pool(Section):
     """A named group of upstreams with one balancing policy."""
 
@@ -283,6 +317,9 @@ class Pool(Section):
     )
     retries: scalars.Retries = setting(
         "2", "Other upstreams that are tried when a connection cannot be made.", example="0"
+    )
+    eject: Annotated[Eject | None, BeforeValidator(_off)] = section(
+        Eject, "When an upstream that fails is passed over for a while; `off`: never.", "off"
     )
     timeouts: PoolTimeouts = section(PoolTimeouts, "Timeouts of sessions with this pool.")
     tcp: PoolTcp = section(PoolTcp, "Socket options.")

@@ -143,6 +143,7 @@ PositiveTimeOff = Annotated[
     _read(_or("off", units.positive_time), f"{units.TIME}, or off"),
     _schema("time", "off"),
 ]
+SomeTime = Annotated[float, _read(units.some_time, units.TIME), _schema("time")]
 TimeOff = Annotated[
     float | None, _read(_or("off", units.time), f"{units.TIME}, or off"), _schema("time", "off")
 ]
@@ -186,6 +187,7 @@ CountOff = Annotated[
 Backlog = Annotated[int, _read(_number(1, MILLION), _number_right(1, MILLION)), _schema("number")]
 Probes = Annotated[int, _read(_number(1, 127), _number_right(1, 127)), _schema("number")]
 Retries = Annotated[int, _read(_number(0, 100), _number_right(0, 100)), _schema("number")]
+Failures = Annotated[int, _read(_number(1, 1000), _number_right(1, 1000)), _schema("number")]
 Weight = Annotated[int, _read(_number(0, 256), _number_right(0, 256)), _schema("number")]
 
 LogLevel = Annotated[
@@ -207,6 +209,11 @@ RelayMode = Annotated[
     Literal["adaptive", "splice", "copy"],
     _choice("adaptive", "splice", "copy"),
     _closed("adaptive", "splice", "copy"),
+]
+EjectOn = Annotated[
+    Literal["connect", "early_close"],
+    _choice("connect", "early_close"),
+    _closed("connect", "early_close"),
 ]
 Balance = Annotated[Literal["round_robin"], _choice("round_robin"), _closed("round_robin")]
 

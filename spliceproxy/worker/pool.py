@@ -12,12 +12,30 @@ from spliceproxy.ipc import PoolPlan, Sockaddr, UpstreamPlan
 
 
 class Upstream:
-    """One address that serves. `index` is its place in the pool."""
+    """One address that serves. `index` is its place in the pool, `slot` the one on the board.
 
-    __slots__ = ("address", "family", "index", "may_self_connect", "name")
+    `failures` and `early_closes` are this worker's, in a row.
+    """
+
+    __slots__ = (
+        "address",
+        "early_closes",
+        "failures",
+        "family",
+        "index",
+        "may_self_connect",
+        "name",
+        "slot",
+        "told",
+    )
 
     def __init__(self, index: int, plan: UpstreamPlan, ephemeral: range) -> None:
         self.index = index
+        self.slot = plan.slot
+        self.failures = 0
+        self.early_closes = 0
+        self.told = -inf
+        """The loop's time at which the supervisor was told that it fails."""
         self.name = plan.name
         self.family = plan.family
         self.address: Sockaddr = plan.address

@@ -153,10 +153,10 @@ class Session:
             self._part(relay)
 
     def _on_early_close(self, relay: Relay) -> None:
-        """The upstream ended first, without a byte."""
+        """The upstream ended first, without a byte, and by FIN: a reset ends both flows at once."""
         upstream, eject = self.upstream, self.entry.listener.pool.plan.eject
         assert upstream is not None
-        if eject is not None and eject.early_close and relay.up.moved and relay.broken is None:
+        if eject is not None and eject.early_close and relay.up.moved:
             upstream.early_closes += 1
             if upstream.early_closes >= eject.after:
                 self.worker.on_failing(upstream, "early_close")
@@ -209,7 +209,8 @@ class Session:
     def _settle(self, relay: Relay) -> None:
         """The session has lived for a moment, and may live on for hours."""
         self._settled = True
-        _forgive(relay, self.upstream)
+        if self.upstream is not None:
+            _forgive(self.upstream, relay)
         if relay.down.src.family != socket.AF_UNIX:
             with suppress(OSError):  # reset meanwhile: the relay will see it
                 set_keepalive(relay.down.src, self.entry.listener.pool.plan.tcp)
@@ -273,7 +274,9 @@ class Session:
         relay = self.relay
         if relay is not None:
             relay.abandon()
-            _forgive(relay, self.upstream)
+            upstream = self.upstream
+            if upstream is not None and upstream.early_closes:
+                _forgive(upstream, relay)
         listener = self.entry.listener
         if listener.records_all or worker.wants_record(listener, why):
             worker.write_record(self._record(closed_by, how, why))
@@ -331,9 +334,9 @@ class Session:
         }
 
 
-def _forgive(relay: Relay, upstream: Upstream | None) -> None:
+def _forgive(upstream: Upstream, relay: Relay) -> None:
     """An upstream that sent something closes early no more."""
-    if upstream is not None and upstream.early_closes and relay.down.moved:
+    if relay.down.moved:
         upstream.early_closes = 0
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -272,16 +271,10 @@ class Upstream(Section):
         return {"address": raw} if isinstance(raw, str) else raw
 
 
-def _some_reason(on: tuple[str, ...]) -> tuple[str, ...]:
-    if not on:
-        raise ValueError("there is nothing to eject for; write [connect], or eject: off")
-    return on
-
-
 class Eject(Section):
     """When live traffic fails on an upstream, it is passed over for a while."""
 
-    on: Annotated[tuple[scalars.EjectOn, ...], OneOrMore, AfterValidator(_some_reason)] = setting(
+    on: scalars.EjectReasons = setting(
         "connect",
         "What counts as a failure. `connect`: no connection could be made, and not for a lack of "
         "this machine. `early_close`: the upstream ended first, without a byte, after the client "

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, WithJsonSchema
 
 from spliceproxy.config import address, units
 from spliceproxy.config.address import Address, IpAddress
@@ -135,6 +135,12 @@ def _one_or_more(raw: object) -> object:
     return raw if isinstance(raw, (list, tuple)) else [raw]
 
 
+def _some_reason(on: tuple[str, ...]) -> tuple[str, ...]:
+    if not on:
+        raise ValueError("there is nothing to eject for; write [connect], or eject: off")
+    return on
+
+
 OneOrMore = BeforeValidator(_one_or_more)
 """One value may stand for a list."""
 
@@ -210,11 +216,12 @@ RelayMode = Annotated[
     _choice("adaptive", "splice", "copy"),
     _closed("adaptive", "splice", "copy"),
 ]
-EjectOn = Annotated[
+_EjectOn = Annotated[
     Literal["connect", "early_close"],
     _choice("connect", "early_close"),
     _closed("connect", "early_close"),
 ]
+EjectReasons = Annotated[tuple[_EjectOn, ...], OneOrMore, AfterValidator(_some_reason)]
 Balance = Annotated[Literal["round_robin"], _choice("round_robin"), _closed("round_robin")]
 
 Destination = Annotated[

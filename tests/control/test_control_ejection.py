@@ -36,6 +36,16 @@ def pool_of(size: int, **keys: str) -> PoolEjection:
     return PoolEjection(rules(**keys), range(size))
 
 
+def test_ejection_is_on_unless_somebody_says_off() -> None:
+    web = "listeners: {web: {bind: ':0', pool: app}}\n"
+    text = f"{web}pools: {{app: {{upstreams: 'a:1'}}, none: {{upstreams: 'a:1', eject: off}}}}\n"
+    pools = config.loads(text, "test.yaml").pools
+    assert pools["none"].eject is None
+    eject = pools["app"].eject
+    assert eject is not None
+    assert (eject.on, eject.after, eject.time, eject.at_most) == (("connect",), 5, 10.0, 0.5)
+
+
 # --- pure: no clock but the numbers of the test
 
 
@@ -291,6 +301,7 @@ def test_an_upstream_that_leaves_is_forgotten_and_whoever_gets_its_slot_begins_a
 # --- a whole proxy
 
 CLIENTS = 4
+EJECTED_LINE, BACK_LINE = "upstream ejected", "upstream back"
 
 
 def pools_yaml(upstreams: Sequence[str], eject: str) -> str:
@@ -362,14 +373,14 @@ def test_an_upstream_killed_under_load_is_ejected_and_comes_back_and_no_client_f
             accepted = one.accepted
             wait_until(lambda: one.accepted > accepted + 20, 10, "sessions on who is back")
             crowd.end()
-            events = [e["event"] for e in proxy.log() if e["event"].startswith("upstream ")]
+            told = [e["event"] for e in proxy.log() if e["event"] in (EJECTED_LINE, BACK_LINE)]
             records = proxy.records()
     failed = sum(record["retries"] for record in records)
     print(f"{dict(crowd.seen)}; {failed} connects failed, and another upstream served")
     assert not [record for record in records if record["phase"] == "connect"]
     # Each client may have had a session that was cut when the upstream was killed.
     assert crowd.seen.total() - crowd.seen["hello"] <= CLIENTS
-    assert events == ["upstream ejected", "upstream back"]
+    assert told == [EJECTED_LINE, BACK_LINE]
 
 
 def test_five_failures_in_a_row_eject_and_the_next_time_it_is_for_twice_as_long() -> None:
@@ -397,5 +408,5 @@ def test_without_ejection_nobody_is() -> None:
                 assert client.recv(100) == b"hello"
         proxy.terminate()
         assert proxy.wait() == 0
-        assert sum(record["retries"] for record in proxy.records()) >= 20
+        assert sum(record["retries"] for record in proxy.records()) > 10
         assert not proxy.log("upstream ejected")

@@ -71,6 +71,18 @@ class UpstreamPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class EjectPlan:
+    """When a worker says that an upstream fails."""
+
+    after: int
+    """Failures of one kind in a row."""
+    connect: bool
+    """Failed connects count."""
+    early_close: bool
+    """Upstreams that end first, without a byte, count."""
+
+
+@dataclass(frozen=True, slots=True)
 class PoolPlan:
     """A named group of upstreams. Times are seconds; None is off."""
 
@@ -91,6 +103,8 @@ class PoolPlan:
     """Where less than this share of a tier is healthy, all of it is used; None: never."""
     tables: Mapping[int, array.array[int]] = field(default_factory=dict)
     """For `source_hash`: a Maglev table of indices into `upstreams`, for each tier."""
+    eject: EjectPlan | None = None
+    """None: failures are not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +252,19 @@ class Ready(Message):
     """Of the snapshot that it obeys."""
 
 
+@dataclass(frozen=True, slots=True)
+class Failing(Message):
+    """From a worker: as many sessions in a row as `eject.after` says failed on that upstream."""
+
+    slot: int
+    """The upstream's place on the board."""
+    why: str
+    """What the last one met: connect_refused, connect_timeout, connect_failed, early_close."""
+
+
 _MESSAGES: dict[str, type[Message]] = {
     kind.__name__: kind
-    for kind in (Configure, Serve, Release, Retire, Retired, Stop, Reopen, Ready)
+    for kind in (Configure, Serve, Release, Retire, Retired, Stop, Reopen, Ready, Failing)
 }
 
 

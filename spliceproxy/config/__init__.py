@@ -13,6 +13,7 @@ from spliceproxy.config.markdown import reference
 from spliceproxy.config.model import (
     Buffers,
     Config,
+    Eject,
     Keepalive,
     Listener,
     ListenerLog,
@@ -36,6 +37,7 @@ __all__ = [
     "Buffers",
     "Config",
     "ConfigError",
+    "Eject",
     "Keepalive",
     "Listener",
     "ListenerLog",

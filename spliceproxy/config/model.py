@@ -279,6 +279,33 @@ class Upstream(Section):
         return {"address": raw} if isinstance(raw, str) else raw
 
 
+class Eject(Section):
+    """When live traffic fails on an upstream, it is passed over for a while."""
+
+    on: scalars.EjectReasons = setting(
+        "connect",
+        "What counts as a failure. `connect`: no connection could be made, and not for a lack of "
+        "this machine. `early_close`: the upstream ended first, without a byte, after the client "
+        "had sent something.",
+        example="[connect, early_close]",
+    )
+    after: scalars.Failures = setting(
+        "5", "Failures of one kind in a row; each worker counts its own.", example="3"
+    )
+    time: scalars.SomeTime = setting(
+        "10s",
+        "How long it is passed over at first. Each repeat doubles that, up to 16 times as long; "
+        "each quiet stretch, 16 times as long as this, takes one doubling back.",
+        example="30s",
+    )
+    at_most: scalars.Share = setting(
+        "50%",
+        "The share of the pool's upstreams that may be ejected at the same time, rounded down; of "
+        "two or more always one, unless it is 0. The only upstream of a pool never is.",
+        example="30%",
+    )
+
+
 class Pool(Section):
     """A named group of upstreams with one balancing policy."""
 
@@ -307,6 +334,9 @@ class Pool(Section):
     )
     retries: scalars.Retries = setting(
         "2", "Other upstreams that are tried when a connection cannot be made.", example="0"
+    )
+    eject: Annotated[Eject | None, BeforeValidator(_off)] = section(
+        Eject, "When an upstream that fails is passed over for a while; `off`: never.", "off"
     )
     timeouts: PoolTimeouts = section(PoolTimeouts, "Timeouts of sessions with this pool.")
     tcp: PoolTcp = section(PoolTcp, "Socket options.")

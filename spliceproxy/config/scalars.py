@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, WithJsonSchema
 
 from spliceproxy.config import address, units
 from spliceproxy.config.address import Address, IpAddress
@@ -135,6 +135,12 @@ def _one_or_more(raw: object) -> object:
     return raw if isinstance(raw, (list, tuple)) else [raw]
 
 
+def _some_reason(on: tuple[str, ...]) -> tuple[str, ...]:
+    if not on:
+        raise ValueError("there is nothing to eject for; write [connect], or eject: off")
+    return on
+
+
 OneOrMore = BeforeValidator(_one_or_more)
 """One value may stand for a list."""
 
@@ -143,6 +149,7 @@ PositiveTimeOff = Annotated[
     _read(_or("off", units.positive_time), f"{units.TIME}, or off"),
     _schema("time", "off"),
 ]
+SomeTime = Annotated[float, _read(units.some_time, units.TIME), _schema("time")]
 TimeOff = Annotated[
     float | None, _read(_or("off", units.time), f"{units.TIME}, or off"), _schema("time", "off")
 ]
@@ -191,6 +198,7 @@ CountOff = Annotated[
 Backlog = Annotated[int, _read(_number(1, MILLION), _number_right(1, MILLION)), _schema("number")]
 Probes = Annotated[int, _read(_number(1, 127), _number_right(1, 127)), _schema("number")]
 Retries = Annotated[int, _read(_number(0, 100), _number_right(0, 100)), _schema("number")]
+Failures = Annotated[int, _read(_number(1, 1000), _number_right(1, 1000)), _schema("number")]
 Weight = Annotated[int, _read(_number(0, 256), _number_right(0, 256)), _schema("number")]
 Tier = Annotated[int, _read(_number(0, 255), _number_right(0, 255)), _schema("number")]
 
@@ -219,6 +227,12 @@ Balance = Annotated[
     _choice("round_robin", "random", "power_of_two", "least_sessions", "source_hash"),
     _closed("round_robin", "random", "power_of_two", "least_sessions", "source_hash"),
 ]
+_EjectOn = Annotated[
+    Literal["connect", "early_close"],
+    _choice("connect", "early_close"),
+    _closed("connect", "early_close"),
+]
+EjectReasons = Annotated[tuple[_EjectOn, ...], OneOrMore, AfterValidator(_some_reason)]
 
 Destination = Annotated[
     str, _read(_destination, "write stdout or file:/path"), _schema("stdout / file:/path", "stdout")

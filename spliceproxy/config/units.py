@@ -48,6 +48,14 @@ def positive_time(text: str) -> float:
     return seconds
 
 
+def some_time(text: str) -> float:
+    """Seconds, more than none, where `off` has no meaning."""
+    seconds = time(text)
+    if not seconds:
+        raise ValueError(f"{show(text)} is no time at all; write at least 1ms")
+    return seconds
+
+
 def whole_seconds(text: str) -> float:
     """Seconds as the kernel's keepalive counts them: a whole number from 1 to 32767, tcp(7)."""
     seconds = time(text)

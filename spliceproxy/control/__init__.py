@@ -10,6 +10,8 @@ A start goes through it in this order:
 - `supervisor`: the life of the process, with `systemd`, `reaper` (as PID 1) and `obituary`.
 - `fleet`: the workers, each a `worker_process`; `service` says who serves which socket, and
   `retire` how a socket is shut without losing a client.
+- `parts`: what follows the configuration beside the workers. `ejection` passes over upstreams on
+  which live traffic fails.
 """
 
 from spliceproxy.control.start import run

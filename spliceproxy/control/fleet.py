@@ -11,7 +11,7 @@ import structlog
 
 from spliceproxy.control.service import Service
 from spliceproxy.control.worker_process import WorkerProcess, describe_exit
-from spliceproxy.ipc import Configure, Message, Ready, Retired, Stop
+from spliceproxy.ipc import Configure, Failing, Message, Ready, Retired, Stop
 from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board
 
 _log = structlog.get_logger()
@@ -78,11 +78,14 @@ class Fleet:
         snapshot: int,
         on_death: Callable[[WorkerProcess, int], None],
         patience: Patience = DEFAULT_PATIENCE,
+        *,
+        on_failing: Callable[[int, str], None],
     ) -> None:
         """`board` and `snapshot` are fds, which stay the caller's and stay open.
 
         `command` starts a worker (see WorkerProcess); `on_death(worker, lost)` hears of each
-        that died, and of the sessions lost with it.
+        that died, and of the sessions lost with it; `on_failing(slot, why)` of each upstream that
+        a worker says fails.
         """
         self._command = command
         self._service = service
@@ -91,6 +94,7 @@ class Fleet:
         self._snapshot = snapshot
         self._generation = 0
         self._on_death = on_death
+        self._on_failing = on_failing
         self._patience = patience
         self._seats = [_Seat(index) for index in range(workers)]
         self._stopping = False
@@ -219,6 +223,8 @@ class Fleet:
                 self._tell_configured()
             case Retired(socket=number):
                 self._service.on_retired(worker, number, self.workers())
+            case Failing(slot=slot, why=why):
+                self._on_failing(slot, why)
             case _:
                 _log.error("unexpected message", worker=worker.index, message=str(message))
 

@@ -12,6 +12,7 @@ from spliceproxy.control.names import Places
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import (
+    EjectPlan,
     ListenerPlan,
     PoolPlan,
     RelayPlan,
@@ -22,7 +23,7 @@ from spliceproxy.ipc import (
 from spliceproxy.telemetry.board import MAX_LISTENERS
 
 if TYPE_CHECKING:
-    from spliceproxy.config import Config, Pool, PoolTcp, Relay
+    from spliceproxy.config import Config, Eject, Pool, PoolTcp, Relay
 
 _PIPES = 1024
 """Pipes of all workers together where `relay.max_pipes` is auto: 512 sessions in full bulk
@@ -94,7 +95,14 @@ def _plan_pool(pool: Pool, places: Places, slots: UpstreamSlots) -> PoolPlan:
         half_close_timeout=pool.timeouts.half_close,
         session_timeout=pool.timeouts.session,
         tcp=_plan_tcp(pool.tcp),
+        eject=_plan_eject(pool.eject),
     )
+
+
+def _plan_eject(eject: Eject | None) -> EjectPlan | None:
+    if eject is None:
+        return None
+    return EjectPlan(eject.after, "connect" in eject.on, "early_close" in eject.on)
 
 
 def _plan_upstreams(pool: Pool, places: Places, slots: UpstreamSlots) -> tuple[UpstreamPlan, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from spliceproxy.control.early_signals import EarlySignals
+from spliceproxy.control.ejection import Ejection
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
 from spliceproxy.control.obituary import Obituary
 from spliceproxy.control.parts import InForce, Part, UpstreamStates
@@ -75,7 +76,8 @@ class Supervisor:
             board, sealed = Board.create(self._workers), seal(snapshot)
             self._upstreams = Board(board, self._workers).upstreams
             self._states = UpstreamStates(self._upstreams)
-            self._parts: list[Part] = []
+            ejection = Ejection(self._states)
+            self._parts: list[Part] = [ejection]
             self._fleet = Fleet(
                 self._command,
                 self._service,
@@ -84,6 +86,7 @@ class Supervisor:
                 sealed,
                 self._obituary.write,
                 self._patience,
+                on_failing=ejection.on_failing,
             )
             self._reloader = Reloader(self._setup, self._service, self._fleet, sealed)
             try:

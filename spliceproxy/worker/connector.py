@@ -34,6 +34,12 @@ NO_SOURCE_PORT_ERRNOS: Final = frozenset({errno.EADDRNOTAVAIL, errno.EADDRINUSE}
 REFUSED_ERRNOS: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
 """Nobody listens there; ENOENT: the path of a UNIX socket does not exist."""
 
+UPSTREAM_ERRNOS: Final = REFUSED_ERRNOS | {errno.ETIMEDOUT, errno.ECONNRESET}
+"""These speak of the upstream. What is in no such set may be this machine's doing: no right to
+connect, an interface that is down."""
+UNREACHABLE_ERRNOS: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
+"""By an event, the network says it of the upstream; at once, this machine has no route."""
+
 UNIX_RETRY: Final = 0.05
 """Seconds until a UNIX socket with a full backlog is tried again."""
 _IP_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h
@@ -48,6 +54,9 @@ class Waiting(Timer, Protocol):
     def on_connected(self, sock: SocketType, upstream: Upstream, events: int) -> None:
         """Connected; `events` were seen on the socket, which is registered. It is now up to the one
         who waited to give `upstream` back to the pool."""
+
+    def on_failing(self, upstream: Upstream, why: Why) -> None:
+        """`upstream.failures` have come to `eject.after`; `why` is what the last one was."""
 
     def on_not_connected(self, why: Why) -> None:
         """No upstream could be had. `why` is what happened to the last one."""
@@ -132,7 +141,17 @@ class Connector:
                 return
             self._give_back()
             why = _verdict(code)
+            if code in UPSTREAM_ERRNOS:
+                self._count_failure(upstream, why)
         self.waiting.on_not_connected(why)
+
+    def _count_failure(self, upstream: Upstream, why: Why) -> None:
+        """A connect failed, and not by this machine's doing."""
+        eject = self._pool.plan.eject
+        if eject is not None and eject.connect:
+            upstream.failures += 1
+            if upstream.failures >= eject.after:
+                self.waiting.on_failing(upstream, why)
 
     def _connect(self, upstream: Upstream) -> int:
         """Begin to connect: 0, or the errno of a failure that came at once."""
@@ -180,7 +199,10 @@ class Connector:
             code = errno.ECONNREFUSED
         if code:
             self._close()
-            self._advance(_verdict(code))
+            why = _verdict(code)
+            if code in UPSTREAM_ERRNOS or code in UNREACHABLE_ERRNOS:
+                self._count_failure(upstream, why)
+            self._advance(why)
         else:
             self._connected(events)
 
@@ -189,20 +211,27 @@ class Connector:
         assert sock is not None
         assert upstream is not None
         self.sock = self._held = None
+        if upstream.failures:
+            upstream.failures = 0
         self.waiting.on_connected(sock, upstream, events)
 
     def on_wake(self, now: float) -> None:
         """The connect timeout, or the time to try a full UNIX socket again."""
+        upstream = self.upstream
+        assert upstream is not None
         if self._expires is not None and now >= self._expires:
             self._close()
+            self._count_failure(upstream, "connect_timeout")
             self._advance("connect_timeout")
             return
         self.wake = self._expires
         if self.sock is None:
-            assert self.upstream is not None
-            code = self._connect(self.upstream)
+            code = self._connect(upstream)
             if code:
-                self._advance(_verdict(code))
+                why = _verdict(code)
+                if code in UPSTREAM_ERRNOS:
+                    self._count_failure(upstream, why)
+                self._advance(why)
 
 
 def _verdict(code: int) -> Why:

@@ -26,10 +26,15 @@ LOOKS: Final = 16
 
 
 class Upstream:
-    """One address that serves. `index` is its place in the pool."""
+    """One address that serves. `index` is its place in the pool, `slot` the one on the board.
+
+    `failures` and `early_closes` are this worker's, in a row.
+    """
 
     __slots__ = (
         "address",
+        "early_closes",
+        "failures",
         "family",
         "full",
         "index",
@@ -39,11 +44,17 @@ class Upstream:
         "slot",
         "state",
         "tier",
+        "told",
         "weight",
     )
 
     def __init__(self, index: int, plan: UpstreamPlan, ephemeral: range) -> None:
         self.index = index
+        self.slot = plan.slot
+        self.failures = 0
+        self.early_closes = 0
+        self.told = -inf
+        """The loop's time at which the supervisor was told that it fails."""
         self.name = plan.name
         self.family = plan.family
         self.address: Sockaddr = plan.address

@@ -140,6 +140,10 @@ class Session:
             self._arm()
         relay.start(self._client_events, events)
 
+    def on_failing(self, upstream: Upstream, why: Why) -> None:
+        """Called by the connector: that upstream failed again and again."""
+        self.worker.on_failing(upstream, why)
+
     def on_not_connected(self, why: Why) -> None:
         """Called by the connector: there is no upstream for this client."""
         self.abort(why)
@@ -147,6 +151,8 @@ class Session:
     def _on_relay_change(self, relay: Relay) -> None:
         """A flow is over."""
         if not relay.over:
+            if relay.first_over is relay.down and not relay.down.moved:
+                self._on_early_close(relay)
             if self._settled or self.pool.shortest_silence < FIRST_LOOK:
                 self._arm()
         elif relay.broken is None:
@@ -154,6 +160,15 @@ class Session:
             self.end("client" if first is relay.up else "upstream", "fin", "done")
         else:
             self._part(relay)
+
+    def _on_early_close(self, relay: Relay) -> None:
+        """The upstream ended first, without a byte, and by FIN: a reset ends both flows at once."""
+        upstream, eject = self.upstream, self.pool.plan.eject
+        assert upstream is not None
+        if eject is not None and eject.early_close and relay.up.moved:
+            upstream.early_closes += 1
+            if upstream.early_closes >= eject.after:
+                self.worker.on_failing(upstream, "early_close")
 
     def _part(self, relay: Relay) -> None:
         """The one side is broken; the other one is owed a reset, after all that was sent."""
@@ -203,6 +218,8 @@ class Session:
     def _settle(self, relay: Relay) -> None:
         """The session has lived for a moment, and may live on for hours."""
         self._settled = True
+        if self.upstream is not None:
+            _forgive(self.upstream, relay)
         if relay.down.src.family != socket.AF_UNIX:
             with suppress(OSError):  # reset meanwhile: the relay will see it
                 set_keepalive(relay.down.src, self.pool.plan.tcp)
@@ -270,6 +287,9 @@ class Session:
         relay = self.relay
         if relay is not None:
             relay.abandon()
+            upstream = self.upstream
+            if upstream is not None and upstream.early_closes:
+                _forgive(upstream, relay)
         listener = self.listener
         if listener.records_all or worker.wants_record(listener, why):
             worker.write_record(self._record(closed_by, how, why))
@@ -325,6 +345,12 @@ class Session:
             "upstream_rtt_us": upstream_rtt,
             "upstream_retrans": upstream_retrans,
         }
+
+
+def _forgive(upstream: Upstream, relay: Relay) -> None:
+    """An upstream that sent something closes early no more."""
+    if relay.down.moved:
+        upstream.early_closes = 0
 
 
 def _still_unsent(sock: SocketType) -> int:

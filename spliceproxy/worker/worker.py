@@ -16,6 +16,7 @@ import structlog
 from spliceproxy.ipc import (
     Channel,
     Configure,
+    Failing,
     Message,
     Ready,
     Release,
@@ -35,13 +36,15 @@ from spliceproxy.telemetry.record import Record, Why, session_ids, wanted
 from spliceproxy.telemetry.writer import RecordWriter
 from spliceproxy.worker.listener import Listener, ListeningSocket
 from spliceproxy.worker.loop import Loop
-from spliceproxy.worker.pool import Pool, ephemeral_ports
+from spliceproxy.worker.pool import Pool, Upstream, ephemeral_ports
 from spliceproxy.worker.session import Session
 
 HEARTBEAT_INTERVAL: Final = 1.0
 """Seconds between two heartbeats; after five the supervisor thinks that the worker hangs."""
 FLUSH_AFTER: Final = 0.1
 """Seconds that session records gather before they are written."""
+FAILING_PAUSE: Final = 0.1
+"""Seconds between two messages about one upstream that fails, at the least."""
 CLOSE_TIMEOUT: Final = 0.5
 """Seconds that the last session records may take to be written: less than the second after which
 the supervisor kills a worker that was told to end at once, so that the lost ones are counted."""
@@ -249,6 +252,17 @@ class Worker:
                 error=error.strerror,
                 sessions=len(self.sessions),
             )
+
+    def on_failing(self, upstream: Upstream, why: str) -> None:
+        """Sessions failed on an upstream again and again: tell the supervisor, and count anew.
+
+        Not too often, and not while it does not read: then the next failure tells.
+        """
+        now = self.loop.now
+        if now - upstream.told >= FAILING_PAUSE and not self._channel.waiting:
+            upstream.told = now
+            upstream.failures = upstream.early_closes = 0
+            self._tell(Failing(upstream.slot, why))
 
     def on_retired(self, entry: ListeningSocket) -> None:
         """A retired socket's queue stayed empty."""

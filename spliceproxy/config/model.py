@@ -225,6 +225,70 @@ class Timeouts(PoolTimeouts):
     )
 
 
+class PoolHealth(Section):
+    """How the supervisor finds out whether the upstreams of a pool serve."""
+
+    inherits: ClassVar[str] = "health"
+
+    check: scalars.HealthCheck = setting(
+        "tcp",
+        "`tcp`: it accepts a connection. `http`: GET. `tls`: a handshake; a certificate that ends "
+        "within 14 days is logged. `exchange`: `send`, then `expect`. `redis`: PING. `postgres`: "
+        "SSLRequest. `smtp`: the greeting 220, then QUIT.",
+        example="http",
+    )
+    interval: scalars.Period = setting(
+        "2s",
+        "Time between two checks of one upstream, varied by 10 %; half of it while a state "
+        "is changing.",
+        example="5s",
+    )
+    timeout: scalars.Period = setting(
+        "1s", "Time for one check, from the connect to the end of the answer.", example="3s"
+    )
+    rise: scalars.InARow = setting(
+        "2", "Checks in a row that an upstream must pass to come back.", example="1"
+    )
+    fall: scalars.InARow = setting(
+        "3",
+        "Checks in a row that an upstream must fail to be taken down. The first check after "
+        "the start decides alone.",
+        example="2",
+    )
+    port: scalars.PortAuto = setting(
+        "auto",
+        "The port to check; `auto`: the upstream's own. Not for UNIX sockets.",
+        example="8008",
+    )
+    path: scalars.UrlPath = setting("/", "`http`: what is asked for.", example="/healthz")
+    host: scalars.HostAuto = setting(
+        "auto",
+        "`http`: the Host header; `auto`: the upstream's address. `tls`: the server name (SNI); "
+        "`auto`: none.",
+        example="www.example.com",
+    )
+    status: Annotated[tuple[scalars.StatusRange, ...], OneOrMore] = setting(
+        "200-399", "`http`: the statuses that pass.", example="[200-299, 401]"
+    )
+    send: scalars.TextOff = setting(
+        "off",
+        "`exchange`: what is sent first: text with \\r \\n \\t \\0 \\xNN, or `hex:` and digits.",
+        example="'PING\\r\\n'",
+    )
+    expect: scalars.TextOff = setting(
+        "off",
+        "`exchange`: what the answer must contain, written like `send`; `off`: any answer. "
+        "`http`: a regular expression that must be found in the first MiB of the body.",
+        example="+PONG",
+    )
+
+
+class Health(PoolHealth):
+    """How the supervisor finds out whether upstreams serve; also on pools."""
+
+    inherits: ClassVar[str] = ""
+
+
 class Listener(Section):
     """A named set of addresses that accept clients."""
 
@@ -284,6 +348,9 @@ class Pool(Section):
     retries: scalars.Retries = setting(
         "2", "Other upstreams that are tried when a connection cannot be made.", example="0"
     )
+    health: Annotated[PoolHealth | None, BeforeValidator(_off)] = section(
+        PoolHealth, "Health checks of its upstreams; `off`: none.", "off"
+    )
     timeouts: PoolTimeouts = section(PoolTimeouts, "Timeouts of sessions with this pool.")
     tcp: PoolTcp = section(PoolTcp, "Socket options.")
 
@@ -318,6 +385,9 @@ class Config(Section):
     log: Log = section(Log, "Logging.")
     relay: Relay = section(Relay, "How bytes are moved.")
     timeouts: Timeouts = section(Timeouts, "Timeouts; those of sessions also on pools.")
+    health: Annotated[Health | None, BeforeValidator(_off)] = section(
+        Health, "Health checks of upstreams, key by key also on pools; `off`: none.", "off"
+    )
     tcp: Tcp = section(Tcp, "Socket options; also on listeners and pools.")
     listeners: Mapping[scalars.Name, Listener] = Field(
         default_factory=dict,
@@ -346,13 +416,21 @@ def resolve(config: Config) -> Config:
         listeners[name]._name = name
     pools = {}
     for name, pool in config.pools.items():
-        effective = {
+        pool_effective: dict[str, Section | None] = {
+            "health": _health(pool, config.health),
             "tcp": inherit(pool.tcp, config.tcp),
             "timeouts": inherit(pool.timeouts, config.timeouts),
         }
-        pools[name] = pool.model_copy(update=effective)
+        pools[name] = pool.model_copy(update=pool_effective)
         pools[name]._name = name
     return config.model_copy(update={"listeners": listeners, "pools": pools})
+
+
+def _health(pool: Pool, parent: Health | None) -> PoolHealth | None:
+    """A pool's own `health` or `off`, or that of all pools."""
+    if "health" not in pool.model_fields_set:
+        return parent
+    return inherit(pool.health, parent) if pool.health and parent else pool.health
 
 
 def inherit(own: S, parent: Section) -> S:

@@ -15,6 +15,7 @@ import structlog
 
 from spliceproxy.control.early_signals import EarlySignals
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
+from spliceproxy.control.health import Monitor
 from spliceproxy.control.obituary import Obituary
 from spliceproxy.control.parts import InForce, Part, UpstreamStates
 from spliceproxy.control.reaper import reap_strangers
@@ -73,7 +74,7 @@ class Supervisor:
         try:
             board, sealed = Board.create(self._workers), seal(snapshot)
             self._states = UpstreamStates(Board(board, self._workers).upstreams)
-            self._parts: list[Part] = []
+            self._parts: list[Part] = [Monitor(self._states)]
             self._fleet = Fleet(
                 self._command,
                 self._service,

@@ -278,7 +278,8 @@ class PoolHealth(Section):
     expect: scalars.TextOff = setting(
         "off",
         "`exchange`: what the answer must contain, written like `send`; `off`: any answer. "
-        "`http`: a regular expression that must be found in the first MiB of the body.",
+        "`http`: a regular expression that must be found in the first MiB of the body; "
+        "a $ is written $$.",
         example="+PONG",
     )
 

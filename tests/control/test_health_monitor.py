@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 from harness import upstreams
+from harness.health import FAST, rig, run
 from harness.proxy import running_proxy
 from harness.serving import FAMILIES, Upstream, hold, serving
-from health_rig import FAST, rig, run
 
 
 def say(text: bytes) -> object:

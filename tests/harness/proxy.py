@@ -216,8 +216,9 @@ def running_proxy(
     """Start the proxy with this configuration, wait until it is ready, and end it for sure.
 
     `workers` holds where the text has no such key. Where it has no top-level `health`, upstreams
-    are not checked (`health: off`), so that they meet sessions only. `user` runs it as somebody else, `env` adds to
-    the environment, `notify` gives it a NOTIFY_SOCKET, `wrapper` goes in front of the command.
+    are not checked (`health: off`), so that they meet sessions only. `user` runs it as somebody
+    else, `env` adds to the environment, `notify` gives it a NOTIFY_SOCKET, `wrapper` goes in front
+    of the command.
     Afterwards its exit code must be `expect_exit` (None: any) and its log free of tracebacks.
     """
     with tempfile.TemporaryDirectory(prefix="proxy-") as name:

@@ -8,7 +8,8 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from structlog.testing import capture_logs
@@ -85,7 +86,7 @@ def matches(line: Line, fields: dict[str, object]) -> bool:
 @asynccontextmanager
 async def rig(seed: int, most: int = 256) -> AsyncIterator[Rig]:
     """A rig whose monitor is closed at the end; nothing that it opened is left."""
-    before = set(os.listdir("/proc/self/fd"))
+    before = sockets()
     tasks = asyncio.all_tasks()
     with capture_logs() as lines:
         made = Rig(lines, seed, most)
@@ -97,15 +98,16 @@ async def rig(seed: int, most: int = 256) -> AsyncIterator[Rig]:
             assert time.monotonic() - began < 0.5
     assert asyncio.all_tasks() == tasks
     await asyncio.sleep(0)
-    left = set(os.listdir("/proc/self/fd")) - before
-    assert not [fd for fd in left if is_socket(fd)]
+    assert sockets() <= before
 
 
-def is_socket(fd: str) -> bool:
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")
-    except FileNotFoundError:
-        return False
+def sockets() -> set[str]:
+    """The sockets of this process."""
+    found = set()
+    for fd in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.add(str(fd.readlink()))
+    return {name for name in found if name.startswith("socket:")}
 
 
 def run(test: Callable[[], Any]) -> None:

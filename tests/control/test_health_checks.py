@@ -68,6 +68,11 @@ def tls(context: ssl.SSLContext, request: bytes = b"", answer: bytes = b"") -> H
     return handler
 
 
+def hang_up(sock: socket.socket, _upstream: Upstream) -> None:
+    """Closes at the first bytes."""
+    sock.recv(65536)
+
+
 GOOD = [
     ("redis", {}, answering(b"PING\r\n", b"+PONG\r\n")),
     ("redis", {}, answering(b"PING\r\n", b"-NOAUTH Authentication required.\r\n")),
@@ -96,9 +101,9 @@ BAD = [
         answering(b"PING\r\n", b"-LOADING a lot\r\n"),
         'answered "-LOADING a lot" to PING',
     ),
-    ("redis", {}, lambda *_: None, "closed without an answer"),
+    ("redis", {}, hang_up, "closed without an answer"),
     ("postgres", {}, answering(SSL_REQUEST, b"E"), 'answered "E" to SSLRequest'),
-    ("postgres", {}, lambda *_: None, "closed without an answer"),
+    ("postgres", {}, hang_up, "closed without an answer"),
     ("smtp", {}, answering(b"QUIT\r\n", b"", b"421 later\r\n"), 'greeted with "421 later"'),
     (
         "exchange",
@@ -113,7 +118,7 @@ BAD = [
         'answered "role:slave\\r\\n" without "role:master"',
     ),
     ("tls", {}, answering(b"", b"", b"220 mail\r\n"), "TLS handshake: wrong version number"),
-    ("tls", {}, lambda *_: None, "closed during the TLS handshake"),
+    ("tls", {}, hang_up, "closed during the TLS handshake"),
     ("http", {}, answering(b"GET /", b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n"), "status 503"),
     (
         "http",
@@ -124,7 +129,7 @@ BAD = [
     (
         "http",
         {},
-        lambda sock, _: sock.recv(4096) and None,
+        hang_up,
         "closed without a response",
     ),
     (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from harness.health import rig, run
 from harness.serving import FAMILIES
 from real_programs import free_port, need, nginx, program
 
+asked: list[int] = []
+"""The port of each question of `connections`."""
 QUICK: dict[str, object] = {"interval": "100ms", "timeout": "300ms"}
 
 
@@ -36,6 +39,17 @@ def test_nginx_is_checked_by_http_and_logs_no_error(family: str, seed: int, tmp_
     run(test)
 
 
+def connections(port: int, before: int = 0) -> int:
+    """How many connections a redis-server has accepted, without those of this function and
+    `before`."""
+    with socket.create_connection(("127.0.0.1", port), 5) as sock, sock.makefile("rb") as lines:
+        sock.sendall(b"INFO stats\r\nQUIT\r\n")
+        said = lines.read().decode()
+    total = next(line for line in said.splitlines() if line.startswith("total_connections"))
+    asked.append(port)
+    return int(total.partition(":")[2]) - asked.count(port) - before
+
+
 def test_a_redis_that_is_stopped_killed_and_started_again_is_followed(
     seed: int, tmp_path: Path
 ) -> None:
@@ -45,7 +59,9 @@ def test_a_redis_that_is_stopped_killed_and_started_again_is_followed(
         log, name = tmp_path / "redis.log", f"127.0.0.1:{port}"
         async with rig(seed) as it:
             with program(command, log, ("127.0.0.1", port)) as redis:
+                before = connections(port)
                 it.apply({**QUICK, "check": "redis"}, name)
+                await it.wait(lambda: connections(port, before) >= 3, "three checks")
                 began = time.monotonic()
                 os.kill(redis.pid, signal.SIGSTOP)
                 line = await it.wait_log("upstream down")

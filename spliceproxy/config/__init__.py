@@ -7,19 +7,18 @@ converted, variables are expanded and inheritance is resolved. Nothing here touc
 from __future__ import annotations
 
 from spliceproxy.config.address import Address, parse_address, parse_bind
+from spliceproxy.config.health import Health, PoolHealth
 from spliceproxy.config.loader import load, loads
 from spliceproxy.config.markdown import reference
 from spliceproxy.config.model import (
     Buffers,
     Config,
-    Health,
     Keepalive,
     Listener,
     ListenerLog,
     ListenerTcp,
     Log,
     Pool,
-    PoolHealth,
     PoolTcp,
     PoolTimeouts,
     Relay,

@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     model_validator,
@@ -21,31 +19,9 @@ from pydantic import (
 
 from spliceproxy.config import scalars
 from spliceproxy.config.address import Address, IpAddress  # noqa: F401  (pydantic looks them up)
+from spliceproxy.config.health import Health, PoolHealth
 from spliceproxy.config.scalars import OneOrMore
-
-
-def setting(default: str | tuple[()], meaning: str, *, example: str) -> Any:
-    """A key with a default, which is written as users write it."""
-    return Field(default, description=meaning, examples=[example])
-
-
-def required(meaning: str, *examples: str) -> Any:
-    """A key that must be there."""
-    return Field(description=meaning, examples=list(examples))
-
-
-def section(kind: type[BaseModel], meaning: str, *examples: str) -> Any:
-    """A key with keys below it, which all have defaults."""
-    return Field(default_factory=kind, description=meaning, examples=list(examples) or None)
-
-
-class Section(BaseModel):
-    """A mapping of the configuration. Unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-    inherits: ClassVar[str] = ""
-    """The section, written `a.b`, that gives the values of keys which are absent here."""
+from spliceproxy.config.section import Section, required, section, setting
 
 
 class Keepalive(Section):
@@ -223,71 +199,6 @@ class Timeouts(PoolTimeouts):
     drain: scalars.TimeOff = setting(
         "30s", "On stop, how long sessions may go on before they are reset.", example="5m"
     )
-
-
-class PoolHealth(Section):
-    """How the supervisor finds out whether the upstreams of a pool serve."""
-
-    inherits: ClassVar[str] = "health"
-
-    check: scalars.HealthCheck = setting(
-        "tcp",
-        "`tcp`: it accepts a connection. `http`: GET. `tls`: a handshake; a certificate that ends "
-        "within 14 days is logged. `exchange`: `send`, then `expect`. `redis`: PING. `postgres`: "
-        "SSLRequest. `smtp`: the greeting 220, then QUIT.",
-        example="http",
-    )
-    interval: scalars.Period = setting(
-        "2s",
-        "Time between two checks of one upstream, varied by 10 %; half of it while a state "
-        "is changing.",
-        example="5s",
-    )
-    timeout: scalars.Period = setting(
-        "1s", "Time for one check, from the connect to the end of the answer.", example="3s"
-    )
-    rise: scalars.InARow = setting(
-        "2", "Checks in a row that an upstream must pass to come back.", example="1"
-    )
-    fall: scalars.InARow = setting(
-        "3",
-        "Checks in a row that an upstream must fail to be taken down. The first check after "
-        "the start decides alone.",
-        example="2",
-    )
-    port: scalars.PortAuto = setting(
-        "auto",
-        "The port to check; `auto`: the upstream's own. Not for UNIX sockets.",
-        example="8008",
-    )
-    path: scalars.UrlPath = setting("/", "`http`: what is asked for.", example="/healthz")
-    host: scalars.HostAuto = setting(
-        "auto",
-        "`http`: the Host header; `auto`: the upstream's address. `tls`: the server name (SNI); "
-        "`auto`: none.",
-        example="www.example.com",
-    )
-    status: Annotated[tuple[scalars.StatusRange, ...], OneOrMore] = setting(
-        "200-399", "`http`: the statuses that pass.", example="[200-299, 401]"
-    )
-    send: scalars.TextOff = setting(
-        "off",
-        "`exchange`: what is sent first: text with \\r \\n \\t \\0 \\xNN, or `hex:` and digits.",
-        example="'PING\\r\\n'",
-    )
-    expect: scalars.TextOff = setting(
-        "off",
-        "`exchange`: what the answer must contain, written like `send`; `off`: any answer. "
-        "`http`: a regular expression that must be found in the first MiB of the body; "
-        "a $ is written $$.",
-        example="+PONG",
-    )
-
-
-class Health(PoolHealth):
-    """How the supervisor finds out whether upstreams serve; also on pools."""
-
-    inherits: ClassVar[str] = ""
 
 
 class Listener(Section):

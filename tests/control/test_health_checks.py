@@ -5,19 +5,15 @@ from __future__ import annotations
 import datetime
 import socket
 import ssl
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import pytest
 import trustme
 from harness.health import FAST, rig, run
-from harness.serving import FAMILIES, Upstream, serving
+from harness.serving import FAMILIES, Handler, Upstream, serving
 
 from spliceproxy.config import units
 from spliceproxy.control.health.certificate import expiry
-
-Handler = Callable[[socket.socket, Upstream], Any]
 
 SSL_REQUEST = bytes.fromhex("0000000804d2162f")
 

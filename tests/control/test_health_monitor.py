@@ -10,10 +10,10 @@ import pytest
 from harness import upstreams
 from harness.health import FAST, rig, run
 from harness.proxy import running_proxy
-from harness.serving import FAMILIES, Upstream, hold, serving
+from harness.serving import FAMILIES, Handler, Upstream, hold, serving
 
 
-def say(text: bytes) -> object:
+def say(text: bytes) -> Handler:
     """A handler that speaks first, then reads to the end."""
 
     def handler(sock: socket.socket, _upstream: Upstream) -> bytes:
@@ -62,7 +62,7 @@ def test_an_upstream_that_goes_away_is_down_and_up_again_when_it_is_back(
 def test_a_tcp_check_ends_without_a_reset(family: str, greeting: bytes, seed: int) -> None:
     async def test() -> None:
         async with rig(seed) as it:
-            with serving(family, say(greeting)) as upstream:  # type: ignore[arg-type]
+            with serving(family, say(greeting)) as upstream:
                 it.apply(FAST, upstream.address)
                 await it.wait(lambda: len(upstream.results) >= 5, "five checks")
                 assert upstream.errors == []

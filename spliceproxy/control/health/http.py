@@ -60,7 +60,8 @@ class HttpCheck:
             raise CheckFailedError("closed within the response") from None
         except aiohttp.ClientError as error:
             said = getattr(error, "message", "") or type(error).__name__
-            raise CheckFailedError(f"no HTTP response: {said.splitlines()[0]}") from None
+            line = said.splitlines()[0].rstrip(":")
+            raise CheckFailedError(f"no HTTP response: {line}") from None
 
     async def close(self) -> None:
         """Close what is open."""

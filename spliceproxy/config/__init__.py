@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from spliceproxy.config.address import Address, parse_address, parse_bind
 from spliceproxy.config.diff import difference, keep_what_needs_a_restart, needs_restart
+from spliceproxy.config.health import Health, PoolHealth
 from spliceproxy.config.loader import load, loads
 from spliceproxy.config.markdown import reference
 from spliceproxy.config.model import (
@@ -38,12 +39,14 @@ __all__ = [
     "Config",
     "ConfigError",
     "Eject",
+    "Health",
     "Keepalive",
     "Listener",
     "ListenerLog",
     "ListenerTcp",
     "Log",
     "Pool",
+    "PoolHealth",
     "PoolTcp",
     "PoolTimeouts",
     "Problem",

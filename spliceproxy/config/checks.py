@@ -6,6 +6,7 @@ file which has mistakes elsewhere. Values that make no sense are skipped: they a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from spliceproxy.config import address, units
 from spliceproxy.config.address import Address
 from spliceproxy.config.nodes import Mapping, Node, Scalar, Sequence
 from spliceproxy.config.problems import Path, Place, Problem, dotted, show
+from spliceproxy.config.scalars import CHECKS
 from spliceproxy.config.suggest import nearest
 from spliceproxy.telemetry.board import MAX_LISTENERS
 
@@ -27,7 +29,9 @@ def check(root: Mapping, *, complete: bool) -> Iterator[Problem]:
         yield from _has_listeners(root)
         yield from _pools_exist(listeners, pools)
     yield from _binds(listeners)
+    yield from _health(("health",), root.get("health"), None)
     for name, pool in pools.items():
+        yield from _health(("pools", name, "health"), pool.get("health"), root.get("health"))
         upstreams = pool.get("upstreams")
         if upstreams is not None:
             yield from _upstreams(("pools", name, "upstreams"), upstreams)
@@ -141,6 +145,59 @@ def _upstreams(path: Path, upstreams: Node) -> Iterator[Problem]:
     if all(_weight(item) == 0 for _, item in items):
         text = "every upstream has weight 0 and takes no session; give one a weight of at least 1"
         yield Problem(upstreams.place, path, text)
+
+
+_USED_BY = {
+    "path": ("http",),
+    "host": ("http", "tls"),
+    "status": ("http",),
+    "send": ("exchange",),
+    "expect": ("http", "exchange"),
+}
+"""Keys of `health`, and the checks that use them."""
+
+
+def _health(path: Path, own: Node | None, parent: Node | None) -> Iterator[Problem]:
+    """What `check`, `send` and `expect` have to do with each other, where `own` says any of it."""
+    if not isinstance(own, Mapping):
+        return
+    above = parent if isinstance(parent, Mapping) else Mapping(own.place)
+
+    def text(key: str) -> str | None:
+        node = own.get(key) or above.get(key)
+        return node.text if isinstance(node, Scalar) and node.text != "off" else None
+
+    check = text("check") or "tcp"
+    if "check" in own.entries or path != ("health",):
+        for key, checks in _USED_BY.items():
+            if key in own.entries and check in CHECKS and check not in checks:
+                wrong = f"check: {check} does not use it; remove it, or write check: {checks[0]}"
+                yield Problem(own.entries[key].place, (*path, key), wrong)
+    if check == "exchange" and not text("send") and not text("expect"):
+        wrong = (
+            'nothing to send or to expect; write for example send: "PING\\r\\n" and expect: +PONG'
+        )
+        yield Problem(own.place, path, wrong)
+    for key in ("send", "expect"):
+        node = own.get(key)
+        if not isinstance(node, Scalar) or node.unknown or node.text == "off":
+            continue
+        if wrong := _text_problem(node.text, check):
+            yield Problem(node.place, (*path, key), wrong)
+
+
+def _text_problem(text: str, check: str) -> str:
+    """What is wrong with `send` or `expect`; empty: nothing."""
+    try:
+        if check == "exchange":
+            units.binary(text)
+        elif check == "http":
+            re.compile(text.encode())
+    except re.error as error:
+        return f"{show(text)} is no regular expression: {error}; a backslash makes . * ? ( [ plain"
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _items(path: Path, node: Node) -> Iterator[tuple[Path, Node]]:

@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     model_validator,
@@ -21,31 +19,9 @@ from pydantic import (
 
 from spliceproxy.config import scalars
 from spliceproxy.config.address import Address, IpAddress  # noqa: F401  (pydantic looks them up)
+from spliceproxy.config.health import Health, PoolHealth
 from spliceproxy.config.scalars import OneOrMore
-
-
-def setting(default: str | tuple[()], meaning: str, *, example: str) -> Any:
-    """A key with a default, which is written as users write it."""
-    return Field(default, description=meaning, examples=[example])
-
-
-def required(meaning: str, *examples: str) -> Any:
-    """A key that must be there."""
-    return Field(description=meaning, examples=list(examples))
-
-
-def section(kind: type[BaseModel], meaning: str, *examples: str) -> Any:
-    """A key with keys below it, which all have defaults."""
-    return Field(default_factory=kind, description=meaning, examples=list(examples) or None)
-
-
-class Section(BaseModel):
-    """A mapping of the configuration. Unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-    inherits: ClassVar[str] = ""
-    """The section, written `a.b`, that gives the values of keys which are absent here."""
+from spliceproxy.config.section import Section, required, section, setting
 
 
 class Keepalive(Section):
@@ -338,6 +314,9 @@ class Pool(Section):
     eject: Annotated[Eject | None, BeforeValidator(_off)] = section(
         Eject, "When an upstream that fails is passed over for a while; `off`: never.", "off"
     )
+    health: Annotated[PoolHealth | None, BeforeValidator(_off)] = section(
+        PoolHealth, "Health checks of its upstreams; `off`: none.", "off"
+    )
     timeouts: PoolTimeouts = section(PoolTimeouts, "Timeouts of sessions with this pool.")
     tcp: PoolTcp = section(PoolTcp, "Socket options.")
 
@@ -372,6 +351,9 @@ class Config(Section):
     log: Log = section(Log, "Logging.")
     relay: Relay = section(Relay, "How bytes are moved.")
     timeouts: Timeouts = section(Timeouts, "Timeouts; those of sessions also on pools.")
+    health: Annotated[Health | None, BeforeValidator(_off)] = section(
+        Health, "Health checks of upstreams, key by key also on pools; `off`: none.", "off"
+    )
     tcp: Tcp = section(Tcp, "Socket options; also on listeners and pools.")
     listeners: Mapping[scalars.Name, Listener] = Field(
         default_factory=dict,
@@ -400,13 +382,21 @@ def resolve(config: Config) -> Config:
         listeners[name]._name = name
     pools = {}
     for name, pool in config.pools.items():
-        effective = {
+        pool_effective: dict[str, Section | None] = {
+            "health": _health(pool, config.health),
             "tcp": inherit(pool.tcp, config.tcp),
             "timeouts": inherit(pool.timeouts, config.timeouts),
         }
-        pools[name] = pool.model_copy(update=effective)
+        pools[name] = pool.model_copy(update=pool_effective)
         pools[name]._name = name
     return config.model_copy(update={"listeners": listeners, "pools": pools})
+
+
+def _health(pool: Pool, parent: Health | None) -> PoolHealth | None:
+    """A pool's own `health` or `off`, or that of all pools."""
+    if "health" not in pool.model_fields_set:
+        return parent
+    return inherit(pool.health, parent) if pool.health and parent else pool.health
 
 
 def inherit(own: S, parent: Section) -> S:

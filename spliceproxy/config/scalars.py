@@ -26,6 +26,9 @@ MAX_NAME = 64
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 MILLION = 1_000_000
 
+CHECKS = ("tcp", "http", "tls", "exchange", "redis", "postgres", "smtp")
+"""The health checks."""
+
 
 def describe(raw: object) -> str:
     """What a value is, for the sentence "is …"."""
@@ -122,6 +125,42 @@ def _pattern(text: str) -> str:
     if "\0" in text or text.endswith("/"):
         raise ValueError(f"{show(text)} names no file; write for example {text}*.yaml")
     return text
+
+
+def _period(text: str) -> float:
+    seconds = units.time(text)
+    if seconds < 0.01:
+        raise ValueError(f"{show(text)} is too short; write at least 10ms")
+    return seconds
+
+
+def _check(text: str) -> str:
+    if text == "off":
+        raise ValueError('"off" is no check; write health: off for none')
+    if text not in CHECKS:
+        near = nearest(text, CHECKS)
+        right = f"did you mean {near}?" if near else f"write one of {', '.join(CHECKS)}"
+        raise ValueError(f"{show(text)} is not known here; {right}")
+    return text
+
+
+def _url_path(text: str) -> str:
+    if not re.fullmatch(r"/[!-~]*", text) or "#" in text:
+        raise ValueError(f"{show(text)} is no path of a URL; write for example /healthz")
+    return text
+
+
+def _host_header(text: str) -> str:
+    if not re.fullmatch(r"[!-~]{1,255}", text) or "/" in text:
+        raise ValueError(f"{show(text)} is not a host name; write for example www.example.com")
+    return text
+
+
+def _status(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-5]\d\d)(?:-([1-5]\d\d))?", text, re.ASCII)
+    if match is None or int(match[1]) > int(match[2] or match[1]):
+        raise ValueError(f"{show(text)} is no range of HTTP statuses; write 200 or 200-399")
+    return int(match[1]), int(match[2] or match[1])
 
 
 def _ip(text: str) -> IpAddress:
@@ -233,6 +272,31 @@ _EjectOn = Annotated[
     _closed("connect", "early_close"),
 ]
 EjectReasons = Annotated[tuple[_EjectOn, ...], OneOrMore, AfterValidator(_some_reason)]
+
+HealthCheck = Annotated[
+    Literal["tcp", "http", "tls", "exchange", "redis", "postgres", "smtp"],
+    _read(_check, f"write one of {', '.join(CHECKS)}"),
+    _closed(*CHECKS),
+]
+Period = Annotated[float, _read(_period, units.TIME), _schema("time")]
+InARow = Annotated[int, _read(_number(1, 100), _number_right(1, 100)), _schema("number")]
+PortAuto = Annotated[
+    int | None,
+    _read(_or("auto", _number(1, 65535)), "write a port from 1 to 65535, or auto"),
+    _schema("number", "auto"),
+]
+HostAuto = Annotated[
+    str | None,
+    _read(_or("auto", _host_header), "write a host name, or auto"),
+    _schema("name", "auto"),
+]
+UrlPath = Annotated[str, _read(_url_path, "write a path such as /healthz"), _schema("path")]
+StatusRange = Annotated[
+    tuple[int, int], _read(_status, "write a status or a range: 200-399"), _schema("status")
+]
+TextOff = Annotated[
+    str | None, _read(_or("off", str), "write text, or off"), _schema("text", "off")
+]
 
 Destination = Annotated[
     str, _read(_destination, "write stdout or file:/path"), _schema("stdout / file:/path", "stdout")

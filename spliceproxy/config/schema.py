@@ -134,7 +134,9 @@ def _mark_inherited(schema: Schema) -> None:
             continue
         node: Schema = schema
         for step in home.split("."):
-            node = schema["$defs"][node["properties"][step]["$ref"].rpartition("/")[2]]
+            wanted = node["properties"][step]
+            wanted = next((one for one in wanted.get("anyOf", ()) if "$ref" in one), wanted)
+            node = schema["$defs"][wanted["$ref"].rpartition("/")[2]]
         for key, value in section["properties"].items():
             if key in node["properties"]:
                 value.pop("default", None)

@@ -19,6 +19,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _DECIMAL = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)([A-Za-z]*)", re.ASCII)
 _INTEGER = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)
+_ESCAPES = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
 _LONGEST = 3650 * 86400.0
 
 
@@ -157,3 +158,26 @@ def mark(text: str) -> int:
     if _INTEGER.fullmatch(text) and int(text) < 2**32:
         return int(text)
     raise ValueError(f"{show(text)} is not a mark; write a 32-bit number such as 7 or 0x1f")
+
+
+def binary(text: str) -> bytes:
+    """Bytes: text (UTF-8) in which \\r, \\n, \\t, \\0, \\xNN and \\\\ are what they are in C, or
+    `hex:` and hexadecimal digits."""
+    if text.startswith("hex:"):
+        try:
+            return bytes.fromhex(text.removeprefix("hex:"))
+        except ValueError:
+            right = "write two digits for each byte: hex:50494e47"
+            raise ValueError(f"{show(text)} is not hexadecimal; {right}") from None
+    parts = re.split(rb"\\(x[0-9A-Fa-f]{2}|.|$)", text.encode(errors="surrogateescape"), flags=re.S)
+    for n in range(1, len(parts), 2):
+        code = parts[n]
+        if code[:1] == b"x" and len(code) == 3:
+            parts[n] = bytes.fromhex(code[1:].decode())
+        elif code in _ESCAPES:
+            parts[n] = _ESCAPES[code]
+        else:
+            wrong = show("\\" + code.decode(errors="replace"))
+            right = "write \\\\ for a backslash; known are \\r \\n \\t \\0 \\xNN"
+            raise ValueError(f"{wrong} is no escape; {right}")
+    return b"".join(parts)

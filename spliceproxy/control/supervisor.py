@@ -16,6 +16,7 @@ import structlog
 from spliceproxy.control.early_signals import EarlySignals
 from spliceproxy.control.ejection import Ejection
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
+from spliceproxy.control.health import Monitor
 from spliceproxy.control.obituary import Obituary
 from spliceproxy.control.parts import InForce, Part, UpstreamStates
 from spliceproxy.control.reaper import reap_strangers
@@ -77,7 +78,7 @@ class Supervisor:
             self._upstreams = Board(board, self._workers).upstreams
             self._states = UpstreamStates(self._upstreams)
             ejection = Ejection(self._states)
-            self._parts: list[Part] = [ejection]
+            self._parts: list[Part] = [Monitor(self._states), ejection]
             self._fleet = Fleet(
                 self._command,
                 self._service,

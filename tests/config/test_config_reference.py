@@ -111,6 +111,17 @@ def test_every_default_and_example_of_the_reference_is_valid(
         loads(placed(title, key, text), "example.yaml", {})
 
 
+CHECK_OF = {
+    "check": "http",
+    "path": "http",
+    "host": "tls",
+    "status": "http",
+    "send": "exchange",
+    "expect": "exchange",
+}
+"""The check that a key of `health` is for."""
+
+
 def placed(title: str, key: str, text: str) -> str:
     """A whole configuration with one key set."""
     config = yaml.load(GOOD, yaml.BaseLoader)
@@ -126,6 +137,11 @@ def placed(title: str, key: str, text: str) -> str:
             node = node["upstreams"][0]
             continue
         node = node.setdefault(step, {})
+    if title == "pools.NAME.health" and key in CHECK_OF:
+        node["check"] = CHECK_OF[key]
+        node["send"] = "PING"
+        if node["check"] != "exchange":
+            del node["send"]
     node[key] = yaml.load(text, yaml.BaseLoader)
     if key in ("pools", "listeners"):
         config["pools"]["app"] = {"upstreams": "127.0.0.1:9001"}

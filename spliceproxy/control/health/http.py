@@ -1,0 +1,103 @@
+"""The check `http`: one GET, judged by the status of its response, and by its body if wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from typing import TYPE_CHECKING
+
+import aiohttp
+from yarl import URL
+
+from spliceproxy import __version__
+from spliceproxy.control.addresses import Place
+from spliceproxy.control.health.connection import Dial
+from spliceproxy.control.health.verdict import CheckFailedError, Passed, explain, quote
+
+if TYPE_CHECKING:
+    from spliceproxy.config import PoolHealth
+
+_MOST = 1024 * 1024
+"""Bytes of a body that are read; `expect` is looked for in them. A longer response is cut off."""
+_CHUNK = 65536
+
+
+class HttpCheck:
+    """GET over HTTP/1.1, without keep-alive and without following redirects."""
+
+    def __init__(self, health: PoolHealth, dial: Dial) -> None:
+        self._health = health
+        self._dial = dial
+        self._expect = re.compile(health.expect.encode()) if health.expect else None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def check(self, place: Place) -> Passed:
+        """See `Check`."""
+        try:
+            if place.family == socket.AF_UNIX:
+                assert isinstance(place.address, str | bytes)
+                connector = aiohttp.UnixConnector(place.address, force_close=True)  # type: ignore[arg-type]
+                async with self._new_session(connector) as session:
+                    return Passed(await self._get(session, "localhost"))
+            if self._session is None:
+                self._session = self._new_session(
+                    aiohttp.TCPConnector(
+                        force_close=True,
+                        limit=0,
+                        use_dns_cache=False,
+                        socket_factory=lambda info: self._dial.open(info[0]),
+                    )
+                )
+            return Passed(await self._get(self._session, str(place)))
+        except aiohttp.ClientConnectorError as error:
+            raise error.os_error from None
+        except aiohttp.ServerDisconnectedError:
+            raise CheckFailedError("closed without a response") from None
+        except aiohttp.ClientOSError as error:
+            raise CheckFailedError(explain(error)) from None
+        except aiohttp.ClientPayloadError:
+            raise CheckFailedError("closed within the response") from None
+        except aiohttp.ClientError as error:
+            said = getattr(error, "message", "") or type(error).__name__
+            line = said.splitlines()[0].rstrip(":")
+            raise CheckFailedError(f"no HTTP response: {line}") from None
+
+    async def close(self) -> None:
+        """Close what is open."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @staticmethod
+    def _new_session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+
+    async def _get(self, session: aiohttp.ClientSession, authority: str) -> str:
+        headers = {
+            "Host": self._health.host or authority,
+            "User-Agent": f"spliceproxy/{__version__} (health check)",
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+        }
+        url = URL(f"http://{authority}{self._health.path}", encoded=True)
+        async with session.get(url, headers=headers, allow_redirects=False) as response:
+            body = bytearray()
+            async for chunk in response.content.iter_chunked(_CHUNK):
+                body += chunk
+                if len(body) >= _MOST:
+                    break
+        if not any(low <= response.status <= high for low, high in self._health.status):
+            raise CheckFailedError(f"status {response.status}")
+        if self._expect is not None and not self._expect.search(body):
+            assert self._health.expect is not None
+            wanted = quote(self._health.expect.encode())
+            raise CheckFailedError(f"status {response.status}, but no {wanted} in its body")
+        # aiohttp closes the socket in the loop's next turn.
+        await asyncio.sleep(0)
+        return f"status {response.status}"

@@ -10,6 +10,7 @@ from spliceproxy.config.address import Address, parse_address, parse_bind
 from spliceproxy.config.loader import load, loads
 from spliceproxy.config.markdown import reference
 from spliceproxy.config.model import (
+    Admin,
     Buffers,
     Config,
     Keepalive,
@@ -32,6 +33,7 @@ from spliceproxy.config.units import size_text, time_text
 
 __all__ = [
     "Address",
+    "Admin",
     "Buffers",
     "Config",
     "ConfigError",

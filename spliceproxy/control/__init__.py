@@ -10,6 +10,7 @@ A start goes through it in this order:
 - `supervisor`: the life of the process, with `systemd`, `reaper` (as PID 1) and `obituary`.
 - `fleet`: the workers, each a `worker_process`; `service` says who serves which socket, and
   `retire` how a socket is shut without losing a client.
+- `door`: what the operator asks and says while it runs, at a `door_socket`; `report` is the answer.
 """
 
 from spliceproxy.control.start import run

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from spliceproxy.control.door_socket import open_door
 from spliceproxy.control.early_signals import EarlySignals, Stopped
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Patience
 from spliceproxy.control.limits import find_bites
@@ -61,18 +62,20 @@ def _run(config: Config, command: Sequence[str], patience: Patience, signals: Ea
     raise_nofile()
     machine = read_machine()
     workers = config.workers or usable_cpus()
-    sockets, snapshot = _prepare(config, machine, workers, signals)
-    supervisor = Supervisor(
-        InForce(config, snapshot),
-        sockets,
-        workers=workers,
-        drain=config.timeouts.drain,
-        notifier=Notifier.from_environment(),
-        signals=signals,
-        command=command,
-        patience=patience,
-    )
-    return asyncio.run(supervisor.run())
+    with open_door(config.admin) as door:
+        sockets, snapshot = _prepare(config, machine, workers, signals)
+        supervisor = Supervisor(
+            InForce(config, snapshot),
+            sockets,
+            workers=workers,
+            drain=config.timeouts.drain,
+            notifier=Notifier.from_environment(),
+            signals=signals,
+            door=door,
+            command=command,
+            patience=patience,
+        )
+        return asyncio.run(supervisor.run())
 
 
 def _prepare(

@@ -13,11 +13,14 @@ from pathlib import Path
 
 import structlog
 
+from spliceproxy.control.door import Door
+from spliceproxy.control.door_socket import DoorSocket
 from spliceproxy.control.early_signals import EarlySignals
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
 from spliceproxy.control.obituary import Obituary
 from spliceproxy.control.parts import InForce, Part, UpstreamStates
 from spliceproxy.control.reaper import reap_strangers
+from spliceproxy.control.report import House
 from spliceproxy.control.service import Service
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.systemd import Notifier
@@ -49,6 +52,7 @@ class Supervisor:
         drain: float | None,
         notifier: Notifier,
         signals: EarlySignals,
+        door: DoorSocket | None = None,
         command: Sequence[str] = WORKER_COMMAND,
         patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
@@ -60,6 +64,7 @@ class Supervisor:
         self._drain = drain
         self._notifier = notifier
         self._signals = signals
+        self._door = door
         self._command = command
         self._patience = patience
 
@@ -72,7 +77,8 @@ class Supervisor:
         self._obituary = Obituary(snapshot.sessions_to, snapshot.log_format)
         try:
             board, sealed = Board.create(self._workers), seal(snapshot)
-            self._states = UpstreamStates(Board(board, self._workers).upstreams)
+            view = Board(board, self._workers)
+            self._states = UpstreamStates(view.upstreams)
             self._parts: list[Part] = []
             self._fleet = Fleet(
                 self._command,
@@ -83,6 +89,9 @@ class Supervisor:
                 self._obituary.write,
                 self._patience,
             )
+            if self._door is not None:
+                house = House(self._fleet, self._service, view, self._states)
+                self._parts.append(Door(self._door, house))
             try:
                 return await self._live()
             finally:

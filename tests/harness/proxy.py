@@ -215,7 +215,8 @@ def running_proxy(
 ) -> Iterator[Proxy]:
     """Start the proxy with this configuration, wait until it is ready, and end it for sure.
 
-    `workers` holds where the text has no such key. `user` runs it as somebody else, `env` adds to
+    `workers` holds where the text has no such key. Where it has no `admin`, there is no door
+    (`admin: off`), as many proxies run side by side. `user` runs it as somebody else, `env` adds to
     the environment, `notify` gives it a NOTIFY_SOCKET, `wrapper` goes in front of the command.
     Afterwards its exit code must be `expect_exit` (None: any) and its log free of tracebacks.
     """
@@ -224,6 +225,8 @@ def running_proxy(
         directory.chmod(0o755)
         if not any(line.startswith("workers:") for line in yaml_text.splitlines()):
             yaml_text = f"workers: {workers}\n{yaml_text}"
+        if not any(line.startswith("admin:") for line in yaml_text.splitlines()):
+            yaml_text = f"admin: off\n{yaml_text}"
         config = directory / "app.yaml"
         config.write_text(yaml_text)
         environment = {**os.environ, **(env or {})}

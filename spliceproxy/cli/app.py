@@ -11,9 +11,12 @@ import click
 from spliceproxy import __version__
 from spliceproxy.cli.check import check
 from spliceproxy.cli.demo import demo
+from spliceproxy.cli.drain import drain, undrain
 from spliceproxy.cli.forward import forward
+from spliceproxy.cli.reload import reload
 from spliceproxy.cli.run import run
 from spliceproxy.cli.schema import schema
+from spliceproxy.cli.status import status
 from spliceproxy.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, SpliceproxyError
 
 EXIT_INTERRUPTED = 130
@@ -39,13 +42,14 @@ def spliceproxy() -> None:
     New here?        spliceproxy demo
     In one line:     spliceproxy forward :8080 10.0.0.1:80 10.0.0.2:80
     From a file:     spliceproxy run app.yaml
+    While it runs:   spliceproxy status
 
     Exit codes: 0 all went well, 1 it failed, 2 the command line is wrong, 78 the configuration
     is wrong.
     """
 
 
-for _command in (run, check, forward, demo, schema):
+for _command in (run, check, forward, status, reload, drain, undrain, demo, schema):
     spliceproxy.add_command(_command)
 
 

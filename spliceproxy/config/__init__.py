@@ -12,6 +12,7 @@ from spliceproxy.config.health import Health, PoolHealth
 from spliceproxy.config.loader import load, loads
 from spliceproxy.config.markdown import reference
 from spliceproxy.config.model import (
+    Admin,
     Buffers,
     Config,
     Eject,
@@ -35,6 +36,7 @@ from spliceproxy.config.units import size_text, time_text
 
 __all__ = [
     "Address",
+    "Admin",
     "Buffers",
     "Config",
     "ConfigError",

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from spliceproxy.config.model import Config, Listener, Pool, Upstream
 from spliceproxy.config.units import size_text, time_text
 
-NEEDS_RESTART = ("workers", "relay", "log.format", "log.sessions.to")
+NEEDS_RESTART = ("workers", "relay", "admin", "log.format", "log.sessions.to")
 """Keys that a running process cannot change, or all keys below them."""
 
 _NAMED = ("listeners", "pools", "include")
@@ -55,7 +55,9 @@ def keep_what_needs_a_restart(old: Config, new: Config) -> Config:
     """`new`, with the values of `old` where only a new process can change them."""
     sessions = new.log.sessions.model_copy(update={"to": old.log.sessions.to})
     log = new.log.model_copy(update={"format": old.log.format, "sessions": sessions})
-    return new.model_copy(update={"workers": old.workers, "relay": old.relay, "log": log})
+    return new.model_copy(
+        update={"workers": old.workers, "relay": old.relay, "admin": old.admin, "log": log}
+    )
 
 
 def _named(

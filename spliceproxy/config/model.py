@@ -328,6 +328,18 @@ class Pool(Section):
         return self._name
 
 
+class Admin(Section):
+    """The operator's door: what `spliceproxy status` and `drain` talk to."""
+
+    bind: scalars.AdminAddressAuto = setting(
+        "auto",
+        "The UNIX socket of the door; its file is for its owner only (mode 0600). `auto`: "
+        "`/run/spliceproxy/admin.sock` for root, `$XDG_RUNTIME_DIR/spliceproxy/admin.sock` for "
+        "others; where it cannot be had, there is no door.",
+        example="unix:/run/spliceproxy/admin.sock",
+    )
+
+
 class Config(Section):
     """All that one file, and the files that it includes, say."""
 
@@ -349,6 +361,9 @@ class Config(Section):
         example="100000",
     )
     log: Log = section(Log, "Logging.")
+    admin: Annotated[Admin | None, BeforeValidator(_off)] = section(
+        Admin, "The operator's door, over HTTP on a UNIX socket; `off`: none.", "off"
+    )
     relay: Relay = section(Relay, "How bytes are moved.")
     timeouts: Timeouts = section(Timeouts, "Timeouts; those of sessions also on pools.")
     health: Annotated[Health | None, BeforeValidator(_off)] = section(

@@ -121,6 +121,17 @@ def _destination(text: str) -> str:
     raise ValueError(f"{show(text)} is no destination; write stdout or file:/path")
 
 
+def _admin_socket(text: str) -> Address:
+    if not text.startswith("unix:"):
+        raise ValueError(f"{show(text)} is no UNIX socket; write unix:/path")
+    found = address.parse_bind(text)
+    if found.abstract:
+        raise ValueError(
+            f"{show(text)} has no file whose mode could keep others out; write unix:/path"
+        )
+    return found
+
+
 def _pattern(text: str) -> str:
     if "\0" in text or text.endswith("/"):
         raise ValueError(f"{show(text)} names no file; write for example {text}*.yaml")
@@ -311,6 +322,11 @@ BindAddress = Annotated[
     Address,
     _read(address.parse_bind, "write host:port, [v6]:port, :port, unix:/path or unix:@name"),
     _schema("address"),
+]
+AdminAddressAuto = Annotated[
+    Address | None,
+    _read(_or("auto", _admin_socket), "write unix:/path, or auto"),
+    _schema("unix:/path", "auto"),
 ]
 UpstreamAddress = Annotated[
     Address, _read(address.parse_address, address.ADDRESS), _schema("address")

@@ -12,6 +12,7 @@ A start goes through it in this order:
   `retire` how a socket is shut without losing a client.
 - `parts`: what follows the configuration beside the workers. `ejection` passes over upstreams on
   which live traffic fails.
+- `door`: what the operator asks and says while it runs, at a `door_socket`; `report` is the answer.
 """
 
 from spliceproxy.control.start import run

@@ -14,10 +14,11 @@ from spliceproxy.control.options import remedy_by_capability
 
 def explain_bind(listener: str, place: Place, error: OSError) -> str:
     """The line for the user who could not have `place`, with the remedy where one is known."""
-    return f"listeners.{listener}.bind: {place}: {_reason(place, error)}"
+    return f"listeners.{listener}.bind: {place}: {explain_place(place, error)}"
 
 
-def _reason(place: Place, error: OSError) -> str:
+def explain_place(place: Place, error: OSError) -> str:
+    """Why a socket could not be bound to `place`, and the remedy where one is known."""
     if error.errno == errno.EADDRINUSE:
         return _in_use(place)
     if isinstance(place.address, tuple):

@@ -61,6 +61,13 @@ class Service:
         for worker in _serving(one, workers):
             _serve(worker, one)
 
+    def addresses(self) -> dict[str, list[str]]:
+        """Where each listener that is open listens, by its name."""
+        found: dict[str, dict[str, None]] = {}
+        for one in self._sockets.values():
+            found.setdefault(one.listener, {})[str(one)] = None
+        return {name: list(addresses) for name, addresses in found.items()}
+
     def begin(self, worker: WorkerProcess) -> None:
         """Tell a worker that just started what is its own to serve."""
         for one in self.sockets():

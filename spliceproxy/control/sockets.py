@@ -152,21 +152,28 @@ def new_socket(listener: Listener, place: Place, v6only: bool = True) -> socket.
 
 
 def _bind_unix(listener: Listener, place: Place) -> ListeningSocket:
-    """Bind a UNIX address; the file that a dead process left behind is removed."""
     sock = new_socket(listener, place)
     try:
-        try:
-            sock.bind(place.address)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _is_stale(place):
-                raise
-            Path(str(place.address)).unlink()
-            sock.bind(place.address)
-        file = SocketFile(Path(place.address)) if isinstance(place.address, str) else None
+        file = bind_file(sock, place)
         return ListeningSocket(listener.name, sock, None, listener.tcp.backlog, file=file)
     except BaseException:
         sock.close()
         raise
+
+
+def bind_file(sock: socket.socket, place: Place) -> SocketFile | None:
+    """Bind `sock` to a UNIX address; the file that a dead process left behind is replaced.
+
+    Returns the file, None for an abstract name. Raises OSError.
+    """
+    try:
+        sock.bind(place.address)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or not _is_stale(place):
+            raise
+        Path(str(place.address)).unlink()
+        sock.bind(place.address)
+    return SocketFile(Path(place.address)) if isinstance(place.address, str) else None
 
 
 def _is_stale(place: Place) -> bool:

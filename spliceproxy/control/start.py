@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from spliceproxy.control.door_socket import open_door
 from spliceproxy.control.early_signals import EarlySignals, Stopped
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Patience
 from spliceproxy.control.limits import find_bites
@@ -71,17 +72,19 @@ def _run(
     machine = read_machine()
     workers = config.workers or usable_cpus()
     setup = Setup(load, machine, workers, UpstreamSlots())
-    sockets, snapshot = _prepare(config, setup, signals)
-    supervisor = Supervisor(
-        InForce(config, snapshot),
-        sockets,
-        setup=setup,
-        notifier=Notifier.from_environment(),
-        signals=signals,
-        command=command,
-        patience=patience,
-    )
-    return asyncio.run(supervisor.run())
+    with open_door(config.admin) as door:
+        sockets, snapshot = _prepare(config, setup, signals)
+        supervisor = Supervisor(
+            InForce(config, snapshot),
+            sockets,
+            setup=setup,
+            notifier=Notifier.from_environment(),
+            signals=signals,
+            door=door,
+            command=command,
+            patience=patience,
+        )
+        return asyncio.run(supervisor.run())
 
 
 def _prepare(

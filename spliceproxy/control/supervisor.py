@@ -13,6 +13,8 @@ from pathlib import Path
 
 import structlog
 
+from spliceproxy.control.door import Door
+from spliceproxy.control.door_socket import DoorSocket
 from spliceproxy.control.early_signals import EarlySignals
 from spliceproxy.control.ejection import Ejection
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
@@ -21,6 +23,7 @@ from spliceproxy.control.obituary import Obituary
 from spliceproxy.control.parts import InForce, Part, UpstreamStates
 from spliceproxy.control.reaper import reap_strangers
 from spliceproxy.control.reload import Reloader, Setup
+from spliceproxy.control.report import House
 from spliceproxy.control.service import Service
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.systemd import Notifier
@@ -51,6 +54,7 @@ class Supervisor:
         setup: Setup,
         notifier: Notifier,
         signals: EarlySignals,
+        door: DoorSocket | None = None,
         command: Sequence[str] = WORKER_COMMAND,
         patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
@@ -61,6 +65,7 @@ class Supervisor:
         self._workers = setup.workers
         self._notifier = notifier
         self._signals = signals
+        self._door = door
         self._command = command
         self._patience = patience
 
@@ -75,7 +80,8 @@ class Supervisor:
         self._obituary = Obituary(snapshot.sessions_to, snapshot.log_format)
         try:
             board, sealed = Board.create(self._workers), seal(snapshot)
-            self._upstreams = Board(board, self._workers).upstreams
+            view = Board(board, self._workers)
+            self._upstreams = view.upstreams
             self._states = UpstreamStates(self._upstreams)
             ejection = Ejection(self._states)
             self._parts: list[Part] = [Monitor(self._states), ejection]
@@ -90,6 +96,9 @@ class Supervisor:
                 on_failing=ejection.on_failing,
             )
             self._reloader = Reloader(self._setup, self._service, self._fleet, sealed)
+            if self._door is not None:
+                house = House(self._fleet, self._service, view, self._states)
+                self._parts.append(Door(self._door, house, self.reload))
             try:
                 return await self._live()
             finally:

@@ -216,9 +216,10 @@ def running_proxy(
     """Start the proxy with this configuration, wait until it is ready, and end it for sure.
 
     `workers` holds where the text has no such key. Where it has no top-level `health`, upstreams
-    are not checked (`health: off`), so that they meet sessions only. `user` runs it as somebody
-    else, `env` adds to the environment, `notify` gives it a NOTIFY_SOCKET, `wrapper` goes in front
-    of the command.
+    are not checked (`health: off`), so that they meet sessions only; where it has no `admin`, there
+    is no door (`admin: off`), as many proxies run side by side. `user` runs it as somebody else,
+    `env` adds to the environment, `notify` gives it a NOTIFY_SOCKET, `wrapper` goes in front of the
+    command.
     Afterwards its exit code must be `expect_exit` (None: any) and its log free of tracebacks.
     """
     with tempfile.TemporaryDirectory(prefix="proxy-") as name:
@@ -226,8 +227,10 @@ def running_proxy(
         directory.chmod(0o755)
         if not any(line.startswith("workers:") for line in yaml_text.splitlines()):
             yaml_text = f"workers: {workers}\n{yaml_text}"
-        if not any(line.startswith("health:") for line in yaml_text.splitlines()):
-            yaml_text = f"health: off\n{yaml_text}"
+        for default in ("health: off", "admin: off"):
+            key = default.split()[0]
+            if not any(line.startswith(key) for line in yaml_text.splitlines()):
+                yaml_text = f"{default}\n{yaml_text}"
         config = directory / "app.yaml"
         config.write_text(yaml_text)
         environment = {**os.environ, **(env or {})}

@@ -84,7 +84,7 @@ def test_fifty_reloads_under_wrk_cost_no_request_and_no_session(
             more = f"  more{number}: {{bind: '127.0.0.1:0', pool: more}}\n" if odd else ""
             pool = f"  more: {{upstreams: '{origin['v4']}'}}\n" if odd else ""
             return (
-                f"workers: {workers}\n"
+                f"workers: {workers}\nadmin: off\n"
                 "listeners:\n"
                 "  web: {bind: '127.0.0.1:0', pool: nginx}\n"
                 f"  talk: {{bind: '127.0.0.1:0', pool: voice}}\n{more}"

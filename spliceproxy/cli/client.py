@@ -1,0 +1,89 @@
+"""The command line's side of the operator's door: one request, one answer."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from spliceproxy.errors import SpliceproxyError
+from spliceproxy.runtime import default_admin_path
+
+VARIABLE = "SPLICEPROXY_ADMIN"
+TIMEOUT = 10.0
+"""Seconds for an answer."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class DoorError(SpliceproxyError):
+    """The door did not answer, or it said no."""
+
+
+def admin_option(command: F) -> F:
+    """Add `--admin PATH` to a command."""
+    text = (
+        "The socket of the running proxy's door.  "
+        "[default: /run/spliceproxy/admin.sock, or below $XDG_RUNTIME_DIR]"
+    )
+    return click.option("--admin", metavar="PATH", envvar=VARIABLE, help=text, show_envvar=True)(
+        command
+    )
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a UNIX socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("spliceproxy", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def ask(
+    admin: str | None, method: str, path: str, order: object = None, timeout: float = TIMEOUT
+) -> dict[str, Any]:
+    """The answer to one request, within `timeout` seconds. Raises DoorError: what went wrong."""
+    door = _path(admin)
+    body = None if order is None else json.dumps(order)
+    connection = _Connection(door, timeout)
+    try:
+        connection.request(method, path, body, {"Connection": "close"})
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+    except TimeoutError:
+        raise DoorError(f"no answer at {door} within {timeout:g} s") from None
+    except PermissionError:
+        raise DoorError(f"{door}: not permitted; use the user that runs spliceproxy") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise DoorError(_nobody(door, error)) from None
+    finally:
+        connection.close()
+    if response.status != http.client.OK:
+        raise DoorError(str(answer.get("error", f"{path}: HTTP {response.status}")))
+    return dict(answer)
+
+
+def _nobody(door: Path, error: Exception) -> str:
+    known = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+    why = "" if known else f" ({error})"
+    return f"no spliceproxy answers at {door}{why}; is it running? --admin names another socket"
+
+
+def _path(admin: str | None) -> Path:
+    """`--admin` as a path, or the default one."""
+    if admin:
+        return Path(admin.removeprefix("unix:"))
+    path = default_admin_path()
+    if path is None:
+        raise DoorError(f"no XDG_RUNTIME_DIR here: name the socket with --admin or {VARIABLE}")
+    return path

@@ -1,0 +1,111 @@
+"""`spliceproxy status`: what the running proxy does."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from spliceproxy.cli.client import admin_option, ask
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+_COLOURS = {"up": "green", "draining": "cyan", "down": "red", "ejected": "yellow"}
+_WIDE = 10_000
+"""Columns of an output that is no terminal: nothing is cut."""
+
+
+@click.command
+@click.option("--json", "as_json", is_flag=True, help="Print what the door answers.")
+@admin_option
+def status(as_json: bool, admin: str | None) -> None:
+    """Show the running proxy: its workers, listeners, pools and upstreams.
+
+    An upstream is up, down (its health checks fail), ejected (live sessions failed on it) or
+    draining (somebody said so). Sessions are those that live at this moment.
+    """
+    answer = ask(admin, "GET", "/v1/status")
+    if as_json:
+        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    # Addresses are no markup, though [::1]:80 looks like it.
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _WIDE
+    for part in _parts(answer):
+        console.print(part)
+
+
+def _parts(answer: dict[str, Any]) -> list[RenderableType]:
+    head = (
+        f"spliceproxy {answer['version']}  pid {answer['pid']}  "
+        f"up {_duration(answer['uptime_seconds'])}  sessions {answer['sessions']}"
+    )
+    return [
+        head,
+        "",
+        _workers(answer["workers"]),
+        "",
+        _listeners(answer["listeners"]),
+        "",
+        _pools(answer["pools"]),
+    ]
+
+
+def _workers(workers: list[dict[str, Any]]) -> Table:
+    table = _table("worker", "pid", "state")
+    for one in workers:
+        state = "ready" if one["ready"] else "starting" if one["pid"] else "away"
+        table.add_row(str(one["worker"]), str(one["pid"] or "-"), state, str(one["sessions"]))
+    return table
+
+
+def _listeners(listeners: list[dict[str, Any]]) -> Table:
+    table = _table("listener", "addresses", "pool")
+    for one in listeners:
+        most = one["max_sessions"]
+        sessions = f"{one['sessions']} of {most}" if most else str(one["sessions"])
+        table.add_row(one["name"], ", ".join(one["addresses"]) or "-", one["pool"], sessions)
+    return table
+
+
+def _pools(pools: list[dict[str, Any]]) -> Table:
+    from rich.text import Text
+
+    table = _table("pool", "upstream", "state", "tier", "weight")
+    for pool in pools:
+        name = pool["name"]
+        for one in pool["upstreams"]:
+            state = Text(", ".join(one["states"]), _COLOURS.get(one["states"][0], ""))
+            numbers = (str(one[key]) for key in ("tier", "weight", "sessions"))
+            table.add_row(name, one["name"], state, *numbers)
+            name = ""
+    return table
+
+
+def _table(*columns: str) -> Table:
+    """A table without lines; its last column is a number of sessions."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for column in columns:
+        justify = "right" if column in ("tier", "weight") else "left"
+        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table.add_column("sessions", justify="right", no_wrap=True)
+    return table
+
+
+def _duration(seconds: float) -> str:
+    """`4s`, `3m 4s`, `2h 3m`, `1d 2h`: the two largest units."""
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        number, left = divmod(left, size)
+        if number or parts or unit == "s":
+            parts.append(f"{number}{unit}")
+    return " ".join(parts[:2])

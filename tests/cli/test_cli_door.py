@@ -1,0 +1,204 @@
+"""`spliceproxy status`, `drain` and `undrain`, against a real proxy and against a scripted door."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import Spliceproxy
+from harness.proxy import Proxy, running_proxy
+
+YAML = """\
+admin: {{bind: "unix:{door}"}}
+listeners:
+  web: {{bind: "127.0.0.1:0", pool: app}}
+  six: {{bind: "127.0.0.1:0", pool: six}}
+pools:
+  app: {{upstreams: [127.0.0.1:9001, {{address: 127.0.0.1:9002, weight: 2}}]}}
+  six: {{upstreams: ["[::1]:8080", "unix:/run/a-long-directory-name/of-an-application/in.sock"]}}
+"""
+
+
+@pytest.fixture
+def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the commands of this test look for a door."""
+    path = tmp_path / "admin.sock"
+    monkeypatch.setenv("SPLICEPROXY_ADMIN", str(path))
+    return path
+
+
+@pytest.fixture
+def proxy(door: Path) -> Iterator[Proxy]:
+    with running_proxy(YAML.format(door=door)) as running:
+        yield running
+
+
+def test_status_shows_what_runs(proxy: Proxy, spliceproxy: Spliceproxy) -> None:
+    shown = spliceproxy("status")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert lines[0][:4] == ["spliceproxy", lines[0][1], "pid", str(proxy.pid)]
+    [worker] = proxy.worker_pids()
+    assert ["0", str(worker), "ready", "0"] in lines
+    [address] = proxy.addresses("web")
+    assert ["web", address, "app", "0"] in lines
+    assert ["app", "127.0.0.1:9001", "up", "0", "1", "0"] in lines
+    assert ["127.0.0.1:9002", "up", "0", "2", "0"] in lines
+    assert ["six", "[::1]:8080", "up", "0", "1", "0"] in lines
+
+
+@pytest.mark.usefixtures("proxy")
+def test_a_status_that_is_piped_is_not_cut_and_has_no_colours(spliceproxy: Spliceproxy) -> None:
+    shown = spliceproxy("status", env={"COLUMNS": "40"}).stdout
+    assert "unix:/run/a-long-directory-name/of-an-application/in.sock" in shown
+    assert "\x1b" not in shown
+
+
+def test_status_json_is_the_doors_own_answer(proxy: Proxy, spliceproxy: Spliceproxy) -> None:
+    answer = json.loads(spliceproxy("status", "--json").stdout)
+    assert answer["pid"] == proxy.pid
+    assert [pool["name"] for pool in answer["pools"]] == ["app", "six"]
+
+
+def test_drain_and_undrain_tell_what_came_of_it(proxy: Proxy, spliceproxy: Spliceproxy) -> None:
+    target = "pool/app/127.0.0.1:9001"
+    drained = spliceproxy("drain", target)
+    assert (drained.returncode, drained.stdout) == (0, f"{target}: draining, 0 sessions\n")
+    assert drained.stderr == ""
+    lines = [line.split() for line in spliceproxy("status").stdout.splitlines()]
+    assert ["app", "127.0.0.1:9001", "draining", "0", "1", "0"] in lines
+    assert ["127.0.0.1:9002", "up", "0", "2", "0"] in lines
+    assert proxy.wait_log("draining")["target"] == target
+    assert spliceproxy("undrain", target).stdout == f"{target}: takes new sessions again\n"
+    assert spliceproxy("undrain", target).stdout == f"{target}: was not draining\n"
+    assert "draining" not in spliceproxy("status").stdout
+
+
+@pytest.mark.usefixtures("proxy")
+def test_draining_the_last_upstream_of_a_pool_is_said(spliceproxy: Spliceproxy) -> None:
+    spliceproxy("drain", "pool/app/127.0.0.1:9001")
+    assert spliceproxy("drain", "pool/app/127.0.0.1:9002").stderr == (
+        "every upstream of pool app is draining: it takes no client\n"
+    )
+
+
+@pytest.mark.usefixtures("proxy")
+@pytest.mark.parametrize("command", ["drain", "undrain"])
+def test_a_wrong_target_is_one_line_and_exit_code_1(command: str, spliceproxy: Spliceproxy) -> None:
+    shown = spliceproxy(command, "pool/ap")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr == "spliceproxy: pool/ap: there is no pool ap; did you mean app?\n"
+
+
+@pytest.mark.usefixtures("door")
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("drain", "pool/app", "--wait", "1"), ("undrain", "pool/app")]
+)
+def test_without_a_proxy_one_sentence_says_so(
+    arguments: Sequence[str], spliceproxy: Spliceproxy, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere.sock"
+    shown = spliceproxy(*arguments, "--admin", elsewhere)
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr == (
+        f"spliceproxy: no spliceproxy answers at {elsewhere}; is it running? "
+        "--admin names another socket\n"
+    )
+
+
+def test_the_option_is_stronger_than_the_variable(
+    proxy: Proxy, door: Path, spliceproxy: Spliceproxy
+) -> None:
+    env = {"SPLICEPROXY_ADMIN": "/nowhere"}
+    assert spliceproxy("status", env=env).returncode == 1
+    shown = spliceproxy("status", "--json", "--admin", f"unix:{door}", env=env)
+    assert json.loads(shown.stdout)["pid"] == proxy.pid
+
+
+class _Unix(socketserver.ThreadingUnixStreamServer):
+    """A door that answers each request with the next line of a script."""
+
+    script: list[bytes]
+    asked: list[str]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def _answer(self) -> None:
+        assert isinstance(self.server, _Unix)
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.asked.append(f"{self.command} {self.path}")
+        body = self.server.script.pop(0)
+        self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n" + body)
+
+    do_GET = do_POST = _answer  # noqa: N815 - the names that http.server calls
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def scripted_door(path: Path, *answers: object) -> Iterator[_Unix]:
+    """A door that says `answers`, one after the other; bytes are sent as they are."""
+    with _Unix(str(path), _Handler) as server:
+        server.script = [
+            one if isinstance(one, bytes) else json.dumps(one).encode() for one in answers
+        ]
+        server.asked = []
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def draining(sessions: int, name: str = "127.0.0.1:9001") -> dict[str, Any]:
+    return {"target": "", "upstreams": [name], "changed": 1, "sessions": sessions, "left": 1}
+
+
+def seen(sessions: int, name: str = "127.0.0.1:9001") -> dict[str, Any]:
+    """A status with `sessions`, and with others of which a wait must know nothing."""
+    upstreams = [{"name": name, "sessions": sessions}, {"name": "127.0.0.1:9002", "sessions": 9}]
+    return {
+        "pools": [
+            {"name": "other", "upstreams": [{"name": name, "sessions": 9}]},
+            {"name": "app", "upstreams": upstreams},
+        ]
+    }
+
+
+def test_drain_waits_until_the_last_session_has_ended(door: Path, spliceproxy: Spliceproxy) -> None:
+    target = "pool/app/127.0.0.1:9001"
+    answers = draining(3), seen(3), seen(3), seen(1), seen(0)
+    with scripted_door(door, *answers) as server:
+        shown = spliceproxy("drain", target, "--wait", "50")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.splitlines() == [
+        f"{target}: draining, 3 sessions",
+        f"{target}: 1 session",
+        f"{target}: drained",
+    ]
+    assert server.asked == ["POST /v1/drain", *["GET /v1/status"] * 4]
+
+
+def test_drain_gives_up_after_its_time(door: Path, spliceproxy: Spliceproxy) -> None:
+    target = "pool/app/127.0.0.1:9001"
+    with scripted_door(door, draining(2), seen(2)):
+        shown = spliceproxy("drain", target, "--wait", "0")
+    assert shown.returncode == 1
+    assert shown.stderr == f"{target}: 2 sessions left after 0 s\n"
+
+
+def test_what_answers_and_is_no_spliceproxy_is_told(door: Path, spliceproxy: Spliceproxy) -> None:
+    with scripted_door(door, b"hello"):
+        shown = spliceproxy("status")
+    assert shown.returncode == 1
+    assert shown.stderr.startswith(f"spliceproxy: no spliceproxy answers at {door} (")

@@ -1,0 +1,165 @@
+"""What was drained stays drained; orders of the door that need a supervisor which can reload."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.door import request
+
+from spliceproxy import config
+from spliceproxy.control.door import Door
+from spliceproxy.control.door_socket import DoorSocket
+from spliceproxy.control.draining import Draining, UnknownTargetError
+from spliceproxy.control.fleet import Fleet
+from spliceproxy.control.machine import Machine
+from spliceproxy.control.names import resolve_all
+from spliceproxy.control.parts import InForce, UpstreamStates
+from spliceproxy.control.plan import make_snapshot
+from spliceproxy.control.report import House
+from spliceproxy.control.service import Service
+from spliceproxy.control.slots import UpstreamSlots
+from spliceproxy.errors import SpliceproxyError
+from spliceproxy.telemetry.board import DOWN, DRAINING, Board
+
+MACHINE = Machine(
+    nofile=4096, somaxconn=4096, ports=28232, pipe_max_size=None, pipe_user_pages=None
+)
+ONE, TWO, SOCKET = "127.0.0.1:9001", "127.0.0.1:9002", "unix:/run/app/in.sock"
+
+
+class Rig:
+    """A board, and configurations for it."""
+
+    def __init__(self) -> None:
+        fd = Board.create(2)
+        self.board = Board(fd, 2)
+        os.close(fd)
+        self.states = UpstreamStates(self.board.upstreams)
+        self._slots = UpstreamSlots()
+
+    def in_force(self, *upstreams: str) -> InForce:
+        text = (
+            'listeners: {web: {bind: "127.0.0.1:0", pool: app}}\n'
+            f"pools: {{app: {{upstreams: [{', '.join(upstreams)}]}}}}\n"
+        )
+        loaded = config.loads(text, "test.yaml", {})
+        places = resolve_all(loaded).connect
+        return InForce(loaded, make_snapshot(loaded, places, MACHINE, 2, 0, self._slots))
+
+    def slot(self, upstream: str) -> int:
+        return self._slots.slot("app", upstream)
+
+
+def test_draining_survives_a_reload_and_the_upstreams_own_absence() -> None:
+    rig = Rig()
+    draining = Draining(rig.states)
+    draining.apply(rig.in_force(ONE, TWO))
+    draining.drain(f"pool/app/{ONE}", True)
+    draining.apply(rig.in_force(TWO, ONE, SOCKET))
+    assert rig.states.has(rig.slot(ONE), DRAINING)
+    assert not rig.states.has(rig.slot(TWO), DRAINING)
+    draining.apply(rig.in_force(TWO))
+    rig.board.upstreams.set_state(rig.slot(ONE), 0)
+    with pytest.raises(UnknownTargetError):
+        draining.drain(f"pool/app/{ONE}", False)
+    draining.apply(rig.in_force(ONE, TWO))
+    assert rig.states.has(rig.slot(ONE), DRAINING)
+
+
+def test_an_upstream_with_slashes_in_its_name_is_a_target() -> None:
+    rig = Rig()
+    draining = Draining(rig.states)
+    draining.apply(rig.in_force(ONE, SOCKET))
+    drained = draining.drain(f"pool/app/{SOCKET}", True)
+    assert drained.upstreams == (SOCKET,)
+    assert rig.states.has(rig.slot(SOCKET), DRAINING)
+
+
+def test_draining_leaves_what_health_found_alone() -> None:
+    rig = Rig()
+    draining = Draining(rig.states)
+    draining.apply(rig.in_force(ONE))
+    rig.states.mark(rig.slot(ONE), DOWN, True)
+    draining.drain("pool/app", True)
+    draining.drain("pool/app", False)
+    assert rig.board.upstreams.state(rig.slot(ONE)) == DOWN
+
+
+def test_an_order_tells_the_live_sessions_of_all_workers() -> None:
+    rig = Rig()
+    draining = Draining(rig.states)
+    draining.apply(rig.in_force(ONE, TWO))
+    for worker, number in enumerate((3, 4)):
+        rig.board.upstreams.sessions[worker][rig.slot(ONE)] = number
+    rig.board.upstreams.sessions[0][rig.slot(TWO)] = 5
+    assert draining.drain(f"pool/app/{ONE}", True).sessions == 7
+    assert draining.drain("pool/app", True).sessions == 12
+
+
+Reload = Callable[[], Awaitable[list[str]]]
+
+
+def with_door(path: Path, rig: Rig, reload: Reload | None, visit: Callable[[], Any]) -> Any:
+    """What `visit` returns, called in a thread while a door stands open at `path`."""
+
+    async def live() -> Any:
+        fleet = Fleet(["true"], Service([]), -1, 0, -1, lambda *_: None)
+        house = House(fleet, Service([]), rig.board, rig.states)
+        with closing(DoorSocket(path)) as socket:
+            door = Door(socket, house, reload)
+            door.apply(rig.in_force(ONE, TWO))
+            try:
+                return await asyncio.to_thread(visit)
+            finally:
+                await door.close()
+
+    return asyncio.run(live())
+
+
+def test_reload_tells_what_changed(tmp_path: Path) -> None:
+    async def reload() -> list[str]:
+        return ["pools.app: 1 upstream more"]
+
+    path = tmp_path / "door"
+    answer = with_door(path, Rig(), reload, lambda: request(path, "POST", "/v1/reload"))
+    assert answer == (200, {"changes": ["pools.app: 1 upstream more"]})
+
+
+def test_a_reload_that_is_refused_says_why(tmp_path: Path) -> None:
+    async def reload() -> list[str]:
+        raise SpliceproxyError("app.yaml:7:5: pools.app.balence: unknown key")
+
+    path = tmp_path / "door"
+    answer = with_door(path, Rig(), reload, lambda: request(path, "POST", "/v1/reload"))
+    assert answer == (409, {"error": "app.yaml:7:5: pools.app.balence: unknown key"})
+
+
+def test_a_mistake_of_ours_is_told_without_its_insides(tmp_path: Path) -> None:
+    async def reload() -> list[str]:
+        raise ZeroDivisionError("secret")
+
+    path = tmp_path / "door"
+    code, answer = with_door(path, Rig(), reload, lambda: request(path, "POST", "/v1/reload"))
+    assert code == 500
+    assert "secret" not in answer["error"]
+
+
+def test_the_states_of_an_upstream_are_all_told(tmp_path: Path) -> None:
+    rig = Rig()
+    rig.states.mark(rig.slot(TWO), DOWN, True)
+    rig.board.upstreams.sessions[1][rig.slot(TWO)] = 2
+    path = tmp_path / "door"
+
+    def visit() -> Any:
+        request(path, "POST", "/v1/drain", {"target": "pool/app"})
+        return request(path, "GET", "/v1/status")[1]["pools"][0]["upstreams"]
+
+    one, two = with_door(path, rig, None, visit)
+    assert (one["states"], one["sessions"]) == (["draining"], 0)
+    assert (two["states"], two["sessions"]) == (["draining", "down"], 2)

@@ -197,8 +197,11 @@ def test_drain_gives_up_after_its_time(door: Path, spliceproxy: Spliceproxy) -> 
     assert shown.stderr == f"{target}: 2 sessions left after 0 s\n"
 
 
-def test_what_answers_and_is_no_spliceproxy_is_told(door: Path, spliceproxy: Spliceproxy) -> None:
-    with scripted_door(door, b"hello"):
+@pytest.mark.parametrize("answer", [b"hello", b"[]", b""])
+def test_what_answers_and_is_no_spliceproxy_is_told(
+    answer: bytes, door: Path, spliceproxy: Spliceproxy
+) -> None:
+    with scripted_door(door, answer):
         shown = spliceproxy("status")
     assert shown.returncode == 1
     assert shown.stderr.startswith(f"spliceproxy: no spliceproxy answers at {door} (")

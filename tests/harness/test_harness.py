@@ -279,7 +279,7 @@ def test_a_proxy_is_asked_for_what_it_said_and_ended_well() -> None:
         assert proxy.address("web") == ("::1", 99)
         assert proxy.wait_records(1) == [{"session": "1"}]
         assert proxy.notifications() == ["READY=1"]
-        assert proxy.config.read_text() == "workers: 1\nlisteners: {}"
+        assert proxy.config.read_text() == "admin: off\nworkers: 1\nlisteners: {}"
         assert proxy.worker_pids() == []
     assert not fds.alive(proxy.pid)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
 from collections.abc import Callable
@@ -36,30 +35,24 @@ def admin_option(command: F) -> F:
     )
 
 
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a UNIX socket."""
-
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("spliceproxy", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
 def ask(
     admin: str | None, method: str, path: str, order: object = None, timeout: float = TIMEOUT
 ) -> dict[str, Any]:
     """The answer to one request, within `timeout` seconds. Raises DoorError: what went wrong."""
+    import http.client
+
     door = _path(admin)
     body = None if order is None else json.dumps(order)
-    connection = _Connection(door, timeout)
+    connection = http.client.HTTPConnection("spliceproxy")
+    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.sock.settimeout(timeout)
     try:
+        connection.sock.connect(str(door))
         connection.request(method, path, body, {"Connection": "close"})
         response = connection.getresponse()
         answer = json.loads(response.read())
+        if not isinstance(answer, dict):
+            raise ValueError("its answer is no JSON object")
     except TimeoutError:
         raise DoorError(f"no answer at {door} within {timeout:g} s") from None
     except PermissionError:
@@ -70,7 +63,7 @@ def ask(
         connection.close()
     if response.status != http.client.OK:
         raise DoorError(str(answer.get("error", f"{path}: HTTP {response.status}")))
-    return dict(answer)
+    return answer
 
 
 def _nobody(door: Path, error: Exception) -> str:

@@ -12,6 +12,7 @@ is not there, 405, 409 for what cannot be done now.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -69,6 +70,9 @@ class Door:
 
     async def _open(self) -> web.AppRunner:
         from aiohttp import web  # a fifth of a second, which a proxy without a door does not need
+
+        # What is left to it, after `_tell_errors`, is the traceback of who does not speak HTTP.
+        logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
         @web.middleware
         async def tell_errors(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,9 @@ _log = structlog.get_logger()
 
 _CONFIGURED_TIME = 5.0
 """Seconds for the workers to say that they obey; a silent one is about to be replaced anyway."""
+
+_RETIRED_TIME = 5.0
+"""Seconds for the queues of sockets that the reload before gave up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ class Reloader:
         if config == old:
             return in_force, lines
         resolved = await asyncio.to_thread(resolve_all, config)
+        # An address that the last reload gave up, and this one wants again, is in use until then.
+        await _wait(self._service.settled, _RETIRED_TIME)
         sockets = self._open(config, resolved)
         try:
             snapshot = make_snapshot(
@@ -164,13 +170,18 @@ class Reloader:
         service.remove(sockets.gone, workers)
         for listener, address in dict.fromkeys((one.listener, str(one)) for one in sockets.new):
             _log.info("listening", listener=listener, address=address)
-        try:
-            async with asyncio.timeout(_CONFIGURED_TIME):
-                await fleet.configured.wait()
-        except TimeoutError:
+        if not await _wait(fleet.configured, _CONFIGURED_TIME):
             _log.warning("a worker is slow to obey the new configuration")
         before, self._sealed = self._sealed, sealed
         os.close(before)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event came within `seconds`."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
 
 
 def _key(address: Address, listener: str) -> tuple[Address, str]:

@@ -38,6 +38,9 @@ class Service:
         self._sockets = {one.number: one for one in sockets}
         self._retiring: set[int] = set()
         self._ending = False
+        self.settled = asyncio.Event()
+        """Set while no socket is being retired."""
+        self.settled.set()
         self.closed = asyncio.Event()
         """Set when no socket is left, at the end."""
 
@@ -96,6 +99,7 @@ class Service:
         leaky: list[str] = []
         for one in sockets:
             self._retiring.add(one.number)
+            self.settled.clear()
             if one.handed:
                 # The service manager keeps the socket, and who waits in it meets our successor.
                 for worker in _serving(one, workers):
@@ -145,6 +149,8 @@ class Service:
     def _close(self, one: ListeningSocket) -> None:
         del self._sockets[one.number]
         self._retiring.discard(one.number)
+        if not self._retiring:
+            self.settled.set()
         one.close()
         if self._ending and not self._sockets:
             self.closed.set()

@@ -81,6 +81,30 @@ def test_drain_and_undrain_tell_what_came_of_it(proxy: Proxy, spliceproxy: Splic
     assert "draining" not in spliceproxy("status").stdout
 
 
+def test_reload_tells_what_differs_or_what_is_wrong(proxy: Proxy, spliceproxy: Spliceproxy) -> None:
+    text = proxy.config.read_text()
+    assert spliceproxy("reload").stdout == "nothing changed\n"
+    proxy.config.write_text(text.replace("weight: 2", "weight: 5"))
+    said = spliceproxy("reload")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert said.stdout == "~ pool app: upstream 127.0.0.1:9002: weight 2 → 5\n"
+    assert ["127.0.0.1:9002", "up", "0", "5", "0"] in [
+        line.split() for line in spliceproxy("status").stdout.splitlines()
+    ]
+    proxy.config.write_text(text.replace("weight: 2", "weigth: 5"))
+    wrong = spliceproxy("reload")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert "weigth: unknown key; did you mean weight?" in wrong.stderr
+
+
+def test_what_was_drained_stays_so_over_a_reload(proxy: Proxy, spliceproxy: Spliceproxy) -> None:
+    spliceproxy("drain", "pool/app/127.0.0.1:9001")
+    proxy.config.write_text(proxy.config.read_text().replace("weight: 2", "weight: 5"))
+    spliceproxy("reload")
+    lines = [line.split() for line in spliceproxy("status").stdout.splitlines()]
+    assert ["app", "127.0.0.1:9001", "draining", "0", "1", "0"] in lines
+
+
 @pytest.mark.usefixtures("proxy")
 def test_draining_the_last_upstream_of_a_pool_is_said(spliceproxy: Spliceproxy) -> None:
     spliceproxy("drain", "pool/app/127.0.0.1:9001")
@@ -197,8 +221,11 @@ def test_drain_gives_up_after_its_time(door: Path, spliceproxy: Spliceproxy) -> 
     assert shown.stderr == f"{target}: 2 sessions left after 0 s\n"
 
 
-def test_what_answers_and_is_no_spliceproxy_is_told(door: Path, spliceproxy: Spliceproxy) -> None:
-    with scripted_door(door, b"hello"):
+@pytest.mark.parametrize("answer", [b"hello", b"[]", b""])
+def test_what_answers_and_is_no_spliceproxy_is_told(
+    answer: bytes, door: Path, spliceproxy: Spliceproxy
+) -> None:
+    with scripted_door(door, answer):
         shown = spliceproxy("status")
     assert shown.returncode == 1
     assert shown.stderr.startswith(f"spliceproxy: no spliceproxy answers at {door} (")

@@ -164,13 +164,27 @@ def test_the_door_is_for_its_owner_only_and_gone_afterwards(proxy: Proxy, door: 
     assert not door.exists()
 
 
-def test_a_client_who_stays_does_not_hold_up_the_end(proxy: Proxy, door: Path) -> None:
+@pytest.mark.parametrize(
+    "rest",
+    [b"", b"POST /v1/", b"POST /v1/drain HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{"],
+)
+def test_a_client_who_stays_does_not_hold_up_the_end(rest: bytes, proxy: Proxy, door: Path) -> None:
     with closing(socket.socket(socket.AF_UNIX)) as client:
         client.connect(str(door))
-        client.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\nPOST /v1/drain HTTP/1.1\r\n")
+        client.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n" + rest)
         assert client.recv(12) == b"HTTP/1.1 200"
         proxy.terminate()
         assert proxy.wait(5) == 0
+
+
+def test_what_is_not_http_is_refused_without_a_word_in_the_log(proxy: Proxy, door: Path) -> None:
+    with closing(socket.socket(socket.AF_UNIX)) as client:
+        client.settimeout(10)
+        client.connect(str(door))
+        client.sendall(b"hello\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.0 400"
+    assert request(door, "GET", "/v1/status")[0] == 200
+    assert not [line for line in proxy.log() if line["level"] != "info"]
 
 
 def test_the_door_answers_while_sessions_come_to_their_end(proxy: Proxy, door: Path) -> None:

@@ -132,6 +132,22 @@ def test_what_is_wrong_is_told_and_nothing_changes(bad: str, told: str) -> None:
         assert len(open_fds(proxy.pid)) == fds
 
 
+def test_an_address_that_was_given_up_can_be_had_again_at_once() -> None:
+    with named("one") as one, running_proxy(yaml(one.address)) as proxy:
+        reload(proxy, yaml(one.address, "web db"))
+        port = proxy.port("db")
+        text = yaml(one.address) + f"# {port}"
+        fixed = yaml(one.address, "web db").replace(
+            "db: {bind: '127.0.0.1:0'", f"db: {{bind: '127.0.0.1:{port}'"
+        )
+        for _ in range(3):
+            reload(proxy, text)
+            reload(proxy, fixed)
+        with connect(("127.0.0.1", port)) as client:
+            assert client.makefile("rb").read() == b"one"
+        assert not proxy.log("not reloaded: nothing has changed")
+
+
 def test_what_needs_a_restart_is_named_and_the_rest_is_done() -> None:
     with two_named() as (one, two), running_proxy(yaml(one.address)) as proxy:
         said = reload(proxy, yaml(two.address, more="relay: {mode: splice}"))

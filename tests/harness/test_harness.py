@@ -279,7 +279,8 @@ def test_a_proxy_is_asked_for_what_it_said_and_ended_well() -> None:
         assert proxy.address("web") == ("::1", 99)
         assert proxy.wait_records(1) == [{"session": "1"}]
         assert proxy.notifications() == ["READY=1"]
-        assert proxy.config.read_text() == "health: off\nworkers: 1\nlisteners: {}"
+        top = "admin: off\nhealth: off\nworkers: 1\n"
+        assert proxy.config.read_text() == f"{top}listeners: {{}}"
         assert proxy.worker_pids() == []
     assert not fds.alive(proxy.pid)
 

@@ -177,11 +177,14 @@ def test_a_client_who_stays_does_not_hold_up_the_end(rest: bytes, proxy: Proxy, 
         assert proxy.wait(5) == 0
 
 
-def test_what_is_not_http_is_refused_without_a_word_in_the_log(proxy: Proxy, door: Path) -> None:
+@pytest.mark.parametrize("said", [b"hello\r\n\r\n", b"GET /v1/status HTTP/1.1\r\n\r\n"])
+def test_what_is_not_good_http_is_refused_without_a_word_in_the_log(
+    said: bytes, proxy: Proxy, door: Path
+) -> None:
     with closing(socket.socket(socket.AF_UNIX)) as client:
         client.settimeout(10)
         client.connect(str(door))
-        client.sendall(b"hello\r\n\r\n")
+        client.sendall(said)
         assert client.recv(12) == b"HTTP/1.0 400"
     assert request(door, "GET", "/v1/status")[0] == 200
     assert not [line for line in proxy.log() if line["level"] != "info"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from spliceproxy.config import checks, files, model, nodes, syntax
+from spliceproxy.config import checks, files, inherit, nodes, syntax
 from spliceproxy.config.explain import explain
 from spliceproxy.config.model import Config
 from spliceproxy.config.problems import ConfigError, Place, Problem, Source
@@ -65,7 +65,7 @@ class _Loader:
         self._problems += checks.check(root, complete=self._complete)
         if self._problems or config is None:
             raise ConfigError(_once(self._problems))
-        return model.resolve(config)
+        return inherit.resolve(config)
 
     def _parse(self, source: Source, *, may_be_empty: bool = False) -> nodes.Mapping | None:
         """The mapping in a source; None, and a problem, where it has none."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from spliceproxy.config import difference, keep_what_needs_a_restart, needs_restart
+from spliceproxy.config.address import overlap
 from spliceproxy.control.machine import Machine
 from spliceproxy.control.names import Resolved, resolve_all
 from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
@@ -95,8 +96,8 @@ class Reloader:
         if config == old:
             return in_force, lines
         resolved = await asyncio.to_thread(resolve_all, config)
-        # An address that the last reload gave up, and this one wants again, is in use until then.
-        await _wait(self._service.settled, _RETIRED_TIME)
+        if self._wants_back(config):
+            await _wait(self._service.settled, _RETIRED_TIME)
         sockets = self._open(config, resolved)
         try:
             snapshot = make_snapshot(
@@ -118,6 +119,16 @@ class Reloader:
     def close(self) -> None:
         """Close the snapshot."""
         os.close(self._sealed)
+
+    def _wants_back(self, config: Config) -> bool:
+        """Whether an address is wanted that the last reload gave up, and that is still in use."""
+        given_up = [one.address for one in self._service.retiring() if one.address is not None]
+        return any(
+            overlap(wanted, address)
+            for listener in config.listeners.values()
+            for wanted in listener.bind
+            for address in given_up
+        )
 
     def _open(self, config: Config, resolved: Resolved) -> _Sockets:
         """Bind what is new, and let its clients in: they wait until the workers were told."""

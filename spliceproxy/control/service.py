@@ -48,6 +48,10 @@ class Service:
         """Those that let clients in."""
         return [one for one in self._sockets.values() if one.number not in self._retiring]
 
+    def retiring(self) -> list[ListeningSocket]:
+        """Those that let nobody in any more, and whose queues are being emptied."""
+        return [one for one in self._sockets.values() if one.number in self._retiring]
+
     def add(self, sockets: Iterable[ListeningSocket], workers: Iterable[WorkerProcess]) -> None:
         """Serve these too; takes them over. Workers must know their listeners by now."""
         workers = list(workers)

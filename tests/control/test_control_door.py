@@ -155,7 +155,6 @@ def test_unknown_paths_and_methods_are_errors_in_json(door: Path) -> None:
         405,
         {"error": "/v1/drain does not know GET; use POST"},
     )
-    assert request(door, "POST", "/v1/reload", {})[0] == 404
 
 
 def test_the_door_is_for_its_owner_only_and_gone_afterwards(proxy: Proxy, door: Path) -> None:

@@ -123,7 +123,7 @@ def lone_worker(
         stack.callback(process.wait, 10)
         stack.callback(process.kill)
         sealed = ipc.seal(plan(pool))
-        channel.send(ipc.Configure(), sealed)
+        channel.send(ipc.Configure(0), sealed)
         os.close(sealed)
         with socket.create_server(("127.0.0.1", 0)) as listening:
             worker = LoneWorker(process.pid, channel, Board(board, 1), listening.getsockname())

@@ -28,12 +28,15 @@ REFRESH = 0.25
 """Seconds between two looks at the numbers."""
 
 YAML = """\
+health: {{interval: 100ms, timeout: 100ms, rise: 1, fall: 1}}
 listeners:
   web: {{bind: 127.0.0.1:{port}, pool: app}}
 pools:
   app:
     upstreams: [{upstreams}]
+    eject: {{time: 500ms}}
 """
+"""Patience for a story of seconds: with the defaults b would be back after ten."""
 
 
 class Ended(Exception):  # noqa: N818 - it is no error

@@ -163,7 +163,7 @@ def activator(tmp_path: Path, address: str, upstream: str) -> Iterator[subproces
     """systemd's own program that opens a socket, and starts the proxy for the first client."""
     text = (SYSTEMD / "spliceproxy.yaml").read_text()
     text = re.sub(r"upstreams: .*", f"upstreams: {upstream}", text)
-    text = text.replace("/run/spliceproxy/local.sock", f"{tmp_path}/local.sock")
+    text = text.replace("/run/spliceproxy/", f"{tmp_path}/")
     config = tmp_path / "app.yaml"
     config.write_text(f"workers: 2\n{text}")
     passed = [f"--setenv={name}" for name in ("PATH", "PYTHONPATH") if name in os.environ]

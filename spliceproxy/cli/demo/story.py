@@ -28,7 +28,7 @@ REFRESH = 0.25
 """Seconds between two looks at the numbers."""
 
 YAML = """\
-health: {{interval: 100ms, timeout: 100ms, rise: 1, fall: 1}}
+health: {{interval: 400ms, timeout: 200ms, rise: 1, fall: 2}}
 listeners:
   web: {{bind: 127.0.0.1:{port}, pool: app}}
 pools:

@@ -83,6 +83,18 @@ class EjectPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuePlan:
+    """Where clients wait while no upstream can be chosen."""
+
+    size: int
+    """Clients of one worker."""
+    timeout: float | None
+    """Seconds that one may wait; None: no limit."""
+    when_down: bool
+    """Also while no upstream may be chosen at all, not only while they are full."""
+
+
+@dataclass(frozen=True, slots=True)
 class PoolPlan:
     """A named group of upstreams. Times are seconds; None is off."""
 
@@ -105,6 +117,11 @@ class PoolPlan:
     """For `source_hash`: a Maglev table of indices into `upstreams`, for each tier."""
     eject: EjectPlan | None = None
     """None: failures are not counted."""
+    queue: QueuePlan | None = None
+    """None: nobody waits."""
+    replay: int | None = None
+    """Bytes of a client that are kept for another upstream until the first byte from this one;
+    None: a session stays with the upstream that it was connected with."""
 
 
 @dataclass(frozen=True, slots=True)

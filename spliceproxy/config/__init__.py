@@ -13,25 +13,19 @@ from spliceproxy.config.loader import load, loads
 from spliceproxy.config.markdown import reference
 from spliceproxy.config.model import (
     Admin,
-    Buffers,
     Config,
-    Eject,
-    Keepalive,
+    Dns,
     Listener,
     ListenerLog,
-    ListenerTcp,
     Log,
-    Pool,
-    PoolTcp,
-    PoolTimeouts,
     Relay,
     SessionLog,
-    Tcp,
     Timeouts,
-    Upstream,
 )
+from spliceproxy.config.pool import Eject, Pool, PoolTimeouts, Queue, Upstream
 from spliceproxy.config.problems import ConfigError, Problem
 from spliceproxy.config.schema import json_schema
+from spliceproxy.config.tcp import Buffers, Keepalive, ListenerTcp, PoolTcp, Tcp
 from spliceproxy.config.units import size_text, time_text
 
 __all__ = [
@@ -40,6 +34,7 @@ __all__ = [
     "Buffers",
     "Config",
     "ConfigError",
+    "Dns",
     "Eject",
     "Health",
     "Keepalive",
@@ -52,6 +47,7 @@ __all__ = [
     "PoolTcp",
     "PoolTimeouts",
     "Problem",
+    "Queue",
     "Relay",
     "SessionLog",
     "Tcp",

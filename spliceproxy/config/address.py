@@ -96,6 +96,24 @@ def parse_bind(text: str) -> Address:
     return Address(host=_host(host), port=_port(port, text))
 
 
+def parse_dns_server(text: str) -> Address:
+    """The address of a DNS server: an IP address, or one with a port; 53 where there is none.
+
+    Raises ValueError("what is wrong; what would be right").
+    """
+    right = "write an IP address such as 10.0.0.53, with a port 10.0.0.53:5353 or [::1]:5353"
+    ip = parse_ip(text.removeprefix("[").removesuffix("]"))
+    if ip is not None:
+        return Address(host=str(ip), port=53)
+    try:
+        server = parse_address(text)
+    except ValueError:
+        raise ValueError(f"{show(text)} is no address of a DNS server; {right}") from None
+    if server.is_unix or server.ip is None:
+        raise ValueError(f"{show(text)} is no address of a DNS server; {right}")
+    return server
+
+
 def parse_ip(text: str) -> IpAddress | None:
     """An IP address without port or brackets, or None."""
     try:

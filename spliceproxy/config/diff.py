@@ -15,17 +15,18 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel
 
-from spliceproxy.config.model import Config, Listener, Pool, Upstream
+from spliceproxy.config.model import Config, Listener
+from spliceproxy.config.pool import Pool, Upstream
 from spliceproxy.config.units import size_text, time_text
 
 NEEDS_RESTART = ("workers", "relay", "admin", "log.format", "log.sessions.to")
 """Keys that a running process cannot change, or all keys below them."""
 
 _NAMED = ("listeners", "pools", "include")
-_SIZES = frozenset({"pipe_size", "receive", "send"})
+_SIZES = frozenset({"pipe_size", "receive", "send", "replay"})
 _TIMES = frozenset(
     {"connect", "idle", "half_close", "session", "drain", "interval", "timeout", "time"}
-    | {"user_timeout", "slow_start"}
+    | {"user_timeout", "slow_start", "min_ttl", "max_ttl"}
 )
 _Values = dict[str, object]
 """Dotted key → value."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TypeVar
 
 from spliceproxy.config.health import Health, PoolHealth
-from spliceproxy.config.model import Config, Pool
+from spliceproxy.config.model import Config
+from spliceproxy.config.pool import Pool
 from spliceproxy.config.section import Section
 
 S = TypeVar("S", bound=Section)

@@ -284,6 +284,28 @@ _EjectOn = Annotated[
 ]
 EjectReasons = Annotated[tuple[_EjectOn, ...], OneOrMore, AfterValidator(_some_reason)]
 
+QueueSize = Annotated[
+    int, _read(_number(1, 10 * MILLION), _number_right(1, 10 * MILLION)), _schema("number")
+]
+QueueWhen = Annotated[
+    Literal["full", "full_or_down"],
+    _choice("full", "full_or_down"),
+    _closed("full", "full_or_down"),
+]
+KeepOrReset = Annotated[
+    Literal["keep", "reset"], _choice("keep", "reset"), _closed("keep", "reset")
+]
+ReplaySizeOff = Annotated[
+    int | None,
+    _read(_or("off", partial(units.size, least=1, most=MIB)), f"{units.SIZE}, or off"),
+    _schema("size", "off"),
+]
+DnsServerSystem = Annotated[
+    Address | None,
+    _read(_or("system", address.parse_dns_server), "write an IP address, or system"),
+    _schema("address", "system"),
+]
+
 HealthCheck = Annotated[
     Literal["tcp", "http", "tls", "exchange", "redis", "postgres", "smtp"],
     _read(_check, f"write one of {', '.join(CHECKS)}"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from spliceproxy.config import model
 from spliceproxy.config.problems import Path
+from spliceproxy.config.section import Section
 
 Schema = dict[str, Any]
 
@@ -128,8 +129,9 @@ def _about(node: Schema) -> Schema:
 
 def _mark_inherited(schema: Schema) -> None:
     """Where a key is inherited, its default is not a value but a place: `x-inherits`."""
+    inherits = {kind.__name__: kind.inherits for kind in _kinds(Section)}
     for name, section in schema["$defs"].items():
-        home = getattr(model, name).inherits if hasattr(model, name) else ""
+        home = inherits.get(name)
         if not home:
             continue
         node: Schema = schema
@@ -141,3 +143,10 @@ def _mark_inherited(schema: Schema) -> None:
             if key in node["properties"]:
                 value.pop("default", None)
                 value["x-inherits"] = f"{home}.{key}"
+
+
+def _kinds(of: type[Section]) -> Iterator[type[Section]]:
+    """Every kind of section that there is."""
+    for kind in of.__subclasses__():
+        yield kind
+        yield from _kinds(kind)

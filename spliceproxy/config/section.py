@@ -22,6 +22,11 @@ def section(kind: type[BaseModel], meaning: str, *examples: str) -> Any:
     return Field(default_factory=kind, description=meaning, examples=list(examples) or None)
 
 
+def none_if_off(raw: object) -> object:
+    """For a section that may be `off`."""
+    return None if raw == "off" else raw
+
+
 class Section(BaseModel):
     """A mapping of the configuration. Unknown keys are errors."""
 

@@ -15,6 +15,7 @@ from spliceproxy.ipc import (
     EjectPlan,
     ListenerPlan,
     PoolPlan,
+    QueuePlan,
     RelayPlan,
     Snapshot,
     TcpPlan,
@@ -23,7 +24,7 @@ from spliceproxy.ipc import (
 from spliceproxy.telemetry.board import MAX_LISTENERS
 
 if TYPE_CHECKING:
-    from spliceproxy.config import Config, Eject, Pool, PoolTcp, Relay
+    from spliceproxy.config import Config, Eject, Pool, PoolTcp, Queue, Relay
 
 _PIPES = 1024
 """Pipes of all workers together where `relay.max_pipes` is auto: 512 sessions in full bulk
@@ -96,6 +97,8 @@ def _plan_pool(pool: Pool, places: Places, slots: UpstreamSlots) -> PoolPlan:
         session_timeout=pool.timeouts.session,
         tcp=_plan_tcp(pool.tcp),
         eject=_plan_eject(pool.eject),
+        queue=_plan_queue(pool.queue),
+        replay=pool.replay,
     )
 
 
@@ -103,6 +106,12 @@ def _plan_eject(eject: Eject | None) -> EjectPlan | None:
     if eject is None:
         return None
     return EjectPlan(eject.after, "connect" in eject.on, "early_close" in eject.on)
+
+
+def _plan_queue(queue: Queue | None) -> QueuePlan | None:
+    if queue is None:
+        return None
+    return QueuePlan(queue.size, queue.timeout, queue.when == "full_or_down")
 
 
 def _plan_upstreams(pool: Pool, places: Places, slots: UpstreamSlots) -> tuple[UpstreamPlan, ...]:

@@ -1,4 +1,4 @@
-"""What the README shows is real: its files load, its commands exist, its record has all fields."""
+"""What the README and the pages of docs show is real: files load, commands and links exist."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from spliceproxy.cli.app import spliceproxy as commands
 from spliceproxy.telemetry.record import CLOSED_BY, HOWS, PHASES, WHYS, Record
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "".join(page.read_text() for page in PAGES)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: Path = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("text", blocks("yaml"), ids=map(str, range(len(blocks("yaml")))))
-def test_each_configuration_loads(text: str) -> None:
-    assert config.loads(text, "README.md", env={}).listeners
+@pytest.mark.parametrize(
+    ("page", "number"),
+    [(page, number) for page in PAGES for number in range(len(blocks("yaml", page)))],
+    ids=lambda part: part.name if isinstance(part, Path) else str(part),
+)
+def test_each_configuration_loads(page: Path, number: int) -> None:
+    assert config.loads(blocks("yaml", page)[number], page.name, env={}).listeners
 
 
 def test_the_smallest_configuration_has_five_lines() -> None:
@@ -44,7 +50,7 @@ def test_the_record_has_all_fields_and_values_of_the_closed_lists() -> None:
 
 
 def test_reasons_named_in_the_table_of_timeouts_exist() -> None:
-    table = README.split("## Timeouts")[1].split("##")[0]
+    table = TEXT.split("## Timeouts")[1].split("##")[0]
     defaults = dict(re.findall(r"^\| `timeouts\.(\w+)` \| (\w+) \|", table, re.MULTILINE))
     assert defaults == {
         "connect": "5s",
@@ -73,18 +79,19 @@ def test_the_mistake_is_told_as_shown(spliceproxy: Spliceproxy, tmp_path: Path) 
 
 
 def test_make_knows_the_commands_of_the_readme() -> None:
-    for target in re.findall(r"^\$ make (\w+)", README, re.MULTILINE):
+    for target in re.findall(r"^\$ make (\w+)", TEXT, re.MULTILINE):
         subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
 
 
 def test_each_command_of_the_readme_exists_and_each_command_is_there() -> None:
-    named = set(re.findall(r"`spliceproxy (\w+)", README))
+    named = set(re.findall(r"`spliceproxy (\w+)", README.read_text()))
     assert named == set(commands.commands)
     context = click.Context(commands)
     assert named == set(commands.list_commands(context))
 
 
 def test_each_link_leads_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), (page.name, target)

@@ -117,6 +117,8 @@ class PoolPlan:
     """For `source_hash`: a Maglev table of indices into `upstreams`, for each tier."""
     eject: EjectPlan | None = None
     """None: failures are not counted."""
+    slow_start: bool = False
+    """A part of an upstream's share may be held back on the board."""
     queue: QueuePlan | None = None
     """None: nobody waits."""
     replay: int | None = None

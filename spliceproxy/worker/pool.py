@@ -127,7 +127,9 @@ class Pool:
         for number in sorted({upstream.tier for upstream in self.upstreams}):
             members = [upstream for upstream in self.upstreams if upstream.tier == number]
             make = partial(self._policy, plan.tables.get(number, array("H")))
-            self._tiers[number] = Tier(members, len(self.upstreams), make)
+            self._tiers[number] = Tier(
+                members, len(self.upstreams), make, slow_start=plan.slow_start
+            )
         self._follow()
 
     def _policy(self, table: array[int], weights: Sequence[int]) -> Policy:

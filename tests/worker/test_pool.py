@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from spliceproxy.control.hash_tables import plan_tables
 from spliceproxy.ipc import PoolPlan, TcpPlan, UpstreamPlan
-from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED, Board
+from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED, FLAGS, Board, with_held_back
 from spliceproxy.worker.pool import LOOKS, Pool, client_key
 
 SEED = random.randrange(2**32)
@@ -185,7 +185,11 @@ def test_many_full_ones_are_looked_at_a_few_at_a_time(board: Board) -> None:
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("state"), st.integers(0, 7), st.integers(0, 7)),
+        st.tuples(
+            st.just("state"),
+            st.integers(0, 7),
+            st.builds(with_held_back, st.integers(0, 7), st.sampled_from([0, 45, 90])),
+        ),
         st.tuples(st.just("take"), st.sets(st.integers(0, 7), max_size=3), st.just(0)),
         st.tuples(st.just("end"), st.integers(0, 99), st.just(0)),
     ),
@@ -207,7 +211,8 @@ def test_whatever_happens_the_choice_is_what_the_order_says_and_counts_come_back
         upstream(slot, weight=slot % 3, tier=slot // 4, max_sessions=2 + slot if slot < 6 else None)
         for slot in range(8)
     ]
-    app = pool(board, *plans, balance=balance, panic=panic)
+    slow_start = data.draw(st.booleans())
+    app = pool(board, *plans, balance=balance, panic=panic, slow_start=slow_start)
     open_sessions = []
     for what, value, state in steps:
         if what == "state":
@@ -230,7 +235,10 @@ def expected(
     board: Board, plans: list[UpstreamPlan], panic: float | None, tried: set[int]
 ) -> set[int]:
     """The slots that may be chosen, in the words of the manual."""
-    state = board.upstreams.state
+
+    def state(slot: int) -> int:
+        return board.upstreams.state(slot) & FLAGS
+
     of_tier: dict[int, list[int]] = {}
     for plan in plans:
         if plan.weight:

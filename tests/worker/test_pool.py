@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
 import os
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -15,7 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spliceproxy.control.hash_tables import plan_tables
-from spliceproxy.ipc import PoolPlan, TcpPlan, UpstreamPlan, at_once
+from spliceproxy.ipc import (
+    PoolPlan,
+    RelayPlan,
+    Snapshot,
+    TcpPlan,
+    UpstreamPlan,
+    at_once,
+    seal,
+    unseal,
+    unseal_in_steps,
+)
 from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED, FLAGS, Board, with_held_back
 from spliceproxy.worker.pool import LOOKS, Pool, client_key, make_upstreams
 
@@ -279,6 +293,52 @@ def test_a_session_among_ten_thousand_upstreams_costs_little_more_than_among_ten
     few, many = cost(10), cost(10_000)
     print(f"{balance}: {few} lines among 10, {many} among 10,000")
     assert many <= 3 * few
+
+
+def test_a_new_configuration_is_followed_in_steps_that_do_not_grow_with_the_pool() -> None:
+    def longest_step(size: int) -> tuple[int, int]:
+        """The lines of the longest step, and how many there are."""
+        plan = PoolPlan(
+            "app",
+            "round_robin",
+            tuple(map(upstream, range(size))),
+            2,
+            5.0,
+            60.0,
+            60.0,
+            None,
+            TcpPlan(),
+        )
+        relay = RelayPlan("adaptive", 65536, 2, None)
+        fd = seal(Snapshot((), (plan,), relay, None, 10, "stdout", "info", "json"))
+        lines = []
+        for steps in (unseal_in_steps(fd), make_upstreams(plan, range(0))):
+            over = False
+            while not over:
+                lines.append(lines_run(lambda steps=steps: list(islice(steps, 1))))
+                over = inspect.getgeneratorstate(steps) == inspect.GEN_CLOSED
+        assert unseal(fd).pools == (plan,)
+        os.close(fd)
+        return max(lines), len(lines)
+
+    (few, some), (many, more) = longest_step(1000), longest_step(10_000)
+    print(f"{few} lines in the longest of {some} steps for 1,000; {many} of {more} for 10,000")
+    assert many <= few + 100
+    assert more >= 5 * some
+
+
+def test_a_pool_that_was_replaced_is_freed_at_once(board: Board) -> None:
+    """A circle would leave 10,000 upstreams to the collector, which then takes its time."""
+    for balance in POLICIES:
+        app = pool(board, upstream(0), upstream(1, tier=1), balance=balance, panic=0.5)
+        takes(app, 5)
+        one = app.upstreams[0]
+        gc.disable()
+        try:
+            del app
+            assert sys.getrefcount(one) == 2, balance  # this name, and the argument
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("balance", POLICIES)

@@ -5,7 +5,8 @@ One UNIX seqpacket pair per worker carries small typed messages, and listening s
 300 KB is EMSGSIZE, and a sealed memfd can be read but never changed under the reader.
 
 Messages are flat and go as JSON, in both directions. A `Snapshot` goes from the supervisor to its
-workers only, and only for as long as both are the same program, so it is pickled.
+workers only, and only for as long as both are the same program, so it is pickled: in pieces, as a
+worker has sessions to serve between them.
 """
 
 from __future__ import annotations
@@ -13,17 +14,23 @@ from __future__ import annotations
 import array
 import errno
 import fcntl
+import io
 import os
 import pickle
 import socket
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import ClassVar, Protocol
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import BinaryIO, ClassVar, NamedTuple, Protocol, TypeVar
 
 import orjson
 
 from spliceproxy.errors import IpcError
+
+_T = TypeVar("_T")
+
+PIECE = 500
+"""Upstreams in one piece of a sealed snapshot: about a millisecond's work for a worker."""
 
 MAX_MESSAGE = 64 * 1024
 """Bytes of one message, at most."""
@@ -51,9 +58,8 @@ class TcpPlan:
     """IP addresses to connect from."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamPlan:
-    """One address that serves."""
+class UpstreamPlan(NamedTuple):
+    """One address that serves. A tuple, because there may be thousands to unpickle."""
 
     name: str
     """As the record and the logs show it: `10.0.0.1:80`, `[::1]:80`, `unix:/run/app.sock`."""
@@ -117,6 +123,8 @@ class PoolPlan:
     """For `source_hash`: a Maglev table of indices into `upstreams`, for each tier."""
     eject: EjectPlan | None = None
     """None: failures are not counted."""
+    slow_start: bool = False
+    """A part of an upstream's share may be held back on the board."""
     queue: QueuePlan | None = None
     """None: nobody waits."""
     replay: int | None = None
@@ -176,10 +184,20 @@ def seal(snapshot: Snapshot) -> int:
     """Write `snapshot` into a sealed memfd and return its fd, which the caller owns."""
     fd = os.memfd_create("spliceproxy-snapshot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with open(fd, "wb", closefd=False) as file:
-        pickle.dump(snapshot, file)
+        _write(snapshot, file)
     seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
     return fd
+
+
+def _write(snapshot: Snapshot, file: BinaryIO) -> None:
+    """The snapshot without upstreams, then for each pool its upstreams, piece by piece."""
+    bare = tuple(replace(pool, upstreams=()) for pool in snapshot.pools)
+    pickle.dump(replace(snapshot, pools=bare), file)
+    for pool in snapshot.pools:
+        pickle.dump(len(pool.upstreams), file)
+        for at in range(0, len(pool.upstreams), PIECE):
+            pickle.dump(pool.upstreams[at : at + PIECE], file)
 
 
 def unseal(fd: int) -> Snapshot:
@@ -187,11 +205,35 @@ def unseal(fd: int) -> Snapshot:
 
     Raises IpcError where it holds something else.
     """
-    data = os.pread(fd, os.fstat(fd).st_size, 0)
-    snapshot = pickle.loads(data)
-    if not isinstance(snapshot, Snapshot):
-        raise IpcError(f"expected a Snapshot, received a {type(snapshot).__name__}")
-    return snapshot
+    return at_once(unseal_in_steps(fd))
+
+
+def unseal_in_steps(fd: int) -> Generator[None, None, Snapshot]:
+    """As `unseal`, with a pause after each piece."""
+    file = io.BytesIO(os.pread(fd, os.fstat(fd).st_size, 0))
+    bare = pickle.load(file)
+    if not isinstance(bare, Snapshot):
+        raise IpcError(f"expected a Snapshot, received a {type(bare).__name__}")
+    pools = []
+    for pool in bare.pools:
+        yield
+        size: int = pickle.load(file)
+        upstreams: list[UpstreamPlan] = []
+        while len(upstreams) < size:
+            upstreams += pickle.load(file)
+            yield
+        pools.append(replace(pool, upstreams=tuple(upstreams)))
+    return replace(bare, pools=tuple(pools))
+
+
+def at_once(steps: Generator[None, None, _T]) -> _T:
+    """What `steps` return in the end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value: _T = end.value
+            return value
 
 
 @dataclass(frozen=True, slots=True)

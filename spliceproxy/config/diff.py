@@ -84,13 +84,15 @@ def _named(
 
 
 def _upstreams(old: Pool, new: Pool) -> Iterator[str]:
-    before = {str(one.address): one for one in old.upstreams}
-    after = {str(one.address): one for one in new.upstreams}
+    before = {one.address: one for one in old.upstreams}
+    after = {one.address: one for one in new.upstreams}
     for address in before.keys() - after.keys():
         yield f"- upstream {address}"
     for address, one in after.items():
         if address not in before:
             yield f"+ upstream {address}"
+            continue
+        if one == before[address]:
             continue
         for line in _lines(_changes(_of(before[address]), _of(one))):
             yield f"upstream {address}: {line}"

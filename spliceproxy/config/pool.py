@@ -147,7 +147,8 @@ class Pool(Section):
     slow_start: scalars.PositiveTimeOff = setting(
         "off",
         "An upstream that came back or that was found later gets its full share of sessions only "
-        "after this time, and grows to it from a tenth. Not at the start, nor with `source_hash`.",
+        "after this time, and grows to it from a tenth. It came back when it was found up again or "
+        "its ejection ended. Not at the start, nor with `source_hash`: each client has its place.",
         example="30s",
     )
     on_down: scalars.KeepOrReset = setting(

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from spliceproxy.ipc import PoolPlan, Snapshot, UpstreamPlan
-from spliceproxy.telemetry.board import Upstreams
+from spliceproxy.telemetry.board import Upstreams, with_held_back
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from spliceproxy.config import Config
 
@@ -43,13 +43,24 @@ class UpstreamStates:
 
     def __init__(self, upstreams: Upstreams) -> None:
         self._upstreams = upstreams
+        self.watchers: list[Callable[[int, int, int], None]] = []
+        """Called with the slot, the state before and the state after, when a flag has changed."""
 
     def mark(self, slot: int, flag: int, on: bool) -> bool:
         """Set or clear DOWN, EJECTED or DRAINING; whether that changed anything."""
         before = self._upstreams.state(slot)
         after = before | flag if on else before & ~flag
+        if after == before:
+            return False
         self._upstreams.set_state(slot, after)
-        return after != before
+        for watcher in self.watchers:
+            watcher(slot, before, after)
+        return True
+
+    def hold_back(self, slot: int, percent: int) -> None:
+        """Let an upstream do without `percent` of its share, 0 to 99; its flags stay."""
+        state = self._upstreams.state(slot)
+        self._upstreams.set_state(slot, with_held_back(state, percent))
 
     def has(self, slot: int, flag: int) -> bool:
         return bool(self._upstreams.state(slot) & flag)

@@ -25,6 +25,7 @@ from spliceproxy.control.reaper import reap_strangers
 from spliceproxy.control.reload import Reloader, Setup
 from spliceproxy.control.report import House
 from spliceproxy.control.service import Service
+from spliceproxy.control.slow_start import SlowStart
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.systemd import Notifier
 from spliceproxy.errors import EXIT_FAILED, EXIT_OK, SpliceproxyError
@@ -84,7 +85,7 @@ class Supervisor:
             self._upstreams = view.upstreams
             self._states = UpstreamStates(self._upstreams)
             ejection = Ejection(self._states)
-            self._parts: list[Part] = [Monitor(self._states), ejection]
+            self._parts: list[Part] = [Monitor(self._states), ejection, SlowStart(self._states)]
             self._fleet = Fleet(
                 self._command,
                 self._service,

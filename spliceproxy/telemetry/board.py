@@ -38,6 +38,21 @@ EJECTED = 2
 DRAINING = 4
 """It keeps its sessions and takes no new ones: somebody said so."""
 
+FLAGS = DOWN | EJECTED | DRAINING
+"""The bits of a state that are flags."""
+HELD = 0xFF << 8
+"""The bits with the percent of its share that are held back from an upstream that starts slowly."""
+
+
+def held_back(state: int) -> int:
+    """The percent of its share that an upstream in this state does without."""
+    return (state & HELD) >> 8
+
+
+def with_held_back(state: int, percent: int) -> int:
+    """The same state, but `percent`, 0 to 99, are held back."""
+    return state & ~HELD | percent << 8
+
 
 def listener_sessions(slot: int) -> int:
     """The index of the slot with the live sessions of the listener that owns `slot`."""
@@ -65,7 +80,7 @@ class Upstreams:
         return self._version[0]
 
     def state(self, slot: int) -> int:
-        """DOWN, EJECTED and DRAINING, added up."""
+        """DOWN, EJECTED and DRAINING, added up, and what is held back (`held_back`)."""
         return self._states[slot]
 
     def set_state(self, slot: int, state: int) -> None:
@@ -76,7 +91,10 @@ class Upstreams:
 
     def live(self, slot: int) -> int:
         """Live sessions of all workers with an upstream."""
-        return sum(counts[slot] for counts in self.sessions)
+        total = 0
+        for counts in self.sessions:
+            total += counts[slot]
+        return total
 
     def clear(self, worker: int) -> None:
         """Forget the sessions of a dead worker."""

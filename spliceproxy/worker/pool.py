@@ -6,7 +6,7 @@ import random
 import socket
 from array import array
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -17,7 +17,7 @@ from spliceproxy.balance.least_sessions import LeastSessions
 from spliceproxy.balance.maglev import SourceHash
 from spliceproxy.balance.policy import Policy
 from spliceproxy.balance.round_robin import RoundRobin
-from spliceproxy.ipc import PoolPlan, Sockaddr, UpstreamPlan
+from spliceproxy.ipc import PIECE, PoolPlan, Sockaddr, UpstreamPlan
 from spliceproxy.telemetry.board import Upstreams
 from spliceproxy.worker.tier import EJECTED_ONES, EVERYONE, HEALTHY, Tier
 
@@ -61,7 +61,6 @@ class Upstream:
         self.weight = plan.weight
         self.tier = plan.tier
         self.max_sessions = plan.max_sessions
-        self.slot = plan.slot
         self.state = 0
         """Its state on the board, when last looked at."""
         self.full = False
@@ -88,7 +87,6 @@ class Pool:
         "_least",
         "_order",
         "_sources",
-        "_start",
         "_states",
         "_tiers",
         "_version",
@@ -100,18 +98,21 @@ class Pool:
     )
 
     def __init__(
-        self, plan: PoolPlan, start: float, ephemeral: range, states: Upstreams, worker: int
+        self,
+        plan: PoolPlan,
+        start: float,
+        upstreams: Sequence[Upstream],
+        states: Upstreams,
+        worker: int,
     ) -> None:
-        """`start`: where in its cycle the balancing begins, 0 to 1. The sessions are counted in
-        `states`, among those of `worker`."""
+        """`start`: where in its cycle the balancing begins, 0 to 1. `upstreams` are made of the
+        plan's. The sessions are counted in `states`, among those of `worker`."""
         self.plan = plan
         self.name = plan.name
         silences = (plan.idle_timeout, plan.half_close_timeout)
         self.shortest_silence = min(inf if silence is None else silence for silence in silences)
         """Seconds of silence that may end a session of this pool, at the least."""
-        self.upstreams = [
-            Upstream(index, upstream, ephemeral) for index, upstream in enumerate(plan.upstreams)
-        ]
+        self.upstreams = upstreams
         self._sources: dict[int, list[tuple[str, int]]] = {
             socket.AF_INET: [(ip, 0) for ip in plan.tcp.sources if ":" not in ip],
             socket.AF_INET6: [(ip, 0) for ip in plan.tcp.sources if ":" in ip],
@@ -119,31 +120,20 @@ class Pool:
         self.keyed = plan.balance == "source_hash"
         """The choice depends on the client's key."""
         self._least = plan.balance == "least_sessions"
-        self._start = start
         self._states = states
         self._counts = states.sessions[worker]
         self._full: OrderedDict[int, Upstream] = OrderedDict()
         self._tiers: dict[int, Tier] = {}
+        live = partial(_live, states, [upstream.slot for upstream in upstreams])
         for number in sorted({upstream.tier for upstream in self.upstreams}):
             members = [upstream for upstream in self.upstreams if upstream.tier == number]
-            make = partial(self._policy, plan.tables.get(number, array("H")))
-            self._tiers[number] = Tier(members, len(self.upstreams), make)
+            # Nothing in it leads back to this pool: a circle would have to wait for the collector.
+            table = plan.tables.get(number, array("H"))
+            make = partial(_make_policy, plan.balance, start, live, table)
+            self._tiers[number] = Tier(
+                members, len(self.upstreams), make, slow_start=plan.slow_start
+            )
         self._follow()
-
-    def _policy(self, table: array[int], weights: Sequence[int]) -> Policy:
-        match self.plan.balance:
-            case "random":
-                return Random(weights, random.random)
-            case "power_of_two":
-                return PowerOfTwo(weights, self._live, random.random)
-            case "least_sessions":
-                return LeastSessions(weights, self._live, self._start)
-            case "source_hash":
-                return SourceHash(table, weights)
-        return RoundRobin(weights, self._start)
-
-    def _live(self, index: int) -> int:
-        return self._states.live(self.upstreams[index].slot)
 
     def take(self, tried: Collection[int] = (), key: bytes = b"") -> Upstream | None:
         """The upstream whose turn it is, none of the indices in `tried`; None: none is left.
@@ -230,6 +220,41 @@ class Pool:
             return []
         sources.append(sources.pop(0))
         return list(sources)
+
+
+def make_upstreams(plan: PoolPlan, ephemeral: range) -> Generator[None, None, list[Upstream]]:
+    """The upstreams of a pool, with a pause after each piece. `ephemeral`: see there."""
+    made: list[Upstream] = []
+    plans = plan.upstreams
+    for at in range(0, len(plans), PIECE):
+        piece = plans[at : at + PIECE]
+        made += [Upstream(at + index, one, ephemeral) for index, one in enumerate(piece)]
+        yield
+    return made
+
+
+def _make_policy(
+    balance: str,
+    start: float,
+    live: Callable[[int], int],
+    table: array[int],
+    weights: Sequence[int],
+) -> Policy:
+    match balance:
+        case "random":
+            return Random(weights, random.random)
+        case "power_of_two":
+            return PowerOfTwo(weights, live, random.random)
+        case "least_sessions":
+            return LeastSessions(weights, live, start)
+        case "source_hash":
+            return SourceHash(table, weights)
+    return RoundRobin(weights, start)
+
+
+def _live(states: Upstreams, slots: Sequence[int], index: int) -> int:
+    """The live sessions of an upstream."""
+    return states.live(slots[index])
 
 
 def client_key(address: object) -> bytes:

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from select import EPOLLIN, EPOLLOUT
 from typing import Final
 
@@ -26,7 +26,7 @@ from spliceproxy.ipc import (
     Serve,
     Snapshot,
     Stop,
-    unseal,
+    unseal_in_steps,
 )
 from spliceproxy.relay.means import Means
 from spliceproxy.relay.pipes import PipePool
@@ -36,7 +36,7 @@ from spliceproxy.telemetry.record import Record, Why, session_ids, wanted
 from spliceproxy.telemetry.writer import RecordWriter
 from spliceproxy.worker.listener import Listener, ListeningSocket
 from spliceproxy.worker.loop import Loop
-from spliceproxy.worker.pool import Pool, Upstream, ephemeral_ports
+from spliceproxy.worker.pool import Pool, Upstream, ephemeral_ports, make_upstreams
 from spliceproxy.worker.session import Session
 
 HEARTBEAT_INTERVAL: Final = 1.0
@@ -86,6 +86,8 @@ class Worker:
         self._pools: dict[str, Pool] = {}
         self._listeners: dict[str, Listener] = {}
         self._sockets: dict[int, ListeningSocket] = {}
+        self._steps: Generator[None, None, None] | None = None
+        """What is left to do of a configuration that was received."""
         self._stopping = False
         self._heart = Alarm(self._beat)
         self._flush = Alarm(self._flush_records)
@@ -114,7 +116,7 @@ class Worker:
             self._channel.flush()
             if not self._channel.waiting:
                 self.loop.modify(self._channel.fileno(), EPOLLIN)
-        while True:
+        while self._steps is None:  # what comes after a configuration may need it
             try:
                 received = self._channel.receive()
             except BlockingIOError:
@@ -127,12 +129,8 @@ class Worker:
     def _obey(self, message: Message, fds: list[int]) -> None:
         match message:
             case Configure(generation):
-                snapshot = unseal(fds[0])
-                os.close(fds[0])
-                if self._records is None:
-                    self._begin(snapshot)
-                self._follow(snapshot)
-                self._tell(Ready(os.getpid(), generation))
+                self._steps = self._configure(fds[0], generation)
+                self._take_step()
             case Serve(number, name, shared):
                 self._serve(number, name, fds[0], shared)
             case Release(number):
@@ -146,6 +144,28 @@ class Worker:
                 self._stop(drain)
             case Reopen():
                 self._reopen()
+
+    def _configure(self, fd: int, generation: int) -> Generator[None, None, None]:
+        """Obey the snapshot behind `fd` from the last step on: each takes a millisecond or few."""
+        try:
+            snapshot = yield from unseal_in_steps(fd)
+        finally:
+            os.close(fd)
+        if self._records is None:
+            self._begin(snapshot)
+        yield
+        yield from self._follow(snapshot)
+        self._tell(Ready(os.getpid(), generation))
+
+    def _take_step(self) -> None:
+        """Do a piece of what takes long, and the next one after the events that came meanwhile."""
+        assert self._steps is not None
+        try:
+            next(self._steps)
+        except StopIteration:
+            self._steps = None
+        else:
+            self.loop.run_again(self._take_step)
 
     def _tell(self, message: Message) -> None:
         try:
@@ -186,21 +206,25 @@ class Worker:
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
 
-    def _follow(self, snapshot: Snapshot) -> None:
+    def _follow(self, snapshot: Snapshot) -> Generator[None, None, None]:
         """Obey this snapshot from now on. Sessions go on with what they began with.
 
         A pool whose plan is the same stays, and so does its place in the round.
         """
         log.set_up(snapshot.log_level, snapshot.log_format)
-        self._snapshot = snapshot
         ephemeral = ephemeral_ports()
         upstreams = self._board.upstreams
-        before, self._pools = self._pools, {}
+        pools = {}
         for plan in snapshot.pools:
-            pool = before.get(plan.name)
+            pool = self._pools.get(plan.name)
             if pool is None or pool.plan != plan:
-                pool = Pool(plan, random.random(), ephemeral, upstreams, self.index)
-            self._pools[plan.name] = pool
+                yield
+                members = yield from make_upstreams(plan, ephemeral)
+                pool = Pool(plan, random.random(), members, upstreams, self.index)
+                yield
+            pools[plan.name] = pool
+        self._snapshot = snapshot
+        self._pools = pools
         self._listeners = {
             plan.name: Listener(plan, self._pools[plan.pool]) for plan in snapshot.listeners
         }

@@ -35,6 +35,11 @@ _GROUPS: Final = tuple(_groups(state) for state in range((DOWN | EJECTED | DRAIN
 """The groups to which an upstream in this state belongs."""
 
 
+def groups_of(upstream: Upstream) -> tuple[int, ...]:
+    """The groups to which it belongs now, full or not."""
+    return _GROUPS[upstream.state] if upstream.weight else ()
+
+
 class Tier:
     """One tier of a pool. An upstream of weight 0 belongs to no group."""
 

@@ -37,6 +37,7 @@ from spliceproxy.telemetry.writer import RecordWriter
 from spliceproxy.worker.listener import Listener, ListeningSocket
 from spliceproxy.worker.loop import Loop
 from spliceproxy.worker.pool import Pool, Upstream, ephemeral_ports
+from spliceproxy.worker.queue import queue_of
 from spliceproxy.worker.session import Session
 
 HEARTBEAT_INTERVAL: Final = 1.0
@@ -200,6 +201,8 @@ class Worker:
             pool = before.get(plan.name)
             if pool is None or pool.plan != plan:
                 pool = Pool(plan, random.random(), ephemeral, upstreams, self.index)
+                waiting = upstreams.waiting[self.index]
+                pool.queue = queue_of(pool, before.get(plan.name), self.loop, waiting)
             self._pools[plan.name] = pool
         self._listeners = {
             plan.name: Listener(plan, self._pools[plan.pool]) for plan in snapshot.listeners

@@ -133,8 +133,10 @@ class Pool(Section):
     retries: scalars.Retries = setting(
         "2", "Other upstreams that are tried when a connection cannot be made.", example="0"
     )
-    queue: Annotated[Queue | None, BeforeValidator(none_if_off)] = section(
-        Queue, "Where clients wait while no upstream can be chosen; `off`: they are refused.", "off"
+    queue: Annotated[Queue | None, BeforeValidator(none_if_off)] = setting(
+        "off",
+        "Where clients wait while no upstream can be chosen; `off`: they are refused.",
+        example="{size: 5000}",
     )
     replay: scalars.ReplaySizeOff = setting(
         "off",

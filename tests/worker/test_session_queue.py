@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -435,6 +436,23 @@ def test_those_who_wait_go_to_the_new_pool_in_their_order(what: str) -> None:
         assert upstream.results == [b"hold", *(b"%d" % number for number in range(10))]
         assert app.queued() == 0
         assert app.board.live(0) == app.board.live(1) == 0
+
+
+def test_over_a_reload_a_session_knows_what_it_tried() -> None:
+    """The upstreams change places, so that their numbers mean others."""
+    with upstreams.refuse() as dead, upstreams.echo() as echo, ExitStack() as stack:
+        keys = {"retries": 1, "eject": "off"}
+        app = stack.enter_context(case(dead.address, one_at_a_time(echo.address), **keys))
+        holder = app.hold(stack)
+        waiter = app.connect_and_wait(stack, b"x")
+        first, second = json.dumps(dead.address), json.dumps(one_at_a_time(echo.address))
+        reload(app.proxy, lambda text: text.replace(f"{first}, {second}", f"{second}, {first}"))
+        holder.close()
+        assert waiter.recv(1) == b"x"
+        waiter.close()
+        record = app.proxy.wait_records(2)[-1]
+        assert (record["upstream"], record["retries"]) == (echo.address, 1)
+        assert [app.board.live(slot) for slot in range(3)] == [0, 0, 0]
 
 
 def reload(proxy: Proxy, change: Callable[[str], str]) -> None:

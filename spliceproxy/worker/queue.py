@@ -81,8 +81,6 @@ class Queue:
         self._counts[self.pool.plan.slot] += 1
         if len(line) == 1:
             self.wake()
-        if not self.slot:
-            self._loop.arm(self, wait.since)  # the next tick
         return None
 
     def leave(self, connector: Connector, wait: Wait) -> None:
@@ -124,7 +122,7 @@ class Queue:
         else:
             self.wake()
         if not self.slot and self.waiting:
-            self._loop.arm(self, self._loop.now)
+            self._loop.arm(self, self._loop.now)  # the next tick
 
     def _serve_head(self, line: OrderedDict[Connector, None]) -> bool:
         """Serve the first one of a line, or send it away; False: it goes on waiting."""

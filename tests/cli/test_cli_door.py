@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from command import Spliceproxy
 from harness.proxy import Proxy, running_proxy
+from harness.wait import wait_until
 
 YAML = """\
 admin: {{bind: "unix:{door}"}}
@@ -52,6 +53,17 @@ def test_status_shows_what_runs(proxy: Proxy, spliceproxy: Spliceproxy) -> None:
     assert ["app", "127.0.0.1:9001", "up", "0", "1", "0"] in lines
     assert ["127.0.0.1:9002", "up", "0", "2", "0"] in lines
     assert ["six", "[::1]:8080", "up", "0", "1", "0"] in lines
+
+
+def test_status_shows_how_many_wait_for_a_pool(door: Path, spliceproxy: Spliceproxy) -> None:
+    text = (
+        f'admin: {{bind: "unix:{door}"}}\n'
+        'listeners: {web: {bind: "127.0.0.1:0", pool: app}}\n'
+        "pools: {app: {upstreams: {address: 127.0.0.1:9001, weight: 0}, "
+        "queue: {when: full_or_down, timeout: 1m}}}\n"
+    )
+    with running_proxy(text) as proxy, proxy.connect("web"), proxy.connect("web"):
+        wait_until(lambda: "app (2 waiting)" in spliceproxy("status").stdout, 10, "two waiting")
 
 
 @pytest.mark.usefixtures("proxy")

@@ -162,7 +162,7 @@ def test_a_place_that_another_worker_frees_is_seen_within_a_tick() -> None:
                 took.append(time.monotonic() - began)
             wait_until(lambda: not app.board.live(0), 10, "the sessions' end")
         print("ms:", sorted(round(each * 1000) for each in took))
-        assert statistics.median(took) < 0.06
+        assert statistics.median(took) < 0.08  # the tick, and a busy machine
 
 
 def test_a_place_that_is_freed_in_this_worker_is_taken_at_once() -> None:

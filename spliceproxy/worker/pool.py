@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LOOKS: Final = 16
 """Full upstreams that a choice looks at again: other workers' sessions end without an event."""
+LOOKS_OF_A_QUEUE: Final = 1000
+"""Full upstreams that a queue looks at again in each tick, in about a millisecond."""
 
 
 class Upstream:
@@ -231,9 +233,13 @@ class Pool:
         else:
             del self._full[upstream.index]
 
-    def _look_at_full_ones(self) -> None:
+    def look_around(self) -> None:
+        """Look at more full upstreams than a choice does: somebody waits for one of them."""
+        self._look_at_full_ones(LOOKS_OF_A_QUEUE)
+
+    def _look_at_full_ones(self, looks: int = LOOKS) -> None:
         full = self._full
-        for _ in range(min(LOOKS, len(full))):
+        for _ in range(min(looks, len(full))):
             index, upstream = next(iter(full.items()))
             limit = upstream.max_sessions
             if limit is None or self._states.live(upstream.slot) < limit:

@@ -102,6 +102,7 @@ class Queue:
 
     def on_deadline(self, _now: float) -> None:
         """A tick: places may have come without an event."""
+        self.pool.look_around()
         self._serve()
 
     def move_to(self, pool: Pool) -> None:

@@ -136,6 +136,19 @@ def test_many_places_at_once_are_given_in_order_and_a_part_at_a_time(board: Boar
     assert house.queue.waiting == house.counts[POOL_SLOT] == 0
 
 
+def test_one_place_among_a_thousand_full_upstreams_is_found_at_the_next_tick(board: Board) -> None:
+    size = 1000
+    house = House(board, 1, upstreams=size)
+    for slot in range(size):
+        board.upstreams.sessions[0][slot] = 1
+    assert house.pool.take() is None
+    assert Client(house, 0).join() is None
+    house.run(0.12)
+    board.upstreams.sessions[0][777] = 0
+    house.run(0.12)
+    assert house.served == [0]
+
+
 @pytest.mark.parametrize(("freed", "served"), [(1, [7]), (0, [0])])
 def test_who_came_back_goes_first_and_holds_nobody_up(
     board: Board, freed: int, served: list[int]

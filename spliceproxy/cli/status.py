@@ -25,7 +25,8 @@ def status(as_json: bool, admin: str | None) -> None:
     """Show the running proxy: its workers, listeners, pools and upstreams.
 
     An upstream is up, down (its health checks fail), ejected (live sessions failed on it) or
-    draining (somebody said so). Sessions are those that live at this moment.
+    draining (somebody said so). Sessions are those that live at this moment; beside a
+    pool stands how many clients wait in its queue, if any.
     """
     answer = ask(admin, "GET", "/v1/status")
     if as_json:
@@ -80,6 +81,8 @@ def _pools(pools: list[dict[str, Any]]) -> Table:
     table = _table("pool", "upstream", "state", "tier", "weight")
     for pool in pools:
         name = pool["name"]
+        if pool["waiting"]:
+            name += f" ({pool['waiting']} waiting)"
         for one in pool["upstreams"]:
             state = Text(", ".join(one["states"]), _COLOURS.get(one["states"][0], ""))
             numbers = (str(one[key]) for key in ("tier", "weight", "sessions"))

@@ -87,18 +87,22 @@ class Eject(Section):
 
 
 class Queue(Section):
-    """Clients that wait while no upstream can be chosen, in the order in which they came."""
+    """Clients that wait while no upstream can be chosen, in the order in which they came. One that
+    hangs up leaves; one that has only finished sending is served."""
 
     size: scalars.QueueSize = setting(
-        "500", "Clients that may wait; each worker has a queue of its own.", example="5000"
+        "500",
+        "Clients that may wait, further ones are refused; each worker has a queue of its own.",
+        example="5000",
     )
     timeout: scalars.PositiveTimeOff = setting(
-        "5s", "How long one may wait; `off`: until it hangs up.", example="30s"
+        "5s", "How long one may wait in all; `off`: until it hangs up.", example="30s"
     )
     when: scalars.QueueWhen = setting(
         "full",
         "`full`: while the upstreams that could be chosen have as many sessions as they may. "
-        "`full_or_down`: also while there is none that could be chosen.",
+        "`full_or_down`: also while there is none that could be chosen. A session whose connects "
+        "failed waits for the upstreams that it has not tried.",
         example="full_or_down",
     )
 
@@ -133,8 +137,10 @@ class Pool(Section):
     retries: scalars.Retries = setting(
         "2", "Other upstreams that are tried when a connection cannot be made.", example="0"
     )
-    queue: Annotated[Queue | None, BeforeValidator(none_if_off)] = section(
-        Queue, "Where clients wait while no upstream can be chosen; `off`: they are refused.", "off"
+    queue: Annotated[Queue | None, BeforeValidator(none_if_off)] = setting(
+        "off",
+        "Where clients wait while no upstream can be chosen; `off`: they are refused.",
+        example="{size: 5000}",
     )
     replay: scalars.ReplaySizeOff = setting(
         "off",

@@ -81,9 +81,11 @@ def _listener(house: House, listener: ListenerPlan, addresses: list[str]) -> Rep
 
 
 def _pool(house: House, pool: PoolPlan) -> Report:
+    """`waiting` are the clients in its queue."""
     return {
         "name": pool.name,
         "balance": pool.balance,
+        "waiting": house.board.upstreams.queued(pool.slot),
         "upstreams": [_upstream(house, upstream) for upstream in pool.upstreams],
     }
 

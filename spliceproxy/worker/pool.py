@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from spliceproxy.balance.at_random import PowerOfTwo, Random
 from spliceproxy.balance.least_sessions import LeastSessions
@@ -19,10 +19,15 @@ from spliceproxy.balance.policy import Policy
 from spliceproxy.balance.round_robin import RoundRobin
 from spliceproxy.ipc import PIECE, PoolPlan, Sockaddr, UpstreamPlan
 from spliceproxy.telemetry.board import Upstreams
-from spliceproxy.worker.tier import EJECTED_ONES, EVERYONE, HEALTHY, Tier
+from spliceproxy.worker.tier import EJECTED_ONES, EVERYONE, HEALTHY, Tier, groups_of
+
+if TYPE_CHECKING:
+    from spliceproxy.worker.queue import Queue
 
 LOOKS: Final = 16
 """Full upstreams that a choice looks at again: other workers' sessions end without an event."""
+LOOKS_OF_A_QUEUE: Final = 1000
+"""Full upstreams that a queue looks at again in each tick, in about a millisecond."""
 
 
 class Upstream:
@@ -89,10 +94,13 @@ class Pool:
         "_sources",
         "_states",
         "_tiers",
+        "_usable",
         "_version",
+        "_weighted",
         "keyed",
         "name",
         "plan",
+        "queue",
         "shortest_silence",
         "upstreams",
     )
@@ -113,6 +121,9 @@ class Pool:
         self.shortest_silence = min(inf if silence is None else silence for silence in silences)
         """Seconds of silence that may end a session of this pool, at the least."""
         self.upstreams = upstreams
+        self.queue: Queue | None = None
+        """Where its clients wait."""
+        self._weighted = sum(upstream.weight > 0 for upstream in upstreams)
         self._sources: dict[int, list[tuple[str, int]]] = {
             socket.AF_INET: [(ip, 0) for ip in plan.tcp.sources if ":" not in ip],
             socket.AF_INET6: [(ip, 0) for ip in plan.tcp.sources if ":" in ip],
@@ -162,6 +173,34 @@ class Pool:
                 self._set_full(upstream, full=True)
         return None
 
+    def take_turn(self, tried: Collection[int], key: bytes) -> Upstream | None:
+        """As `take`, for a session that waited: the pool's own limit holds for a further try of
+        it too, because it gave its place back before."""
+        limit = self.plan.max_sessions
+        if limit is not None and self._states.live(self.plan.slot) >= limit:
+            return None
+        return self.take(tried, key)
+
+    def is_full(self, tried: Collection[int]) -> bool:
+        """Whether one who tried these was refused for want of room alone. Asked after a take."""
+        if self._states.version != self._version:
+            self._follow()
+        return self._usable > sum(self._is_usable(self.upstreams[index]) for index in tried)
+
+    def has_others(self, tried: Collection[int]) -> bool:
+        """Whether there are upstreams beside these, in whatever state."""
+        return self._weighted > sum(self.upstreams[index].weight > 0 for index in tried)
+
+    def _is_usable(self, upstream: Upstream) -> bool:
+        groups = groups_of(upstream)
+        return any(group in groups for group in (HEALTHY, EJECTED_ONES)) or (
+            EVERYONE in groups and self._panics(self._tiers[upstream.tier])
+        )
+
+    def _panics(self, tier: Tier) -> bool:
+        panic = self.plan.panic
+        return panic is not None and tier.healthy_share < panic
+
     def give_back(self, upstream: Upstream) -> None:
         """The session with `upstream` is over, or goes elsewhere."""
         counts = self._counts
@@ -171,6 +210,9 @@ class Pool:
             self._set_full(upstream, full=False)
         elif self._least:
             self._tiers[upstream.tier].changed(upstream)
+        queue = self.queue
+        if queue is not None and queue.waiting:
+            queue.wake()
 
     def _set_full(self, upstream: Upstream, *, full: bool) -> None:
         """Keep it away from the policies, or let them have it again."""
@@ -181,9 +223,13 @@ class Pool:
         else:
             del self._full[upstream.index]
 
-    def _look_at_full_ones(self) -> None:
+    def look_around(self) -> None:
+        """Look at more full upstreams than a choice does: somebody waits for one of them."""
+        self._look_at_full_ones(LOOKS_OF_A_QUEUE)
+
+    def _look_at_full_ones(self, looks: int = LOOKS) -> None:
         full = self._full
-        for _ in range(min(LOOKS, len(full))):
+        for _ in range(min(looks, len(full))):
             index, upstream = next(iter(full.items()))
             limit = upstream.max_sessions
             if limit is None or self._states.live(upstream.slot) < limit:
@@ -199,8 +245,8 @@ class Pool:
             state = states.state(upstream.slot)
             if state != upstream.state:
                 self._tiers[upstream.tier].set_state(upstream, state)
-        tiers, panic = self._tiers.values(), self.plan.panic
-        panicking = [tier for tier in tiers if panic is not None and tier.healthy_share < panic]
+        tiers = self._tiers.values()
+        panicking = [tier for tier in tiers if self._panics(tier)]
         order = [
             tier.policy(group)
             for group in (HEALTHY, EJECTED_ONES)
@@ -208,6 +254,12 @@ class Pool:
             if tier.count(group)
         ]
         order += [tier.policy(EVERYONE) for tier in panicking]
+        self._usable = sum(
+            tier.count(EVERYONE)
+            if tier in panicking
+            else tier.count(HEALTHY) + tier.count(EJECTED_ONES)
+            for tier in tiers
+        )
         in_use = next((tier for tier in tiers if tier.count(HEALTHY)), None)
         self._order = self._first = order
         if in_use is not None and in_use in panicking:

@@ -25,10 +25,11 @@ from spliceproxy.telemetry.record import (
     tcp_info,
 )
 from spliceproxy.worker.connector import Connector, set_keepalive
-from spliceproxy.worker.pool import Upstream, client_key
+from spliceproxy.worker.pool import Pool, Upstream, client_key
 
 if TYPE_CHECKING:
     from spliceproxy.worker.listener import ListeningSocket
+    from spliceproxy.worker.queue import Wait
     from spliceproxy.worker.worker import Worker
 
 PARTING_POLL: Final = 0.05
@@ -52,6 +53,7 @@ class Session:
         "_survivor",
         "_unsent",
         "_unsent_since",
+        "_wait",
         "client",
         "client_address",
         "entry",
@@ -88,6 +90,7 @@ class Session:
         self._connector: Connector | None = None
         self._survivor: SocketType | None = None
         self._settled = False
+        self._wait: Wait | None = None
 
     def start(self) -> None:
         """Watch the client, and look for an upstream."""
@@ -108,7 +111,9 @@ class Session:
 
     @property
     def phase(self) -> Phase:
-        return "connect" if self.relay is None else "relay"
+        if self.relay is not None:
+            return "relay"
+        return "connect" if self._wait is None or self._wait.past_it else "queue"
 
     def owns(self, part: object) -> bool:
         """Whether `part` is the session or one of its parts."""
@@ -121,14 +126,28 @@ class Session:
     def _on_client_before_relay(self, events: int) -> None:
         """Remember what the client did, for the relay. A reset ends the wait for an upstream."""
         self._client_events |= events
-        if events & (EPOLLERR | EPOLLHUP) and self.client.family != socket.AF_UNIX:
+        if events & (EPOLLERR | EPOLLHUP):
+            connector = self._connector
+            if self.client.family != socket.AF_UNIX or (connector and connector.queued):
+                self.end("client", "reset", "client_reset")
+
+    def on_queued(self) -> None:
+        """Called by the connector. A client of a UNIX socket may have gone before; what it sent is
+        not worth a place for which others wait."""
+        if self._client_events & (EPOLLERR | EPOLLHUP):
             self.end("client", "reset", "client_reset")
+
+    def on_pool(self, pool: Pool) -> bytes:
+        """Called by the connector: a reload gave the queue to another pool of the same name."""
+        self.pool = pool
+        return client_key(self.client_address) if pool.keyed else b""
 
     def on_connected(self, sock: SocketType, upstream: Upstream, events: int) -> None:
         """Called by the connector: bytes can flow."""
         connector, worker = self._connector, self.worker
         assert connector is not None
         self._connector = None
+        self._wait = connector.wait
         self.upstream = self._held = upstream
         self.retries = len(connector.tried) - 1
         self._connect_ms = milliseconds(worker.loop.now - connector.began)
@@ -279,6 +298,7 @@ class Session:
             self.upstream = connector.upstream
             self.retries = max(0, len(connector.tried) - 1)
             connector.cancel()
+            self._wait = connector.wait
             self._connector = None
         held = self._held
         if held is not None:
@@ -303,6 +323,7 @@ class Session:
     def _record(self, closed_by: ClosedBy, how: How, why: Why) -> Record:
         worker, entry, relay, client = self.worker, self.entry, self.relay, self.client
         now = worker.loop.now
+        wait = None if self._wait is None else self._wait.seconds
         peer = address_text(client.family, self.client_address)
         client_rtt, client_retrans = tcp_info(client)
         upstream_rtt = upstream_retrans = first_byte_ms = None
@@ -333,7 +354,7 @@ class Session:
             "bytes_down": down,
             "spliced_up": spliced_up,
             "spliced_down": spliced_down,
-            "queue_ms": None,
+            "queue_ms": None if wait is None else milliseconds(wait),
             "tls_ms": None,
             "connect_ms": self._connect_ms,
             "first_byte_ms": first_byte_ms,

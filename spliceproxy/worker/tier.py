@@ -35,6 +35,11 @@ _GROUPS: Final = tuple(_groups(state) for state in range(FLAGS + 1))
 """The groups to which an upstream with these flags belongs."""
 
 
+def groups_of(upstream: Upstream) -> tuple[int, ...]:
+    """The groups to which it belongs now, full or not."""
+    return _GROUPS[upstream.state & FLAGS] if upstream.weight else ()
+
+
 class Tier:
     """One tier of a pool. An upstream of weight 0 belongs to no group."""
 

@@ -37,6 +37,7 @@ from spliceproxy.telemetry.writer import RecordWriter
 from spliceproxy.worker.listener import Listener, ListeningSocket
 from spliceproxy.worker.loop import Loop
 from spliceproxy.worker.pool import Pool, Upstream, ephemeral_ports, make_upstreams
+from spliceproxy.worker.queue import queue_of
 from spliceproxy.worker.session import Session
 
 HEARTBEAT_INTERVAL: Final = 1.0
@@ -223,6 +224,11 @@ class Worker:
                 pool = Pool(plan, random.random(), members, upstreams, self.index)
                 yield
             pools[plan.name] = pool
+        for name, pool in pools.items():
+            before = self._pools.get(name)
+            if pool is not before:
+                waiting = upstreams.waiting[self.index]
+                pool.queue = queue_of(pool, before, self.loop, waiting)
         self._snapshot = snapshot
         self._pools = pools
         self._listeners = {

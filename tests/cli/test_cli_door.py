@@ -6,7 +6,7 @@ import json
 import socketserver
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from command import Spliceproxy
 from harness.proxy import Proxy, running_proxy
+from harness.upstreams import stall
+from harness.wait import wait_until
 
 YAML = """\
 admin: {{bind: "unix:{door}"}}
@@ -52,6 +54,20 @@ def test_status_shows_what_runs(proxy: Proxy, spliceproxy: Spliceproxy) -> None:
     assert ["app", "127.0.0.1:9001", "up", "0", "1", "0"] in lines
     assert ["127.0.0.1:9002", "up", "0", "2", "0"] in lines
     assert ["six", "[::1]:8080", "up", "0", "1", "0"] in lines
+
+
+def test_status_shows_how_many_wait_for_a_pool(door: Path, spliceproxy: Spliceproxy) -> None:
+    with stall() as silent:
+        text = (
+            f'admin: {{bind: "unix:{door}"}}\n'
+            'listeners: {web: {bind: "127.0.0.1:0", pool: app}}\n'
+            f'pools: {{app: {{upstreams: "{silent.address}", max_sessions: 1, queue: {{}}}}}}\n'
+        )
+        with running_proxy(text) as proxy, ExitStack() as stack:
+            assert "waiting" not in spliceproxy("status").stdout
+            for _ in range(3):
+                stack.enter_context(proxy.connect("web"))
+            wait_until(lambda: "app (2 waiting)" in spliceproxy("status").stdout, 4, "two waiting")
 
 
 @pytest.mark.usefixtures("proxy")

@@ -183,6 +183,19 @@ def test_a_pool_s_own_limit_holds_over_all_workers(board: Board) -> None:
     assert (mine.take(), other.take()) == (None, None)
 
 
+def test_the_pool_s_own_limit_holds_for_a_further_try_that_waited(board: Board) -> None:
+    app = pool(board, upstream(0), upstream(1), max_sessions=1)
+    first = app.take()
+    assert first is not None
+    assert app.take_turn((1,), b"") is None
+    assert app.is_full((1,))
+    assert not app.is_full((0, 1))
+    app.give_back(first)
+    taken = app.take_turn((1,), b"")
+    assert taken is not None
+    assert taken.slot == 0
+
+
 def test_many_full_ones_are_looked_at_a_few_at_a_time(board: Board) -> None:
     size = 1000
     app = pool(board, *(upstream(slot, max_sessions=1) for slot in range(size)))
@@ -238,6 +251,9 @@ def test_whatever_happens_the_choice_is_what_the_order_says_and_counts_come_back
             allowed = expected(board, plans, panic, value)
             taken = app.take(tuple(value), b"key")
             assert (None if taken is None else taken.slot) in (allowed or {None})
+            if taken is None:
+                usable = set().union(*order_of(board, plans, panic, value))
+                assert app.is_full(value) == bool(usable - value)
             if taken is not None:
                 open_sessions.append(taken)
                 assert board.upstreams.live(POOL_SLOT) == len(open_sessions)
@@ -249,7 +265,20 @@ def test_whatever_happens_the_choice_is_what_the_order_says_and_counts_come_back
 def expected(
     board: Board, plans: list[UpstreamPlan], panic: float | None, tried: set[int]
 ) -> set[int]:
-    """The slots that may be chosen, in the words of the manual."""
+    """The slots that may be chosen."""
+
+    def free(slot: int) -> bool:
+        limit = plans[slot].max_sessions
+        return slot not in tried and (limit is None or board.upstreams.live(slot) < limit)
+
+    groups = order_of(board, plans, panic, tried)
+    return next(filter(None, ({s for s in group if free(s)} for group in groups)), set())
+
+
+def order_of(
+    board: Board, plans: list[UpstreamPlan], panic: float | None, tried: set[int]
+) -> list[list[int]]:
+    """The groups of slots that may be chosen, were nobody full, in the words of the manual."""
 
     def state(slot: int) -> int:
         return board.upstreams.state(slot) & FLAGS
@@ -273,12 +302,7 @@ def expected(
     in_use = next((tier for tier in of_tier if healthy[tier]), None)
     if in_use in panicking and not tried:
         order.insert(0, everyone[in_use])
-
-    def free(slot: int) -> bool:
-        limit = plans[slot].max_sessions
-        return slot not in tried and (limit is None or board.upstreams.live(slot) < limit)
-
-    return next(filter(None, ({s for s in group if free(s)} for group in order)), set())
+    return order
 
 
 @pytest.mark.parametrize("balance", POLICIES)

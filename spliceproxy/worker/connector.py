@@ -70,6 +70,7 @@ class Connector:
     """
 
     __slots__ = (
+        "_chosen",
         "_expires",
         "_held",
         "_key",
@@ -87,6 +88,7 @@ class Connector:
         """`key` is the client's, where the pool is keyed."""
         self._pool = pool
         self._key = key
+        self._chosen: Upstream | None = None
         self._held: Upstream | None = None
         """Taken from the pool, and to be given back."""
         self._loop = loop
@@ -101,6 +103,12 @@ class Connector:
 
     def start(self) -> None:
         """Try the first upstream. May call back before it returns."""
+        self._advance("no_upstream")
+
+    def start_with(self, upstream: Upstream, tried: tuple[int, ...]) -> None:
+        """Go on after the upstreams `tried`, with one that was taken from the pool already."""
+        self._chosen = upstream
+        self.tried = tried
         self._advance("no_upstream")
 
     def cancel(self) -> None:
@@ -126,7 +134,8 @@ class Connector:
         plan = self._pool.plan
         self._give_back()
         while why != "no_resources" and len(self.tried) <= plan.retries:
-            upstream = self._pool.take(self.tried, self._key)
+            upstream = self._chosen or self._pool.take(self.tried, self._key)
+            self._chosen = None
             if upstream is None:
                 break
             self._held = upstream

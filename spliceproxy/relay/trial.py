@@ -30,15 +30,18 @@ from socket import MSG_DONTWAIT, MSG_PEEK, SHUT_WR
 from typing import Final
 
 from spliceproxy.relay.flow import LAST_BYTES, TROUBLE, WRITABLE
-from spliceproxy.relay.relay import Reactor, Relay
+from spliceproxy.relay.relay import Reactor, Relay, interest
 from spliceproxy.relay.verdicts import (
     BLOCKED,
     BROKEN_DESTINATION,
     BROKEN_SOURCE,
+    DRY,
     FINISHED,
     OVER,
 )
 
+READS: Final = 64
+"""Reads after which a trial lets the others have their turn: of a wary client's single bytes."""
 NEWS: Final = EPOLLIN | TROUBLE
 ENDED: Final = EPOLLIN | EPOLLRDHUP
 """What epoll would say of an upstream that is known to have ended."""
@@ -116,7 +119,10 @@ class Trial:
         assert relay is not None
         relay.up.touched = self._reactor.now
         self._note(relay, events)
-        self._advance(relay)
+        if relay.up.writable:
+            self._advance(relay)
+        else:
+            relay.mute(relay.up)
 
     def on_upstream_event(self, events: int) -> None:
         """Events of the upstream."""
@@ -140,17 +146,28 @@ class Trial:
     def _advance(self, relay: Relay) -> None:
         """Send what was not sent, read on, and pass the FIN on, as far as it goes."""
         up, kept = relay.up, self._kept
+        reads = 0
         while not up.end:
-            if len(kept) > self._limit:
-                self._hand_over(relay)
+            all_kept = len(kept) <= self._limit
+            if up.moved < len(kept) and not self._send(relay) and (all_kept or not self.relay):
                 return
-            if up.moved < len(kept) and not self._send(relay):
+            if not all_kept:
+                self._hand_over(relay)
                 return
             if self._finished:
                 self._pass_fin(relay)
                 return
             if not self._readable or not self._read(relay):
                 return
+            reads += 1
+            if reads == READS:
+                self._reactor.run_again(self._resume)
+                return
+
+    def _resume(self) -> None:
+        """The turn after one that others waited for (I7)."""
+        if self.relay is not None:
+            self._advance(self.relay)
 
     def _send(self, relay: Relay) -> bool:
         """Send the rest of what is kept; whether the upstream took all of it."""
@@ -169,6 +186,9 @@ class Trial:
             return False
         if up.watching:
             relay.unwatch(up)
+        if up.muted:
+            relay.obey(up, DRY)
+            self._reactor.set_handler(up.src.fileno(), self.on_client_event)
         return True
 
     def _read(self, relay: Relay) -> bool:
@@ -222,7 +242,8 @@ class Trial:
     def _refused(self, relay: Relay) -> None:
         """The upstream took no more. A response that is here already belongs to the client."""
         seen = self._look(relay)
-        if seen not in (FIN, FAILED) or not self._replaced(relay, by_fin=False):
+        ended = seen in (FIN, FAILED) and len(self._kept) <= self._limit
+        if not ended or not self._replaced(relay, by_fin=False):
             self._end_upload(relay, BROKEN_DESTINATION)
 
     def _upstream_ended(self, relay: Relay, seen: int) -> None:
@@ -234,6 +255,9 @@ class Trial:
             self._hand_over(relay)
 
     def _replaced(self, relay: Relay, *, by_fin: bool) -> bool:
+        client = relay.up.src
+        if relay.up.muted:
+            self._reactor.modify(client.fileno(), interest(client.family))
         self.relay = None
         if self.replace(relay, by_fin):
             return True

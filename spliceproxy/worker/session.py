@@ -304,7 +304,9 @@ class Session:
         if held is not None:
             self._held = None
             self.pool.give_back(held)
-        self._replay = None
+        replay = self._replay
+        if replay is not None:
+            replay.relay = self._replay = None
         relay = self.relay
         if relay is not None:
             relay.abandon()

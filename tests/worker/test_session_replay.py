@@ -305,7 +305,7 @@ def test_an_upstream_that_was_left_has_no_session_any_more_and_no_fd_is_lost() -
                 wait_until(lambda n=waiting: three.accepted > n, 10, "the third upstream")
             live = sorted(board.upstreams.live(slot) for slot in slots)
             assert [count for count in live if count] == [number, number]  # upstream and pool
-        assert count_sockets(pid) == before + 20
+        wait_until(lambda: count_sockets(pid) == before + 20, 10, "two sockets for each session")
         clients.close()
         three.stop()
         proxy.wait_records(10)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import socket
 from contextlib import suppress
+from select import EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import Any
 
 import pytest
@@ -209,6 +210,23 @@ def test_one_byte_of_an_upstream_binds_the_session_to_it(
         assert lower.read_to_end(r.bench) == ("reset" if is_reset else "fin")
         assert bytes(lower.data) == b"!"
         assert r.left == []
+
+
+def test_what_was_told_before_the_trial_began_is_not_forgotten() -> None:
+    with rig("v4", "v4", replay=LIMIT, spares=1) as r:
+        for near in (r.near_client, r.near_upstream):
+            r.bench.loop.set_handler(near.fileno(), lambda _events: None)
+        write_all(r.bench, r.client, pattern(0, LIMIT + 1))
+        r.upstream.sendall(ANSWER)
+        r.upstream.shutdown(socket.SHUT_WR)
+        r.bench.wakes()  # every edge is used up
+        r.trial.start(r.relay, EPOLLIN, EPOLLIN | EPOLLRDHUP | EPOLLOUT)
+        lower, upper = Reader(r.client), Reader(r.upstream)
+        assert lower.read_to_end(r.bench) == "fin"
+        assert bytes(lower.data) == ANSWER
+        r.client.shutdown(socket.SHUT_WR)
+        assert upper.read_to_end(r.bench) == "fin"
+        assert bytes(upper.data) == pattern(0, LIMIT + 1)
 
 
 def test_an_urgent_byte_is_a_byte() -> None:

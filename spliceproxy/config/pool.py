@@ -144,10 +144,11 @@ class Pool(Section):
     )
     replay: scalars.ReplaySizeOff = setting(
         "off",
-        "An upstream that ends a session before its first byte is replaced by another one, which "
-        "is sent again what the client had sent, up to so many bytes; counts as one of `retries`. "
-        "An upstream may so see the same bytes twice: only for protocols to which that does no "
-        "harm.",
+        "An upstream that ends a session, by FIN or reset, before its first byte is replaced by "
+        "another one, which is sent again what the client had sent, its FIN included; counts as "
+        "one of `retries`. Not once the client has sent more bytes than this, nor where the "
+        "upstream's FIN answers the client's. Upstreams may so see the same bytes twice: only for "
+        "protocols to which that does no harm.",
         example="16KiB",
     )
     slow_start: scalars.PositiveTimeOff = setting(

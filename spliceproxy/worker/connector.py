@@ -118,6 +118,13 @@ class Connector:
         else:
             self._advance("no_upstream")
 
+    def start_with(self, upstream: Upstream, tried: tuple[int, ...]) -> None:
+        """Go on after the upstreams `tried`, with one that was taken from the pool already."""
+        self.tried = tried
+        why = self._try(upstream)
+        if why is not None:
+            self._advance(why)
+
     def cancel(self) -> None:
         """Give up; nobody is called."""
         self._close()

@@ -26,6 +26,7 @@ from spliceproxy.telemetry.record import (
 )
 from spliceproxy.worker.connector import Connector, set_keepalive
 from spliceproxy.worker.pool import Pool, Upstream, client_key
+from spliceproxy.worker.replay import Replay
 
 if TYPE_CHECKING:
     from spliceproxy.worker.listener import ListeningSocket
@@ -49,6 +50,7 @@ class Session:
         "_connect_ms",
         "_connector",
         "_held",
+        "_replay",
         "_settled",
         "_survivor",
         "_unsent",
@@ -83,6 +85,7 @@ class Session:
         self._held: Upstream | None = None
         """Connected with, and to be given back to the pool."""
         self.relay: Relay | None = None
+        self._replay: Replay | None = None
         self.retries = 0
         self.slot = 0
         self._client_events = 0
@@ -121,7 +124,7 @@ class Session:
             return part.waiting is self
         relay = self.relay
         flows = () if relay is None else (relay, relay.up, relay.down)
-        return part in (self, *flows)
+        return part in (self, *flows) or (part is not None and part is self._replay)
 
     def _on_client_before_relay(self, events: int) -> None:
         """Remember what the client did, for the relay. A reset ends the wait for an upstream."""
@@ -157,7 +160,24 @@ class Session:
             self._settle(relay)
         if self._settled or self.pool.shortest_silence < FIRST_LOOK:
             self._arm()
-        relay.start(self._client_events, events)
+        if self.pool.plan.replay is None:
+            relay.start(self._client_events, events)
+            return
+        self._replay = replay = self._replay or Replay(self)
+        replay.tried = connector.tried
+        replay.start(relay, self._client_events, events)
+
+    def reconnect(self, connector: Connector, *, by_fin: bool) -> None:
+        """Called by the replay: the upstream ended without a byte, and is left for another one."""
+        relay, held = self.relay, self._held
+        assert relay is not None
+        assert held is not None
+        if by_fin:
+            self._on_early_close(relay)
+        self.relay = self._held = self.upstream = self._connect_ms = None
+        self.pool.give_back(held)
+        self._connector = connector
+        self.worker.loop.set_handler(self.client.fileno(), self._on_client_before_relay)
 
     def on_failing(self, upstream: Upstream, why: Why) -> None:
         """Called by the connector: that upstream failed again and again."""
@@ -304,6 +324,9 @@ class Session:
         if held is not None:
             self._held = None
             self.pool.give_back(held)
+        replay = self._replay
+        if replay is not None:
+            replay.relay = self._replay = None
         relay = self.relay
         if relay is not None:
             relay.abandon()

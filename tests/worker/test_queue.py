@@ -10,11 +10,11 @@ from typing import cast
 import pytest
 from harness.lines import lines_run
 
-from spliceproxy.ipc import PoolPlan, QueuePlan, TcpPlan, UpstreamPlan
+from spliceproxy.ipc import PoolPlan, QueuePlan, TcpPlan, UpstreamPlan, at_once
 from spliceproxy.telemetry.board import Board
 from spliceproxy.worker.connector import Connector
 from spliceproxy.worker.loop import Loop
-from spliceproxy.worker.pool import Pool, Upstream
+from spliceproxy.worker.pool import Pool, Upstream, make_upstreams
 from spliceproxy.worker.queue import TURNS, Queue, Wait
 
 POOL_SLOT = 60_000
@@ -68,7 +68,8 @@ class House:
         self.loop = Loop(lambda owner, error: self.failures.append((owner, str(error))))
         self.board = board
         self.counts = board.upstreams.waiting[0]
-        self.pool = Pool(plan, 0.0, range(0), board.upstreams, 0)
+        members = at_once(make_upstreams(plan, range(0)))
+        self.pool = Pool(plan, 0.0, members, board.upstreams, 0)
         self.pool.queue = self.queue = Queue(self.pool, self.loop, self.counts)
         self.served: list[int] = []
         self.turned_away: list[int] = []

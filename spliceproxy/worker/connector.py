@@ -103,6 +103,17 @@ class Connector:
         """Try the first upstream. May call back before it returns."""
         self._advance("no_upstream")
 
+    @property
+    def held(self) -> Upstream | None:
+        """The upstream that it is connecting to."""
+        return self._held
+
+    def move_on(self, why: Why) -> None:
+        """Leave the upstream that it is connecting to, and try another one as after a failure;
+        `why` is what the session ended of where there is none. May call back."""
+        self._close()
+        self._advance(why)
+
     def cancel(self) -> None:
         """Give up; nobody is called."""
         self._close()

@@ -9,7 +9,7 @@ from spliceproxy.ipc import PoolPlan, Snapshot, UpstreamPlan
 from spliceproxy.telemetry.board import Upstreams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from spliceproxy.config import Config
 
@@ -43,13 +43,21 @@ class UpstreamStates:
 
     def __init__(self, upstreams: Upstreams) -> None:
         self._upstreams = upstreams
+        self.on_change: Callable[[int, int, int], None] | None = None
+        """Called after each change, with the slot and its state before and after."""
 
     def mark(self, slot: int, flag: int, on: bool) -> bool:
         """Set or clear DOWN, EJECTED or DRAINING; whether that changed anything."""
         before = self._upstreams.state(slot)
         after = before | flag if on else before & ~flag
         self._upstreams.set_state(slot, after)
+        if after != before and self.on_change is not None:
+            self.on_change(slot, before, after)
         return after != before
+
+    def state(self, slot: int) -> int:
+        """DOWN, EJECTED and DRAINING, added up; 0 when all is well."""
+        return self._upstreams.state(slot)
 
     def has(self, slot: int, flag: int) -> bool:
         return bool(self._upstreams.state(slot) & flag)

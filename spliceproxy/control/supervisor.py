@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from spliceproxy.control.aftermath import Aftermath
 from spliceproxy.control.door import Door
 from spliceproxy.control.door_socket import DoorSocket
 from spliceproxy.control.early_signals import EarlySignals
@@ -84,7 +85,6 @@ class Supervisor:
             self._upstreams = view.upstreams
             self._states = UpstreamStates(self._upstreams)
             ejection = Ejection(self._states)
-            self._parts: list[Part] = [Monitor(self._states), ejection]
             self._fleet = Fleet(
                 self._command,
                 self._service,
@@ -95,6 +95,9 @@ class Supervisor:
                 self._patience,
                 on_failing=ejection.on_failing,
             )
+            # The aftermath first: it sees the configuration change before the others clear flags.
+            aftermath = Aftermath(self._states, self._fleet.tell)
+            self._parts: list[Part] = [aftermath, Monitor(self._states), ejection]
             self._reloader = Reloader(self._setup, self._service, self._fleet, sealed)
             if self._door is not None:
                 house = House(self._fleet, self._service, view, self._states)

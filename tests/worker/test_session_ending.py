@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,7 @@ def test_a_paced_end_is_even_and_holds_its_deadline(tmp_path: Path) -> None:
         assert times[-1] < 4.3
         # Half a pause of jitter each way, 200 of them: far from 50, where it is not even.
         assert all(30 <= number <= 70 for number in quarters), quarters
-        pauses = [round(b - a, 2) for a, b in zip(times, times[1:], strict=False)]
+        pauses = [round(b - a, 2) for a, b in pairwise(times)]
         assert len(set(pauses)) > 1, "jittered"
 
 

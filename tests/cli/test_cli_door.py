@@ -185,7 +185,15 @@ def scripted_door(path: Path, *answers: object) -> Iterator[_Unix]:
 
 
 def draining(sessions: int, name: str = "127.0.0.1:9001") -> dict[str, Any]:
-    return {"target": "", "upstreams": [name], "changed": 1, "sessions": sessions, "left": 1}
+    target = f"pool/app/{name}"
+    return {
+        "target": target,
+        "upstreams": [name],
+        "listeners": [],
+        "changed": 1,
+        "sessions": sessions,
+        "left": 1,
+    }
 
 
 def seen(sessions: int, name: str = "127.0.0.1:9001") -> dict[str, Any]:

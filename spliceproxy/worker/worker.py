@@ -66,6 +66,19 @@ class Alarm:
         self._call()
 
 
+class _Retirement:
+    """Closed after a retired socket, and tells the supervisor so."""
+
+    __slots__ = ("_number", "_tell")
+
+    def __init__(self, tell: Callable[[Message], None], number: int) -> None:
+        self._tell = tell
+        self._number = number
+
+    def close(self) -> None:
+        self._tell(Retired(self._number))
+
+
 class Worker:
     """The worker's process in one object. `run` is its whole life."""
 
@@ -275,9 +288,12 @@ class Worker:
             self._tell(Failing(upstream.slot, why))
 
     def on_retired(self, entry: ListeningSocket) -> None:
-        """A retired socket's queue stayed empty."""
+        """A retired socket's queue stayed empty.
+
+        The supervisor hears of it once the socket is closed: its address may be wanted again.
+        """
         self._close_socket(entry.number)
-        self._tell(Retired(entry.number))
+        self.loop.close_later(_Retirement(self._tell, entry.number))
 
     def _close_socket(self, number: int) -> None:
         entry = self._sockets.pop(number, None)

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 from harness.fds import cpu_seconds
 from harness.load import stream_bytes
-from harness.upstreams import blackhole, echo, sends_then_resets
+from harness.serving import Upstream, reset, serving
+from harness.upstreams import blackhole, echo
 from harness.wait import wait_until
-from session_support import exchange, read_until_reset
+from session_support import exchange, read_until_reset, unsent
 
 from spliceproxy import ipc
 from spliceproxy.telemetry.board import SESSIONS, Board, listener_sessions
@@ -339,14 +340,23 @@ def test_an_order_that_waits_does_not_spin(tmp_path: Path) -> None:
 def test_what_is_on_its_way_to_the_client_outlives_the_upstream(tmp_path: Path, seed: int) -> None:
     """The upstream was gone before it was found down: its last bytes are the client's."""
     size = 32 * 1024
+
+    def answer_and_reset(sock: socket.socket, _upstream: Upstream) -> int:
+        asked = len(sock.recv(1))  # the session relays
+        sock.sendall(stream_bytes(size, seed))
+        wait_until(lambda: not unsent(sock), 10, "an empty send queue")
+        reset(sock)
+        return asked
+
     with (
-        sends_then_resets(size, seed) as one,
+        serving("v4", answer_and_reset) as one,
         told(tmp_path, web=[(one.name, APP)]) as worker,
         socket.socket() as client,
     ):
         client.settimeout(10)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         client.connect(worker.names["web"])
+        client.sendall(b"?")
         wait_until(lambda: one.results, 10, "the reset to be sent")
         worker.channel.send(ipc.End("upstream_down", upstreams=[APP]))
         assert read_until_reset(client) == stream_bytes(size, seed)

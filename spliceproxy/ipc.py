@@ -19,7 +19,7 @@ import os
 import pickle
 import socket
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import BinaryIO, ClassVar, NamedTuple, Protocol, TypeVar
 
@@ -298,6 +298,35 @@ class Stop(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class End(Message):
+    """To a worker: end the sessions that you have with these upstreams or by these listeners.
+
+    Those that come to them later are ended too while the order runs, and it runs for `over`.
+    """
+
+    why: str
+    """For the session's record: drained, upstream_down, removed, failback."""
+    upstreams: Sequence[int] = ()
+    """Their slots on the board; MOST_NAMED of them at the most."""
+    listeners: Sequence[int] = ()
+    """The slots of their counters."""
+    over: float = 0.0
+    """Seconds in which they end one by one, who is silent longest first; 0: at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spare(Message):
+    """To a worker: leave these upstreams and listeners out of every order that runs."""
+
+    upstreams: Sequence[int] = ()
+    listeners: Sequence[int] = ()
+
+
+MOST_NAMED = 5000
+"""Slots of one message, which so stays far below MAX_MESSAGE."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reopen(Message):
     """To a worker: open the file of session records anew (it was rotated)."""
 
@@ -323,7 +352,19 @@ class Failing(Message):
 
 _MESSAGES: dict[str, type[Message]] = {
     kind.__name__: kind
-    for kind in (Configure, Serve, Release, Retire, Retired, Stop, Reopen, Ready, Failing)
+    for kind in (
+        Configure,
+        Serve,
+        Release,
+        Retire,
+        Retired,
+        Stop,
+        Reopen,
+        Ready,
+        Failing,
+        End,
+        Spare,
+    )
 }
 
 

@@ -25,8 +25,8 @@ def status(as_json: bool, admin: str | None) -> None:
     """Show the running proxy: its workers, listeners, pools and upstreams.
 
     An upstream is up, down (its health checks fail), ejected (live sessions failed on it) or
-    draining (somebody said so). Sessions are those that live at this moment; beside a
-    pool stands how many clients wait in its queue, if any.
+    draining (somebody said so). A listener that is draining lets nobody in. Sessions are those
+    that live at this moment; beside a pool stands how many clients wait in its queue, if any.
     """
     answer = ask(admin, "GET", "/v1/status")
     if as_json:
@@ -71,7 +71,8 @@ def _listeners(listeners: list[dict[str, Any]]) -> Table:
     for one in listeners:
         most = one["max_sessions"]
         sessions = f"{one['sessions']} of {most}" if most else str(one["sessions"])
-        table.add_row(one["name"], ", ".join(one["addresses"]) or "-", one["pool"], sessions)
+        where = "draining" if one["draining"] else ", ".join(one["addresses"]) or "-"
+        table.add_row(one["name"], where, one["pool"], sessions)
     return table
 
 

@@ -159,17 +159,23 @@ class Pool(Section):
         example="30s",
     )
     on_down: scalars.KeepOrReset = setting(
-        "keep", "What becomes of the sessions of an upstream that is found down.", example="reset"
+        "keep",
+        "What becomes of the sessions of an upstream that its health checks find down. `keep`: "
+        "they go on for as long as they can. `reset`: both sides get a reset at once, so that the "
+        "client comes again and gets another upstream; who is still connecting goes there by "
+        "itself.",
+        example="reset",
     )
     on_remove: scalars.KeepOrReset = setting(
         "keep",
-        "What becomes of the sessions of an upstream that left the configuration, or that its "
-        "name no longer stands for.",
+        "The same for an upstream that left the configuration, or that its name no longer stands "
+        "for.",
         example="reset",
     )
     on_failback: scalars.KeepOrReset = setting(
         "keep",
-        "What becomes of the sessions of a higher tier when a lower one can be used again.",
+        "The same for sessions with a higher tier, when a lower one can be used again after it "
+        "had none that could.",
         example="reset",
     )
     eject: Annotated[Eject | None, BeforeValidator(none_if_off)] = section(

@@ -2,6 +2,7 @@
 
     GET  /v1/status
     POST /v1/drain     {"target": "pool/app/10.0.0.1:80"}   no new sessions; the others go on
+                       {"target": "listener/web", "over": 60}   or end within so many seconds
     POST /v1/undrain   {"target": "pool/app"}
     POST /v1/reload    {"changes": [...]} or 409; only where the supervisor can
 
@@ -15,13 +16,14 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import orjson
 import structlog
 
+from spliceproxy.control.closed import ClosedListeners
 from spliceproxy.control.door_socket import DoorSocket
 from spliceproxy.control.draining import Draining, TargetError, UnknownTargetError
 from spliceproxy.control.parts import InForce
@@ -36,6 +38,8 @@ _log = structlog.get_logger()
 Reload = Callable[[], Awaitable[list[str]]]
 """Reads the configuration anew and returns what changed, a line each. Raises SpliceproxyError."""
 
+LONGEST_OVER = 30 * 86400
+"""Seconds over which a drain may be spread."""
 _CLOSING = 1.0
 """Seconds that answers under way may take when the door closes."""
 _MAX_BODY = 64 * 1024
@@ -45,12 +49,20 @@ _MAX_BODY = 64 * 1024
 class Door:
     """Answers the operator, in the supervisor's event loop. A Part."""
 
-    def __init__(self, socket: DoorSocket, house: House, reload: Reload | None = None) -> None:
-        """`socket` stays the caller's. Without `reload` there is no such order."""
+    def __init__(
+        self,
+        socket: DoorSocket,
+        house: House,
+        reload: Reload | None = None,
+        closed: ClosedListeners | None = None,
+    ) -> None:
+        """`socket` stays the caller's. Without `reload` there is no such order, and without
+        `closed` none for listeners."""
         self._socket = socket
         self._house = house
         self._reload = reload
-        self._draining = Draining(house.states)
+        self._closed: Collection[str] = () if closed is None else closed.names
+        self._draining = Draining(house.states, house.board, house.fleet.tell, closed)
         self._began = time.monotonic()
         self._in_force: InForce | None = None
         self._opening: asyncio.Task[web.AppRunner] | None = None
@@ -96,7 +108,9 @@ class Door:
     async def _on_status(self, _request: web.Request) -> web.Response:
         assert self._in_force is not None
         uptime = time.monotonic() - self._began
-        return _answer(report(self._house, self._in_force, pid=os.getpid(), uptime=uptime))
+        return _answer(
+            report(self._house, self._in_force, self._closed, pid=os.getpid(), uptime=uptime)
+        )
 
     async def _on_drain(self, request: web.Request) -> web.Response:
         return await self._order(request, "draining", on=True)
@@ -105,10 +119,15 @@ class Door:
         return await self._order(request, "undrained", on=False)
 
     async def _order(self, request: web.Request, event: str, *, on: bool) -> web.Response:
-        drained = self._draining.drain(_target(await request.read()), on)
-        if drained.changed:
+        target, over = _target(await request.read(), paced=on)
+        drained = await self._draining.order(target, on, over)
+        if drained.changed or over is not None:
             _log.info(
-                event, target=drained.target, upstreams=drained.changed, sessions=drained.sessions
+                event,
+                target=target,
+                changed=drained.changed,
+                sessions=drained.sessions,
+                over_seconds=over,
             )
         return _answer(asdict(drained))
 
@@ -117,18 +136,23 @@ class Door:
         return _answer({"changes": await self._reload()})
 
 
-def _target(body: bytes) -> str:
-    """The `target` of an order. Raises TargetError."""
+def _target(body: bytes, *, paced: bool) -> tuple[str, float | None]:
+    """The `target` of an order, and where it may be `paced` its `over`. Raises TargetError."""
     try:
         order = orjson.loads(body)
     except orjson.JSONDecodeError:
         order = None
-    if not isinstance(order, dict) or order.keys() != {"target"}:
+    keys = {"target", "over"} if paced else {"target"}
+    if not isinstance(order, dict) or "target" not in order or not order.keys() <= keys:
         raise TargetError('the body is no order; send for example {"target": "pool/app"}')
-    target = order["target"]
+    target, over = order["target"], order.get("over")
     if not isinstance(target, str):
         raise TargetError('target is no text; send for example {"target": "pool/app"}')
-    return target
+    if over is not None and (isinstance(over, bool) or not isinstance(over, int | float)):
+        raise TargetError('over is no number of seconds; send for example {"over": 60}')
+    if over is not None and not 0 <= over <= LONGEST_OVER:
+        raise TargetError(f"over is from 0 to {LONGEST_OVER} seconds")
+    return target, over
 
 
 async def _tell_errors(

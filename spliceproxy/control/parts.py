@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from spliceproxy.ipc import PoolPlan, Snapshot, UpstreamPlan
-from spliceproxy.telemetry.board import Upstreams, with_held_back
+from spliceproxy.telemetry.board import FLAGS, Upstreams, with_held_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +61,10 @@ class UpstreamStates:
         """Let an upstream do without `percent` of its share, 0 to 99; its flags stay."""
         state = self._upstreams.state(slot)
         self._upstreams.set_state(slot, with_held_back(state, percent))
+
+    def flags(self, slot: int) -> int:
+        """DOWN, EJECTED and DRAINING, added up; 0 when all is well."""
+        return self._upstreams.state(slot) & FLAGS
 
     def has(self, slot: int, flag: int) -> bool:
         return bool(self._upstreams.state(slot) & flag)

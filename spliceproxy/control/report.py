@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +36,10 @@ class House:
     states: UpstreamStates
 
 
-def report(house: House, in_force: InForce, *, pid: int, uptime: float) -> Report:
-    """Process, workers, listeners and pools. `uptime` is seconds."""
+def report(
+    house: House, in_force: InForce, closed: Collection[str], *, pid: int, uptime: float
+) -> Report:
+    """Process, workers, listeners and pools. `closed` ones are drained; `uptime` is seconds."""
     addresses = house.service.addresses()
     snapshot = in_force.snapshot
     return {
@@ -46,7 +49,10 @@ def report(house: House, in_force: InForce, *, pid: int, uptime: float) -> Repor
         "sessions": house.board.total(SESSIONS),
         "workers": _workers(house),
         "listeners": [
-            _listener(house, listener, addresses.get(listener.name, []))
+            {
+                **_listener(house, listener, addresses.get(listener.name, [])),
+                "draining": listener.name in closed,
+            }
             for listener in snapshot.listeners
         ],
         "pools": [_pool(house, pool) for pool in snapshot.pools],

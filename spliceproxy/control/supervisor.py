@@ -7,12 +7,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import structlog
 
+from spliceproxy.control.aftermath import Aftermath
+from spliceproxy.control.closed import ClosedListeners
 from spliceproxy.control.door import Door
 from spliceproxy.control.door_socket import DoorSocket
 from spliceproxy.control.early_signals import EarlySignals
@@ -85,7 +87,6 @@ class Supervisor:
             self._upstreams = view.upstreams
             self._states = UpstreamStates(self._upstreams)
             ejection = Ejection(self._states)
-            self._parts: list[Part] = [Monitor(self._states), ejection, SlowStart(self._states)]
             self._fleet = Fleet(
                 self._command,
                 self._service,
@@ -96,10 +97,19 @@ class Supervisor:
                 self._patience,
                 on_failing=ejection.on_failing,
             )
-            self._reloader = Reloader(self._setup, self._service, self._fleet, sealed)
+            # The aftermath first: it sees the configuration change before the others clear flags.
+            aftermath = Aftermath(self._states, self._fleet.tell)
+            self._parts: list[Part] = [
+                aftermath,
+                Monitor(self._states),
+                ejection,
+                SlowStart(self._states),
+            ]
+            closed = ClosedListeners(self._service, self._fleet, self._workers, self._alone)
+            self._reloader = Reloader(self._setup, self._service, self._fleet, sealed, closed.names)
             if self._door is not None:
                 house = House(self._fleet, self._service, view, self._states)
-                self._parts.append(Door(self._door, house, self.reload))
+                self._parts.append(Door(self._door, house, self.reload, closed))
             try:
                 return await self._live()
             finally:
@@ -195,6 +205,14 @@ class Supervisor:
             milliseconds = round((time.monotonic() - began) * 1000, 1)
             _log.info("reloaded", changes=lines or ["nothing changed"], milliseconds=milliseconds)
             return lines
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[InForce]:
+        """While nothing is reloaded. Raises SpliceproxyError at the end."""
+        async with self._reloading:
+            if self._stop.is_set():
+                raise SpliceproxyError("not done: the proxy is stopping")
+            yield self._in_force
 
     def _on_child(self) -> None:
         self._fleet.reap()

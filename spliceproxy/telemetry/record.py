@@ -88,6 +88,7 @@ Why = Literal[
     "drained",
     "removed",
     "upstream_down",
+    "failback",
     "operator",
     "stopped",
     "worker_died",

@@ -125,6 +125,17 @@ class Connector:
         if why is not None:
             self._advance(why)
 
+    @property
+    def held(self) -> Upstream | None:
+        """The upstream that it is connecting to."""
+        return self._held
+
+    def move_on(self, why: Why) -> None:
+        """Leave the upstream that it is connecting to, and try another one as after a failure;
+        `why` is what the session ended of where there is none. May call back."""
+        self._close()
+        self._advance(why)
+
     def cancel(self) -> None:
         """Give up; nobody is called."""
         self._close()

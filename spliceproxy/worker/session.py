@@ -118,6 +118,16 @@ class Session:
             return "relay"
         return "connect" if self._wait is None or self._wait.past_it else "queue"
 
+    @property
+    def with_upstream(self) -> Upstream | None:
+        """The upstream that counts it: it is connected with it, or connecting to it."""
+        return self._held if self._connector is None else self._connector.held
+
+    @property
+    def parting(self) -> bool:
+        """It is over, but for the last bytes on their way to the side that survived."""
+        return self._survivor is not None
+
     def owns(self, part: object) -> bool:
         """Whether `part` is the session or one of its parts."""
         if isinstance(part, Connector):  # also one that is connecting no more
@@ -299,6 +309,13 @@ class Session:
             self.abort(why)
         else:
             self._arm()
+
+    def leave_upstream(self, why: Why) -> None:
+        """Its upstream is to have no sessions: end, or connect elsewhere while that can be."""
+        if self._connector is None:
+            self.abort(why)
+        else:
+            self._connector.move_on(why)
 
     def abort(self, why: Why) -> None:
         """End the session from our side, by a reset: neither peer may take it for finished."""

@@ -16,6 +16,7 @@ import structlog
 from spliceproxy.ipc import (
     Channel,
     Configure,
+    End,
     Failing,
     Message,
     Ready,
@@ -25,6 +26,7 @@ from spliceproxy.ipc import (
     Retired,
     Serve,
     Snapshot,
+    Spare,
     Stop,
     unseal_in_steps,
 )
@@ -34,6 +36,7 @@ from spliceproxy.telemetry import log
 from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board
 from spliceproxy.telemetry.record import Record, Why, session_ids, wanted
 from spliceproxy.telemetry.writer import RecordWriter
+from spliceproxy.worker.ending import Endings
 from spliceproxy.worker.listener import Listener, ListeningSocket
 from spliceproxy.worker.loop import Loop
 from spliceproxy.worker.pool import Pool, Upstream, ephemeral_ports, make_upstreams
@@ -64,6 +67,19 @@ class Alarm:
         self._call()
 
 
+class _Retirement:
+    """Closed after a retired socket, and tells the supervisor so."""
+
+    __slots__ = ("_number", "_tell")
+
+    def __init__(self, tell: Callable[[Message], None], number: int) -> None:
+        self._tell = tell
+        self._number = number
+
+    def close(self) -> None:
+        self._tell(Retired(self._number))
+
+
 class Worker:
     """The worker's process in one object. `run` is its whole life."""
 
@@ -80,7 +96,9 @@ class Worker:
         self.means: Means
         self._channel = channel
         self._board = board
-        self._region = board.regions[index]
+        self.region = board.regions[index]
+        self.upstream_sessions = board.upstreams.sessions[index]
+        """This worker's live sessions with each upstream, by slot."""
         self._records: RecordWriter | None = None
         self._pipes: PipePool | None = None
         self._snapshot: Snapshot
@@ -93,6 +111,7 @@ class Worker:
         self._heart = Alarm(self._beat)
         self._flush = Alarm(self._flush_records)
         self._drained = Alarm(self._end_all)
+        self._endings = Endings(self)
         self._shortage_said = 0.0
         # Not bind(): that would choose, for ever, the destination from before log.set_up().
         self._log = structlog.get_logger(worker=index)
@@ -143,6 +162,10 @@ class Worker:
                     self._tell(Retired(number))
             case Stop(drain):
                 self._stop(drain)
+            case End():
+                self._endings.begin(message)
+            case Spare():
+                self._endings.spare(message)
             case Reopen():
                 self._reopen()
 
@@ -256,7 +279,7 @@ class Worker:
         """Count it."""
         sessions = self.sessions
         sessions.add(session)
-        region = self._region
+        region = self.region
         region[SESSIONS] = len(sessions)
         region[session.listener.counter] += 1
 
@@ -264,7 +287,7 @@ class Worker:
         """Count it, and let somebody else in."""
         sessions = self.sessions
         sessions.discard(session)
-        region = self._region
+        region = self.region
         region[SESSIONS] = len(sessions)
         region[session.listener.counter] -= 1
         if self.paused:
@@ -295,9 +318,12 @@ class Worker:
             self._tell(Failing(upstream.slot, why))
 
     def on_retired(self, entry: ListeningSocket) -> None:
-        """A retired socket's queue stayed empty."""
+        """A retired socket's queue stayed empty.
+
+        The supervisor hears of it once the socket is closed: its address may be wanted again.
+        """
         self._close_socket(entry.number)
-        self._tell(Retired(entry.number))
+        self.loop.close_later(_Retirement(self._tell, entry.number))
 
     def _close_socket(self, number: int) -> None:
         entry = self._sockets.pop(number, None)
@@ -324,7 +350,7 @@ class Worker:
 
     def _beat(self) -> None:
         loop = self.loop
-        self._region[HEARTBEAT] = time.monotonic_ns()
+        self.region[HEARTBEAT] = time.monotonic_ns()
         self.wall_offset = time.time() - time.monotonic()
         loop.arm(self._heart, loop.now + HEARTBEAT_INTERVAL)
         self._report()

@@ -65,16 +65,20 @@ class Dns(Section):
 
     servers: Annotated[tuple[scalars.DnsServerSystem, ...], OneOrMore] = setting(
         "system",
-        "`system`: the hosts file first, then the servers and the search list of "
-        "/etc/resolv.conf. Or addresses of servers, port 53 where none is given, which alone "
-        "are asked.",
+        "`system`: the servers and the search list of /etc/resolv.conf. Or addresses of servers, "
+        "port 53 where none is given, which alone are asked, and without a search list. The hosts "
+        "file comes first in any case.",
         example="[10.0.0.53, 10.0.1.53:5353]",
     )
     min_ttl: scalars.SomeTime = setting(
-        "1s", "An answer is asked for again after this time at the earliest.", example="10s"
+        "1s",
+        "An answer is asked for again after this time at the earliest, whatever its TTL.",
+        example="10s",
     )
     max_ttl: scalars.SomeTime = setting(
-        "5m", "An answer is asked for again after this time at the latest.", example="1m"
+        "5m",
+        "An answer is asked for again after this time at the latest, whatever its TTL.",
+        example="1m",
     )
 
 

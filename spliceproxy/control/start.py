@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from spliceproxy.control.discovery import Discovery
 from spliceproxy.control.door_socket import open_door
 from spliceproxy.control.early_signals import EarlySignals, Stopped
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Patience
 from spliceproxy.control.limits import find_bites
 from spliceproxy.control.machine import Machine, raise_nofile, read_machine, usable_cpus
-from spliceproxy.control.names import resolve_all
+from spliceproxy.control.names import resolve_binds
 from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
 from spliceproxy.control.parts import InForce
 from spliceproxy.control.plan import make_snapshot
@@ -71,7 +72,7 @@ def _run(
     raise_nofile()
     machine = read_machine()
     workers = config.workers or usable_cpus()
-    setup = Setup(load, machine, workers, UpstreamSlots())
+    setup = Setup(load, machine, workers, UpstreamSlots(), Discovery())
     with open_door(config.admin) as door:
         sockets, snapshot = _prepare(config, setup, signals)
         supervisor = Supervisor(
@@ -93,14 +94,13 @@ def _prepare(
     """All that may fail, and then the listening sockets, with clients let in."""
     machine, workers = setup.machine, setup.workers
     with signals.end_waiting():
-        resolved = resolve_all(config)
+        places = resolve_binds(config)
     problems = [*find_pool_problems(config.pools.values()), *find_record_problems(config)]
     listeners, handed = tuple(config.listeners.values()), take_handed_sockets()
-    sockets = bind_sockets(listeners, resolved.bind, workers, handed, problems)
+    sockets = bind_sockets(listeners, places, workers, handed, problems)
     try:
-        snapshot = make_snapshot(
-            config, resolved.connect, machine, workers, len(sockets), setup.slots
-        )
+        found = setup.discovery.found(config)
+        snapshot = make_snapshot(config, found, machine, workers, len(sockets), setup.slots)
         _tell_bites(config, snapshot, machine, workers, len(sockets))
         signals.check()
         let_in(sockets)

@@ -31,8 +31,9 @@ class Discovery:
 
     The addresses of the configuration lead to names and files, those to further names, and so on.
     Whenever one of them stands for something else, all is put together anew; what is the result is
-    `found`, and `changed` says that it is another one. While a name that is new has no answer yet,
-    an address keeps what it stood for too, so that no pool is empty because an answer is under way.
+    `found`, and `changed` says that it is another one. While the reply to a new name is under way,
+    an address keeps what it stood for too; and where new names that fail would leave it with
+    nothing, it keeps that as well.
     """
 
     def __init__(
@@ -158,8 +159,12 @@ class Discovery:
         for root in self._roots:
             names = self._names[root] = set()
             places = tuple(self._expand(root, names))
-            asked = all(name in self._lookups and self._lookups[name].tried for name in names)
-            found[root] = places if asked else _both(places, self._found.get(root, ()))
+            lookups = [self._lookups.get(name) for name in names]
+            if not all(one is not None and one.tried for one in lookups):
+                places = _both(places, self._found.get(root, ()))
+            elif not places and not all(one is not None and one.answered for one in lookups):
+                places = self._found.get(root, ())
+            found[root] = places
         wanted = set().union(*self._names.values())
         for key in wanted - self._lookups.keys():
             self._lookups[key] = self._look_up(*key)

@@ -85,6 +85,8 @@ class Lookup:
         """Seconds until it is asked for again, when last looked at."""
         self.tried = False
         """Whether there was a reply, of whatever kind."""
+        self.answered = False
+        """Whether one of them was an answer."""
         self._pace = pace
         self._on_news = on_news
         self._families: list[_Family] = []
@@ -147,6 +149,7 @@ class Lookup:
                 pause = max(self.dns.min_ttl, min(self.dns.max_ttl, ttl))
         self.ttl = pause
         first, self.tried = not self.tried, True
+        self.answered = self.answered or any(not reply.problem for reply in replies)
         if first or self.values() != before:
             self._on_news()
         return pause

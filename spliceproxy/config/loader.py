@@ -41,11 +41,12 @@ def loads(text: str | bytes, name: str, env: Mapping[str, str] = os.environ) -> 
 
 
 def sources(path: Path, config: Config) -> list[Path]:
-    """The files that `config` was read from, as far as they are there: the one at `path`, and
-    those that match its `include` now."""
+    """The files that `config`, which is that at `path`, is read from: this one, and those that
+    match its `include` now. Each pattern is among them, for the files that may come."""
     loader = _Loader(path.parent, path, {})
     found = [path]
     for pattern in config.include:
+        found.append(path.parent / pattern)
         with suppress(ValueError, OSError):
             found += loader.matches(pattern)
     return found

@@ -21,6 +21,7 @@ from spliceproxy.config import difference, keep_what_needs_a_restart, needs_rest
 from spliceproxy.config.address import overlap
 from spliceproxy.control.discovery import Discovery
 from spliceproxy.control.discovery.changes import tell_changes
+from spliceproxy.control.file_watch import Sources
 from spliceproxy.control.machine import Machine
 from spliceproxy.control.names import Places, resolve_binds
 from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
@@ -58,6 +59,8 @@ class Setup:
     workers: int
     slots: UpstreamSlots
     discovery: Discovery
+    sources: Sources | None = None
+    """Which files to watch, for a reload whenever one of them is another one; None: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +123,9 @@ class Reloader:
         await self._put_in_force(old, after, sockets, sealed)
         return after, lines
 
-    async def refresh(self, in_force: InForce) -> InForce:
-        """Put the upstreams in force that the same configuration stands for now.
+    async def refresh(self, event: str, in_force: InForce) -> InForce:
+        """Put the upstreams in force that the same configuration stands for now; the log calls
+        that `event`.
 
         Raises TooManyUpstreamsError; then nothing has changed.
         """
@@ -132,7 +136,7 @@ class Reloader:
         after = InForce(config, replace(in_force.snapshot, pools=pools))
         sealed = seal(after.snapshot)
         self._fleet.configure(sealed)
-        tell_changes(in_force, after, setup.discovery)
+        tell_changes(event, in_force, after, setup.discovery)
         await self._obeyed(sealed)
         return after
 

@@ -18,6 +18,7 @@ from spliceproxy.control.door import Door
 from spliceproxy.control.door_socket import DoorSocket
 from spliceproxy.control.early_signals import EarlySignals
 from spliceproxy.control.ejection import Ejection
+from spliceproxy.control.file_watch import FileWatch
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
 from spliceproxy.control.health import Monitor
 from spliceproxy.control.obituary import Obituary
@@ -86,6 +87,8 @@ class Supervisor:
             self._states = UpstreamStates(self._upstreams)
             ejection = Ejection(self._states)
             self._parts: list[Part] = [self._setup.discovery, Monitor(self._states), ejection]
+            if self._setup.sources is not None:
+                self._parts.append(FileWatch(self._setup.sources, self._reload_wanted.set))
             self._fleet = Fleet(
                 self._command,
                 self._service,
@@ -219,7 +222,7 @@ class Supervisor:
             finding.cancel()
             stopping.cancel()
             await asyncio.gather(finding, stopping, return_exceptions=True)
-        await self._refresh()
+        await self._refresh("upstreams found")
         tell_empty(self._in_force)
 
     async def _follow_discovery(self) -> None:
@@ -231,14 +234,14 @@ class Supervisor:
                 if self._stop.is_set():
                     return
                 before = self._in_force
-                await self._refresh()
+                await self._refresh("upstreams changed")
                 if self._in_force is not before:
                     self._obey(self._in_force)
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, event: str) -> None:
         self._setup.discovery.changed.clear()
         try:
-            self._in_force = await self._reloader.refresh(self._in_force)
+            self._in_force = await self._reloader.refresh(event, self._in_force)
         except SpliceproxyError as error:
             _log.error("upstreams that were found cannot be used", problem=str(error))
             self._forget_slots()

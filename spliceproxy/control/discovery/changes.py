@@ -16,8 +16,8 @@ _SHOWN = 20
 """Upstreams that one line names, at most."""
 
 
-def tell_changes(before: InForce, after: InForce, discovery: Discovery) -> None:
-    """One line for each pool whose upstreams are others now."""
+def tell_changes(event: str, before: InForce, after: InForce, discovery: Discovery) -> None:
+    """One line for each pool whose upstreams are others now; `event` is what it begins with."""
     old = {pool.name: pool for pool in before.snapshot.pools}
     for pool in after.snapshot.pools:
         changes = list(_changes(old[pool.name], pool)) if pool.name in old else []
@@ -28,7 +28,7 @@ def tell_changes(before: InForce, after: InForce, discovery: Discovery) -> None:
         addresses = [one.address for one in after.config.pools[pool.name].upstreams]
         tell = _log.info if pool.upstreams else _log.warning
         tell(
-            "upstreams changed",
+            event,
             pool=pool.name,
             changes=changes,
             upstreams=len(pool.upstreams),

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
-from spliceproxy.config import scalars
+from spliceproxy.config import scalars, units
 from spliceproxy.config.address import Address  # noqa: F401  (pydantic looks it up)
 from spliceproxy.config.health import Health
 from spliceproxy.config.pool import Pool, PoolTimeouts
@@ -80,6 +80,15 @@ class Dns(Section):
         "An answer is asked for again after this time at the latest, whatever its TTL.",
         example="1m",
     )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Dns:
+        if self.min_ttl > self.max_ttl:
+            least, most = units.time_text(self.min_ttl), units.time_text(self.max_ttl)
+            raise ValueError(
+                f"min_ttl {least} is more than max_ttl {most}; let max_ttl be at least {least}"
+            )
+        return self
 
 
 class Relay(Section):

@@ -30,10 +30,10 @@ _LONGEST = 30.0
 """Seconds that one question may take, over all servers and attempts."""
 _PATIENCE = 1.0
 """Seconds that an answer of one family waits for that of the other."""
-_TIMEOUT = 5.0
-"""Seconds that a server has for its answer, where resolv.conf does not say."""
-_ATTEMPTS = 2
-"""How often each server is asked, where resolv.conf does not say."""
+_TIMEOUT, _ATTEMPTS = 2.0, 3
+"""Seconds that a server has for its answer, and how often it is asked."""
+_SYSTEM_TIMEOUT, _SYSTEM_ATTEMPTS = 5.0, 2
+"""The same where resolv.conf does not say; resolv.conf(5)."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -194,17 +194,17 @@ def _read_system(stub: Stub, path: Path) -> tuple[Sequence[str], int]:
     """
     from dns.resolver import NoResolverConfiguration
 
+    stub.timeout = _SYSTEM_TIMEOUT
     try:
         stub.read_resolv_conf(str(path))
     except NoResolverConfiguration:  # resolv.conf(5): the server is on this machine then
-        return ["127.0.0.1"], _ATTEMPTS
+        return ["127.0.0.1"], _SYSTEM_ATTEMPTS
     except (ValueError, UnicodeError) as error:
         raise ValueError(f"{path}: {error}") from None
     # The one option that dnspython does not read.
     found = re.findall(r"^options\b.*\battempts:(\d+)", path.read_text(), re.MULTILINE)
-    return [str(server) for server in stub.nameservers], max(
-        1, int(found[-1])
-    ) if found else _ATTEMPTS
+    attempts = max(1, int(found[-1])) if found else _SYSTEM_ATTEMPTS
+    return [str(server) for server in stub.nameservers], attempts
 
 
 def _candidates(name: str, stub: Stub) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Coroutine, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -59,7 +59,7 @@ class Discovery:
         """The names that lead from an address to its upstreams."""
         self._watcher: Watcher | None = None
         self._loading = asyncio.Lock()
-        self._ending: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._update_soon: asyncio.TimerHandle | None = None
         self._settled = asyncio.Event()
         """Set while there was a reply for every name."""
@@ -88,7 +88,8 @@ class Discovery:
         `apply`, of this configuration or of the one before.
         """
         new = self._follow(config, [*self._roots, *_to_find(config)])
-        await self._load(new)
+        if new:
+            await asyncio.wait([self._spawn(self._load(new))], timeout=self._pace.lists)
         self._update()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._pace.first_answers):
@@ -105,7 +106,17 @@ class Discovery:
             self._update_soon.cancel()
         if self._watcher is not None:
             await self._watcher.close()
-        await asyncio.gather(*self._ending, *(one.close() for one in self._lookups.values()))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(one.close() for one in self._lookups.values()))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Have something done that nobody need wait for."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _follow(self, config: Config, roots: Iterable[Address]) -> list[ListFile]:
         """Have these addresses to find; returns the lists that were not read yet."""
@@ -133,7 +144,6 @@ class Discovery:
             for lookup in self._lookups.values():
                 lookup.ask_again()
         await self._load([one for one in self._lists.values() if one.path in changed])
-        self._on_news()
 
     async def _load(self, lists: Iterable[ListFile]) -> None:
         async with self._loading:
@@ -141,6 +151,7 @@ class Discovery:
                 if self._watcher is not None:
                     self._watcher.note(one.path)
                 await one.load()
+        self._on_news()
         if self._watcher is not None:
             self._watcher.stir()
 
@@ -169,9 +180,7 @@ class Discovery:
         for key in wanted - self._lookups.keys():
             self._lookups[key] = self._look_up(*key)
         for key in self._lookups.keys() - wanted:
-            ending = asyncio.create_task(self._lookups.pop(key).close())
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
+            self._spawn(self._lookups.pop(key).close())
         if found != self._found:
             self._found = found
             self.changed.set()

@@ -40,6 +40,8 @@ class Pace:
     """How long changes are gathered before they are put in force together."""
     first_answers: float = 2.0
     """How long the start and a reload wait for names that were never asked for."""
+    lists: float = 10.0
+    """How long they wait for files that were never read."""
 
 
 DEFAULT_PACE = Pace()

@@ -48,7 +48,7 @@ def run(
     `command` starts a worker; see WorkerProcess. `load` reads the configuration again, for a
     reload; without it SIGHUP changes nothing. `sources` says which files it reads, and has it read
     again whenever they change. Returns the exit code. Raises SpliceproxyError
-    where an address could not be had, a host name is not known, or the like; then nothing was
+    where an address could not be had, a listener's name is not known, or the like; then nothing was
     started. To be called in the main thread; signals are blocked afterwards, as the process is
     about to exit.
     """

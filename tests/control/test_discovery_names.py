@@ -240,6 +240,21 @@ def test_new_srv_targets_take_over_only_when_their_addresses_are_known(
     with_impatience(test, tmp_path)
 
 
+def test_a_new_name_that_fails_and_then_is_not_there_does_not_keep_the_old_one() -> None:
+    async def test(dns: DnsServer, it: Discovering) -> None:
+        dns.answer("a.test", A="10.0.0.1")
+        dns.answer("_app._tcp.test", SRV=["0 1 80 a.test."], ttl=0)
+        await it.follow("srv:_app._tcp.test")
+        dns.misbehave("b.test", "SERVFAIL")
+        dns.answer("_app._tcp.test", SRV=["0 1 80 b.test."], ttl=0)
+        await it.wait(lambda: dns.asked("b.test") > 1, "the question")
+        assert it.found() == ["10.0.0.1:80"]
+        dns.forget("b.test")
+        await it.wait_found()
+
+    with_dns(test)
+
+
 def test_a_truncated_answer_is_asked_for_over_tcp() -> None:
     async def test(dns: DnsServer, it: Discovering) -> None:
         many = [f"10.0.{n >> 8}.{n & 255}" for n in range(300)]

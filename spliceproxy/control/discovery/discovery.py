@@ -67,7 +67,10 @@ class Discovery:
         """Set when `found` became another one; whoever follows clears it."""
 
     def found(self, config: Config) -> FoundAt:
-        """What the addresses of `config` stand for, as far as it is known now. Never blocks."""
+        """What the addresses of `config` stand for, as far as it is known now. Never blocks.
+
+        Raises ResolveError.
+        """
         return {
             address: found_at_once(address) if is_place(address) else self._found.get(address, ())
             for address in _addresses(config)
@@ -214,7 +217,8 @@ class Discovery:
 
     def _places(self, host: str, port: int, names: set[_Key]) -> Iterator[Place]:
         for ip in self._values("host", host, names):
-            yield from resolve(str(ip), port)
+            with suppress(OSError):  # of an interface that is not there, in the hosts file
+                yield from resolve(str(ip), port)
 
     def _values(self, kind: str, name: str, names: set[_Key]) -> Sequence[str | Service]:
         names.add((kind, name))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from spliceproxy.control.addresses import Place, places_to_connect
+from spliceproxy.control.names import ResolveError
 
 if TYPE_CHECKING:
     from spliceproxy.config import Address, Upstream
@@ -32,8 +33,16 @@ def is_place(address: Address) -> bool:
 
 
 def found_at_once(address: Address) -> tuple[Found, ...]:
-    """The upstream at an address that is a place."""
-    return tuple(Found(place) for place in places_to_connect(address))
+    """The upstream at an address that is a place.
+
+    Raises ResolveError where it names an interface (fe80::1%eth0) that is not there.
+    """
+    try:
+        return tuple(Found(place) for place in places_to_connect(address))
+    except OSError as error:
+        raise ResolveError(
+            f"{address}: {error.strerror}; is there such an interface? `ip link` lists them"
+        ) from None
 
 
 def within(upstream: Upstream, found: Iterable[Found]) -> list[Found]:

@@ -79,7 +79,7 @@ class Lookup:
     def __init__(
         self, name: str, ask: Ask, dns: Dns, pace: Pace, on_news: Callable[[], None]
     ) -> None:
-        """`on_news` hears when it stands for something else, and of the first reply."""
+        """`on_news` hears when it stands for something else, and of the first reply and answer."""
         self.name = name
         self.ask = ask
         self.dns = dns
@@ -88,7 +88,7 @@ class Lookup:
         self.tried = False
         """Whether there was a reply, of whatever kind."""
         self.answered = False
-        """Whether one of them was an answer."""
+        """Whether one of them had values, or said for all families that there are none."""
         self._pace = pace
         self._on_news = on_news
         self._families: list[_Family] = []
@@ -126,7 +126,7 @@ class Lookup:
 
     def take(self, replies: Sequence[Reply], now: float) -> float:
         """Follow the replies to one question; returns the seconds until the next one."""
-        before = self.values()
+        before = self.tried, self.answered, self.values()
         while len(self._families) < len(replies):
             self._families.append(_Family())
         held = [
@@ -150,9 +150,9 @@ class Lookup:
             if ttl != inf:
                 pause = max(self.dns.min_ttl, min(self.dns.max_ttl, ttl))
         self.ttl = pause
-        first, self.tried = not self.tried, True
-        self.answered = self.answered or any(not reply.problem for reply in replies)
-        if first or self.values() != before:
+        self.tried = True
+        self.answered = self.answered or not problem or not nothing
+        if (self.tried, self.answered, self.values()) != before:
             self._on_news()
         return pause
 

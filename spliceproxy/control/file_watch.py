@@ -26,25 +26,22 @@ Sources = Callable[["Config"], Collection[Path]]
 class FileWatch:
     """Watches the files of the configuration in force. A `Part`; needs a running loop."""
 
-    def __init__(self, sources: Sources, on_change: Callable[[], None]) -> None:
+    def __init__(self, sources: Sources, config: Config, on_change: Callable[[], None]) -> None:
+        """`config` was read just now: what changes from here on is news."""
         self._sources = sources
+        self._config = config
         self._on_change = on_change
-        self._config: Config | None = None
-        self._watcher: Watcher | None = None
+        self._watcher = Watcher(self._paths, self._on_files, gather=_GATHER)
 
     def apply(self, in_force: InForce) -> None:
         """Watch what this configuration was read from."""
         self._config = in_force.config
-        if self._watcher is None:
-            self._watcher = Watcher(self._paths, self._on_files, gather=_GATHER)
         self._watcher.stir()
 
     async def close(self) -> None:
-        if self._watcher is not None:
-            await self._watcher.close()
+        await self._watcher.close()
 
     def _paths(self) -> Collection[Path]:
-        assert self._config is not None
         return self._sources(self._config)
 
     async def _on_files(self, changed: Set[Path]) -> None:

@@ -88,7 +88,8 @@ class Supervisor:
             ejection = Ejection(self._states)
             self._parts: list[Part] = [self._setup.discovery, Monitor(self._states), ejection]
             if self._setup.sources is not None:
-                self._parts.append(FileWatch(self._setup.sources, self._reload_wanted.set))
+                config, changed = self._in_force.config, self._reload_wanted.set
+                self._parts.append(FileWatch(self._setup.sources, config, changed))
             self._fleet = Fleet(
                 self._command,
                 self._service,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from spliceproxy.control.addresses import Place, place_of
-from spliceproxy.control.names import resolve_all
+from spliceproxy.control.names import resolve_binds
 from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
 from spliceproxy.control.parts import InForce
 from spliceproxy.control.service import Service
@@ -86,7 +86,7 @@ class ClosedListeners:
             config = in_force.config
             listeners = {name: one for name, one in config.listeners.items() if name in wanted}
             these = config.model_copy(update={"listeners": listeners, "pools": {}})
-            places = (await asyncio.to_thread(resolve_all, these)).bind
+            places = await asyncio.to_thread(resolve_binds, these)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_RETIRED_TIME):
                     await self._service.settled.wait()

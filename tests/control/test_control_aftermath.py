@@ -8,10 +8,11 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from harness.found import find_upstreams
+
 from spliceproxy import config
 from spliceproxy.control.aftermath import Aftermath
 from spliceproxy.control.machine import Machine
-from spliceproxy.control.names import resolve_all
 from spliceproxy.control.parts import InForce, UpstreamStates
 from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.slots import UpstreamSlots
@@ -40,7 +41,7 @@ class Rig:
         name = next(iter(pools))
         keys = {"listeners": {"web": {"bind": "127.0.0.1:0", "pool": name}}, "pools": pools}
         loaded = config.loads(json.dumps(keys), "test.yaml", {})
-        places = resolve_all(loaded).connect
+        places = find_upstreams(loaded)
         return InForce(loaded, make_snapshot(loaded, places, MACHINE, 1, 0, self._slots))
 
     async def apply(self, *upstreams: object, **pool: Any) -> list[tuple[str, list[str]]]:

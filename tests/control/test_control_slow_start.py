@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import pytest
 from harness import upstreams
+from harness.found import find_upstreams
 from harness.health import MACHINE
 from harness.load import read_to_end
 from harness.proxy import Proxy, running_proxy
@@ -20,7 +21,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spliceproxy import config
-from spliceproxy.control.names import resolve_all
 from spliceproxy.control.parts import InForce, UpstreamStates
 from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.slots import UpstreamSlots
@@ -68,7 +68,7 @@ class Rig:
         web = {"bind": "127.0.0.1:0", "pool": "app"}
         text = json.dumps({"listeners": {"web": web}, "pools": {"app": pool, **more}})
         loaded = config.loads(text, "test.yaml", {})
-        places = resolve_all(loaded).connect
+        places = find_upstreams(loaded)
         snapshot = make_snapshot(loaded, places, MACHINE, 1, 0, self._slots)
         in_force = InForce(loaded, snapshot)
         self.slots = {one.name: one.slot for _, one in in_force.upstreams()}

@@ -13,20 +13,11 @@ from socket import SocketType
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.relay.relay import Relay, arm_reset, interest, unsent
-from spliceproxy.telemetry.record import (
-    ClosedBy,
-    How,
-    Phase,
-    Record,
-    Why,
-    address_text,
-    iso_ms,
-    milliseconds,
-    tcp_info,
-)
+from spliceproxy.telemetry.record import ClosedBy, How, Why, milliseconds
 from spliceproxy.worker.connector import Connector, set_keepalive
 from spliceproxy.worker.pool import Pool, Upstream, client_key
 from spliceproxy.worker.replay import Replay
+from spliceproxy.worker.session_record import session_record
 
 if TYPE_CHECKING:
     from spliceproxy.worker.listener import ListeningSocket
@@ -47,7 +38,6 @@ class Session:
 
     __slots__ = (
         "_client_events",
-        "_connect_ms",
         "_connector",
         "_held",
         "_replay",
@@ -55,9 +45,9 @@ class Session:
         "_survivor",
         "_unsent",
         "_unsent_since",
-        "_wait",
         "client",
         "client_address",
+        "connect_ms",
         "entry",
         "listener",
         "pool",
@@ -66,6 +56,7 @@ class Session:
         "slot",
         "started",
         "upstream",
+        "wait",
         "worker",
     )
 
@@ -89,11 +80,11 @@ class Session:
         self.retries = 0
         self.slot = 0
         self._client_events = 0
-        self._connect_ms: float | None = None
+        self.connect_ms: float | None = None
         self._connector: Connector | None = None
         self._survivor: SocketType | None = None
         self._settled = False
-        self._wait: Wait | None = None
+        self.wait: Wait | None = None
 
     def start(self) -> None:
         """Watch the client, and look for an upstream."""
@@ -111,12 +102,6 @@ class Session:
         key = client_key(self.client_address) if pool.keyed else b""
         self._connector = connector = Connector(pool, loop, self, key)
         connector.start()
-
-    @property
-    def phase(self) -> Phase:
-        if self.relay is not None:
-            return "relay"
-        return "connect" if self._wait is None or self._wait.past_it else "queue"
 
     @property
     def with_upstream(self) -> Upstream | None:
@@ -160,10 +145,10 @@ class Session:
         connector, worker = self._connector, self.worker
         assert connector is not None
         self._connector = None
-        self._wait = connector.wait
+        self.wait = connector.wait
         self.upstream = self._held = upstream
         self.retries = len(connector.tried) - 1
-        self._connect_ms = milliseconds(worker.loop.now - connector.began)
+        self.connect_ms = milliseconds(worker.loop.now - connector.began)
         relay = Relay(self.client, sock, worker.means, worker.loop, self._on_relay_change)
         self.relay = relay
         if worker.loop.now - self.started >= FIRST_LOOK:
@@ -184,7 +169,7 @@ class Session:
         assert held is not None
         if by_fin:
             self._on_early_close(relay)
-        self.relay = self._held = self.upstream = self._connect_ms = None
+        self.relay = self._held = self.upstream = self.connect_ms = None
         self.pool.give_back(held)
         self._connector = connector
         self.worker.loop.set_handler(self.client.fileno(), self._on_client_before_relay)
@@ -335,7 +320,7 @@ class Session:
             self.upstream = connector.upstream
             self.retries = max(0, len(connector.tried) - 1)
             connector.cancel()
-            self._wait = connector.wait
+            self.wait = connector.wait
             self._connector = None
         held = self._held
         if held is not None:
@@ -352,60 +337,13 @@ class Session:
                 _forgive(upstream, relay)
         listener = self.listener
         if listener.records_all or worker.wants_record(listener, why):
-            worker.write_record(self._record(closed_by, how, why))
+            worker.write_record(session_record(self, closed_by, how, why))
         loop.close_socket_later(self.client)
         if relay is not None:
             loop.close_socket_later(relay.down.src)
             loop.close_later(relay)
             self.relay = None
         worker.on_session_end(self)
-
-    def _record(self, closed_by: ClosedBy, how: How, why: Why) -> Record:
-        worker, entry, relay, client = self.worker, self.entry, self.relay, self.client
-        now = worker.loop.now
-        wait = None if self._wait is None else self._wait.seconds
-        peer = address_text(client.family, self.client_address)
-        client_rtt, client_retrans = tcp_info(client)
-        upstream_rtt = upstream_retrans = first_byte_ms = None
-        up = down = spliced_up = spliced_down = 0
-        if relay is not None:
-            upstream_rtt, upstream_retrans = tcp_info(relay.down.src)
-            up, spliced_up = relay.up.moved, relay.up.spliced
-            down, spliced_down = relay.down.moved, relay.down.spliced
-            if relay.first_byte_at is not None:
-                first_byte_ms = milliseconds(relay.first_byte_at - self.started)
-        return {
-            "session": next(worker.session_ids),
-            "worker": worker.index,
-            "listener": self.listener.name,
-            "route": None,
-            "pool": self.pool.name,
-            "upstream": None if self.upstream is None else self.upstream.name,
-            "client": peer,
-            "peer": peer,
-            "local": entry.local_text(client),
-            "start": iso_ms(self.started + worker.wall_offset),
-            "duration_ms": milliseconds(now - self.started),
-            "phase": self.phase,
-            "closed_by": closed_by,
-            "how": how,
-            "why": why,
-            "bytes_up": up,
-            "bytes_down": down,
-            "spliced_up": spliced_up,
-            "spliced_down": spliced_down,
-            "queue_ms": None if wait is None else milliseconds(wait),
-            "tls_ms": None,
-            "connect_ms": self._connect_ms,
-            "first_byte_ms": first_byte_ms,
-            "retries": self.retries,
-            "sni": None,
-            "alpn": None,
-            "client_rtt_us": client_rtt,
-            "client_retrans": client_retrans,
-            "upstream_rtt_us": upstream_rtt,
-            "upstream_retrans": upstream_retrans,
-        }
 
 
 def _forgive(upstream: Upstream, relay: Relay) -> None:

@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 from select import EPOLLIN, EPOLLOUT
 from typing import Final
 
@@ -61,6 +62,15 @@ class Alarm:
 
     def on_deadline(self, _now: float) -> None:
         self._call()
+
+
+class LastWord:
+    """Something to say once all that was closed before it is closed."""
+
+    __slots__ = ("close",)
+
+    def __init__(self, say: Callable[[], None]) -> None:
+        self.close = say
 
 
 class Worker:
@@ -139,7 +149,7 @@ class Worker:
                 if number in self._sockets:
                     self._sockets[number].retire()
                 else:
-                    self._tell(Retired(number))
+                    self._tell_retired(number)
             case Stop(drain):
                 self._stop(drain)
             case Reopen():
@@ -291,7 +301,14 @@ class Worker:
     def on_retired(self, entry: ListeningSocket) -> None:
         """A retired socket's queue stayed empty."""
         self._close_socket(entry.number)
-        self._tell(Retired(entry.number))
+        self._tell_retired(entry.number)
+
+    def _tell_retired(self, number: int) -> None:
+        """Say so when this process's copy is closed: sockets are at the end of the batch, in order.
+
+        Somebody may bind the address at once, and would find it in use.
+        """
+        self.loop.close_later(LastWord(partial(self._tell, Retired(number))))
 
     def _close_socket(self, number: int) -> None:
         entry = self._sockets.pop(number, None)

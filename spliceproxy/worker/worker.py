@@ -27,10 +27,10 @@ from spliceproxy.ipc import (
     Serve,
     Snapshot,
     Stop,
-    unseal_in_steps,
 )
 from spliceproxy.relay.means import Means
 from spliceproxy.relay.pipes import PipePool
+from spliceproxy.sealed import unseal_in_steps
 from spliceproxy.telemetry import log
 from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board
 from spliceproxy.telemetry.record import Record, Why, session_ids, wanted

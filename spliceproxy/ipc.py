@@ -5,32 +5,23 @@ One UNIX seqpacket pair per worker carries small typed messages, and listening s
 300 KB is EMSGSIZE, and a sealed memfd can be read but never changed under the reader.
 
 Messages are flat and go as JSON, in both directions. A `Snapshot` goes from the supervisor to its
-workers only, and only for as long as both are the same program, so it is pickled: in pieces, as a
-worker has sessions to serve between them.
+workers only, and only for as long as both are the same program, so it is pickled (`sealed`).
 """
 
 from __future__ import annotations
 
 import array
 import errno
-import fcntl
-import io
 import os
-import pickle
 import socket
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import BinaryIO, ClassVar, NamedTuple, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import ClassVar, NamedTuple, Protocol
 
 import orjson
 
 from spliceproxy.errors import IpcError
-
-_T = TypeVar("_T")
-
-PIECE = 500
-"""Upstreams in one piece of a sealed snapshot: about a millisecond's work for a worker."""
 
 MAX_MESSAGE = 64 * 1024
 """Bytes of one message, at most."""
@@ -178,62 +169,6 @@ class Snapshot:
     log_level: str
     log_format: str
     """auto, console or json; auto looks at each stream: stderr, and stdout for the records."""
-
-
-def seal(snapshot: Snapshot) -> int:
-    """Write `snapshot` into a sealed memfd and return its fd, which the caller owns."""
-    fd = os.memfd_create("spliceproxy-snapshot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open(fd, "wb", closefd=False) as file:
-        _write(snapshot, file)
-    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    return fd
-
-
-def _write(snapshot: Snapshot, file: BinaryIO) -> None:
-    """The snapshot without upstreams, then for each pool its upstreams, piece by piece."""
-    bare = tuple(replace(pool, upstreams=()) for pool in snapshot.pools)
-    pickle.dump(replace(snapshot, pools=bare), file)
-    for pool in snapshot.pools:
-        pickle.dump(len(pool.upstreams), file)
-        for at in range(0, len(pool.upstreams), PIECE):
-            pickle.dump(pool.upstreams[at : at + PIECE], file)
-
-
-def unseal(fd: int) -> Snapshot:
-    """Read the snapshot behind `fd`, which stays open and may be read by others at the same time.
-
-    Raises IpcError where it holds something else.
-    """
-    return at_once(unseal_in_steps(fd))
-
-
-def unseal_in_steps(fd: int) -> Generator[None, None, Snapshot]:
-    """As `unseal`, with a pause after each piece."""
-    file = io.BytesIO(os.pread(fd, os.fstat(fd).st_size, 0))
-    bare = pickle.load(file)
-    if not isinstance(bare, Snapshot):
-        raise IpcError(f"expected a Snapshot, received a {type(bare).__name__}")
-    pools = []
-    for pool in bare.pools:
-        yield
-        size: int = pickle.load(file)
-        upstreams: list[UpstreamPlan] = []
-        while len(upstreams) < size:
-            upstreams += pickle.load(file)
-            yield
-        pools.append(replace(pool, upstreams=tuple(upstreams)))
-    return replace(bare, pools=tuple(pools))
-
-
-def at_once(steps: Generator[None, None, _T]) -> _T:
-    """What `steps` return in the end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            value: _T = end.value
-            return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ from spliceproxy.control.slow_start import SlowStart
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.systemd import Notifier
 from spliceproxy.errors import EXIT_FAILED, EXIT_OK, SpliceproxyError
-from spliceproxy.ipc import Reopen, seal
+from spliceproxy.ipc import Reopen
+from spliceproxy.sealed import seal
 from spliceproxy.telemetry.board import Board
 
 _log = structlog.get_logger()

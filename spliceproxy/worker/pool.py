@@ -17,7 +17,8 @@ from spliceproxy.balance.least_sessions import LeastSessions
 from spliceproxy.balance.maglev import SourceHash
 from spliceproxy.balance.policy import Policy
 from spliceproxy.balance.round_robin import RoundRobin
-from spliceproxy.ipc import PIECE, PoolPlan, Sockaddr, UpstreamPlan
+from spliceproxy.ipc import PoolPlan, Sockaddr, UpstreamPlan
+from spliceproxy.sealed import PIECE
 from spliceproxy.telemetry.board import Upstreams
 from spliceproxy.worker.tier import EJECTED_ONES, EVERYONE, HEALTHY, Tier, groups_of
 

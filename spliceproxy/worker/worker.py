@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 from select import EPOLLIN, EPOLLOUT
 from typing import Final
 
@@ -28,10 +29,10 @@ from spliceproxy.ipc import (
     Snapshot,
     Spare,
     Stop,
-    unseal_in_steps,
 )
 from spliceproxy.relay.means import Means
 from spliceproxy.relay.pipes import PipePool
+from spliceproxy.sealed import unseal_in_steps
 from spliceproxy.telemetry import log
 from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board
 from spliceproxy.telemetry.record import Record, Why, session_ids, wanted
@@ -67,17 +68,13 @@ class Alarm:
         self._call()
 
 
-class _Retirement:
-    """Closed after a retired socket, and tells the supervisor so."""
+class LastWord:
+    """Something to say once all that was closed before it is closed."""
 
-    __slots__ = ("_number", "_tell")
+    __slots__ = ("close",)
 
-    def __init__(self, tell: Callable[[Message], None], number: int) -> None:
-        self._tell = tell
-        self._number = number
-
-    def close(self) -> None:
-        self._tell(Retired(self._number))
+    def __init__(self, say: Callable[[], None]) -> None:
+        self.close = say
 
 
 class Worker:
@@ -159,7 +156,7 @@ class Worker:
                 if number in self._sockets:
                     self._sockets[number].retire()
                 else:
-                    self._tell(Retired(number))
+                    self._tell_retired(number)
             case Stop(drain):
                 self._stop(drain)
             case End():
@@ -318,12 +315,16 @@ class Worker:
             self._tell(Failing(upstream.slot, why))
 
     def on_retired(self, entry: ListeningSocket) -> None:
-        """A retired socket's queue stayed empty.
-
-        The supervisor hears of it once the socket is closed: its address may be wanted again.
-        """
+        """A retired socket's queue stayed empty."""
         self._close_socket(entry.number)
-        self.loop.close_later(_Retirement(self._tell, entry.number))
+        self._tell_retired(entry.number)
+
+    def _tell_retired(self, number: int) -> None:
+        """Say so when this process's copy is closed: sockets are at the end of the batch, in order.
+
+        Somebody may bind the address at once, and would find it in use.
+        """
+        self.loop.close_later(LastWord(partial(self._tell, Retired(number))))
 
     def _close_socket(self, number: int) -> None:
         entry = self._sockets.pop(number, None)

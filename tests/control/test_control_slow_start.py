@@ -25,7 +25,7 @@ from spliceproxy.control.parts import InForce, UpstreamStates
 from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.slow_start import SlowStart, held_after
-from spliceproxy.ipc import at_once
+from spliceproxy.sealed import at_once
 from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED, Board, held_back
 from spliceproxy.worker.pool import Pool, make_upstreams
 
@@ -42,16 +42,25 @@ def test_a_share_grows_in_a_line_from_a_tenth_to_all(seconds: float, slow_start:
     assert held_after(slow_start, slow_start) == 0
 
 
+class Clock:
+    """A clock that the test sets. Not the rig itself: in a circle the board's fd would live on."""
+
+    now = 1000.0
+
+    def read(self) -> float:
+        return self.now
+
+
 class Rig:
     """A SlowStart with a clock of the test's, a real board, and a worker's pool that follows it."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.clock = Clock()
         fd = Board.create(1)
         self.board = Board(fd, 1)
         os.close(fd)
         self.states = UpstreamStates(self.board.upstreams)
-        self.part = SlowStart(self.states, lambda: self.now)
+        self.part = SlowStart(self.states, self.clock.read)
         self.slots: dict[str, int] = {}
         self._slots = UpstreamSlots()
         self.pool: Pool
@@ -85,7 +94,7 @@ class Rig:
         return [held_back(state(slot)) for slot in self.slots.values()]
 
     def later(self, seconds: float) -> None:
-        self.now += seconds
+        self.clock.now += seconds
         self.part.step()
 
     def shares(self, choices: int = 20_000) -> dict[str, float]:
@@ -123,7 +132,7 @@ def test_who_came_back_has_a_tenth_and_more_with_time(balance: str, flag: int) -
         for seconds, part in ((0, 0.1), (25, 0.325), (25, 0.55), (49, 0.991), (1, 1.0), (9, 1.0)):
             it.later(seconds)
             shares = it.shares()
-            print(f"{balance} after {it.now - 1000:g} s: {shares}")
+            print(f"{balance} after {it.clock.now - 1000:g} s: {shares}")
             assert it.held()[1] == pytest.approx(100 - 100 * part, abs=1)
             assert shares[B] == pytest.approx(part / (2 + part), abs=0.02)
             assert shares[A] == pytest.approx(shares[C], abs=0.05)

@@ -20,6 +20,7 @@ from harness.wait import wait_until
 from session_support import Record, check_record, exchange, read_until_reset
 
 from spliceproxy import ipc
+from spliceproxy.sealed import seal
 from spliceproxy.telemetry.board import SESSIONS, Board
 
 WORKER = Path(__file__).with_name("failing_worker.py")
@@ -105,7 +106,7 @@ def lone_worker(upstream: Upstream, directory: Path) -> Iterator[LoneWorker]:
         stack.callback(process.wait, 10)
         stack.callback(process.kill)
         worker = LoneWorker(process, Board(board, 1), output)
-        snapshot = ipc.seal(plan(upstream))
+        snapshot = seal(plan(upstream))
         channel.send(ipc.Configure(0), snapshot)
         os.close(snapshot)
         for number, name in enumerate(POOLS):

@@ -55,6 +55,14 @@ class Draining:
         for pool, upstream in in_force.upstreams():
             self._states.mark(upstream.slot, DRAINING, (pool.name, upstream.name) in self._drained)
 
+    def names(self) -> list[UpstreamKey]:
+        """All that is drained."""
+        return sorted(self._drained)
+
+    def recall(self, names: list[UpstreamKey]) -> None:
+        """Have these drained from the next `apply` on."""
+        self._drained.update((pool, upstream) for pool, upstream in names)
+
     def drain(self, target: str, on: bool) -> Drained:
         """Drain (`on`) or undrain a pool's upstreams or one of them; once more changes nothing.
 

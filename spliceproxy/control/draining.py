@@ -60,8 +60,8 @@ class Draining:
         return sorted(self._drained)
 
     def recall(self, names: list[UpstreamKey]) -> None:
-        """Have these drained from the next `apply` on."""
-        self._drained.update((pool, upstream) for pool, upstream in names)
+        """Have these drained, and no others, from the next `apply` on."""
+        self._drained = {(pool, upstream) for pool, upstream in names}
 
     def drain(self, target: str, on: bool) -> Drained:
         """Drain (`on`) or undrain a pool's upstreams or one of them; once more changes nothing.

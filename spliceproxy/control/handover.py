@@ -8,7 +8,7 @@ word in `say`:
     started  pid            the new process exists (said on its behalf by whoever started it)
     failed   problems       new → old: it cannot serve, and why; it ends
     ready                   new → old: all its workers are ready; nobody was served so far
-    take                    old → new: serve
+    take                    old → new: serve; the memfd has what is known by now
     serving  taken, door    new → old: it serves these fds; whether it took the door
     yours                   old → new: files and the door are yours; the service manager knows you
     sessions sessions       old → new: so many are left, now and then
@@ -81,12 +81,12 @@ class Legacy:
     knowledge: dict[str, Any] = field(default_factory=dict)
     """Of each Lasting part, by its name."""
 
-    def write(self) -> int:
-        """Into a memfd, which the caller owns."""
-        fd = os.memfd_create("spliceproxy-legacy", os.MFD_CLOEXEC)
+    def write(self, fd: int) -> None:
+        """Into a memfd, in place of what was there. Raises OSError."""
+        os.ftruncate(fd, 0)
         with open(fd, "wb", closefd=False) as file:
+            file.seek(0)
             file.write(orjson.dumps({"version": _VERSION, **asdict(self)}))
-        return fd
 
     @classmethod
     def read(cls, fd: int) -> Legacy:

@@ -19,6 +19,7 @@ import structlog
 from spliceproxy.control.addresses import place_of
 from spliceproxy.control.bind_errors import explain_bind
 from spliceproxy.control.handover import (
+    HandoverError,
     LeftSocket,
     Legacy,
     Link,
@@ -58,14 +59,15 @@ class Claim:
 class Predecessor:
     """The process that this one replaces."""
 
-    def __init__(self, link: Link, legacy: Legacy) -> None:
-        """Takes over the fds of `legacy`."""
+    def __init__(self, link: Link, memfd: int) -> None:
+        """Takes over both, and the fds that the memfd tells of. Raises HandoverError."""
         self.link = link
         self.sessions = 0
         """Those that it has, and its own predecessors, as it said last."""
         self.waiting: list[ListeningSocket] = []
         """Sockets of our own that let nobody in so far."""
-        self._legacy = legacy
+        self._memfd = memfd
+        self._legacy = legacy = Legacy.read(memfd)
         self._taken: list[_Taken] = []
         self._left = list(legacy.sockets)
         for fd in self._fds():
@@ -79,9 +81,21 @@ class Predecessor:
             return None
         link = Link(socket.socket(fileno=fds[0]))
         try:
-            return cls(link, Legacy.read(fds[1]))
-        finally:
-            os.close(fds[1])
+            return cls(link, fds[1])
+        except HandoverError as error:
+            link.refuse(str(error))
+            raise
+
+    def read_again(self) -> None:
+        """The old process has written anew what it knows. Raises HandoverError."""
+        self._legacy = Legacy.read(self._memfd)
+
+    def close(self) -> None:
+        """The old process hears that this one is gone. A second call does nothing."""
+        self.link.close()
+        if self._memfd >= 0:
+            os.close(self._memfd)
+            self._memfd = -1
 
     def knowledge(self, part: str) -> Any:
         """What the part of this name knew; None: nothing."""

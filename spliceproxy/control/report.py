@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,8 @@ class House:
     service: Service
     board: Board
     states: UpstreamStates
+    older_sessions: Callable[[], int] = lambda: 0
+    """Sessions of processes that this one replaced."""
 
 
 def report(house: House, in_force: InForce, *, pid: int, uptime: float) -> Report:
@@ -44,6 +47,7 @@ def report(house: House, in_force: InForce, *, pid: int, uptime: float) -> Repor
         "pid": pid,
         "uptime_seconds": round(uptime, 3),
         "sessions": house.board.total(SESSIONS),
+        "older_sessions": house.older_sessions(),
         "workers": _workers(house),
         "listeners": [
             _listener(house, listener, addresses.get(listener.name, []))

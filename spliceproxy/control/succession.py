@@ -8,6 +8,8 @@ or that files were rotated, and the newest one knows how many sessions all of th
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from spliceproxy.control.parts import InForce, Lasting, Part
 from spliceproxy.control.service import Service
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.systemd import Notifier
-from spliceproxy.control.upgrade import Successor, legacy_of
+from spliceproxy.control.upgrade import Successor, UpgradeError, command_line, legacy_of
 from spliceproxy.errors import BindError
 
 _log = structlog.get_logger()
@@ -45,6 +47,11 @@ class Wing:
     door: DoorSocket | None
     reopen: Callable[[], None]
     """Open the files of session records anew."""
+    reloading: asyncio.Lock
+    """Held while the configuration changes."""
+    in_force: Callable[[], InForce]
+    patience: float
+    """Seconds for a successor to be ready."""
 
 
 class Succession:
@@ -67,12 +74,15 @@ class Succession:
         self._hurry = hurry
         self._tasks: list[asyncio.Task[None]] = []
         self._successor: Link | None = None
+        self._upgrading: asyncio.Task[dict[str, int]] | None = None
         self.drain: float | None = None
         """What a successor that stops says of `timeouts.drain`."""
         self.serving = asyncio.Event()
         """Set when this process serves, and nobody before it does any more."""
         self.succeeded = asyncio.Event()
         """Set when a successor serves."""
+        self.upgraded = asyncio.Event()
+        """Set when it also has, or has emptied the queues of, all that it did not take."""
         self.older_gone = asyncio.Event()
         """Set when no predecessor is left."""
         if predecessor is None:
@@ -92,6 +102,14 @@ class Succession:
             if isinstance(part, Lasting) and knowledge is not None:
                 part.learn(knowledge)
 
+    def _learn_again(self, old: Predecessor) -> None:
+        """What somebody ordered while this process was starting: the last that the old door did."""
+        old.read_again()
+        for part in self._wing.parts:
+            if isinstance(part, Door) and (knowledge := old.knowledge("Door")) is not None:
+                part.learn(knowledge)
+                part.apply(self._wing.in_force())
+
     async def take_over(self) -> None:
         """Serve as soon as all workers are ready, and have the predecessor let go."""
         old = self._predecessor
@@ -107,6 +125,7 @@ class Succession:
             return
         old.link.say("ready")
         await old.link.hear()  # a predecessor that is gone has let go as well
+        self._learn_again(old)
         self._wing.service.add(self._sockets, self._wing.fleet.workers())
         door = self._wing.door
         inherited = door is not None and door.inherited
@@ -125,17 +144,69 @@ class Succession:
         if self._predecessor is not None:
             self._predecessor.link.refuse(text)
 
-    async def upgrade(self, in_force: InForce, patience: float) -> int:
-        """Have a successor serve; its pid. Raises UpgradeError: then nothing has changed."""
+    async def upgrade(self) -> dict[str, int]:
+        """Have a successor serve; its `pid`, and the `sessions` that are left to this process.
+
+        Raises UpgradeError with a line for each problem; then nothing has changed.
+        """
+        refusal = self._why_not()
+        if refusal:
+            _log.error("not upgraded", problems=[refusal])
+            raise UpgradeError(f"not upgraded: {refusal}")
+        # A task of its own: who asked may be gone before it is done.
+        self._upgrading = asyncio.create_task(self._upgrade())
+        return await asyncio.shield(self._upgrading)
+
+    def _why_not(self) -> str:
+        """Why there is no upgrade now; empty: it is possible."""
+        if os.getpid() == 1:
+            return (
+                "this process is PID 1, with which its container ends; "
+                "replace the container by one of the new image"
+            )
+        if self.succeeded.is_set():
+            return "another process serves since an upgrade"
+        if self._upgrading is not None and not self._upgrading.done():
+            return "an upgrade is under way"
+        if not self.serving.is_set() or not self._wing.fleet.ready.is_set():
+            return "this process itself is not ready; try again"
+        return "the proxy is stopping" if self._stop.is_set() else ""
+
+    async def _upgrade(self) -> dict[str, int]:
+        wing = self._wing
+        async with wing.reloading:
+            _log.info("upgrading", command=command_line())
+            wing.notifier.notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+            try:
+                pid = await self._hand_over()
+            except UpgradeError as error:
+                wing.notifier.notify(READY=1)
+                problems = str(error).splitlines()
+                _log.error("not upgraded: this process goes on", problems=problems)
+                raise UpgradeError(f"not upgraded, pid {os.getpid()} goes on:\n{error}") from None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RETIRED_TIME):
+                await wing.service.closed.wait()
+        wing.service.close()
+        sessions = wing.fleet.statistics().sessions
+        _log.info("upgraded: another process serves", successor=pid, sessions=sessions)
+        self.upgraded.set()
+        return {"pid": pid, "sessions": sessions}
+
+    async def _hand_over(self) -> int:
+        """Have a successor serve, and let go; its pid. Raises UpgradeError."""
         wing = self._wing
         # What the last reload gave up may be wanted again.
         with suppress(TimeoutError):
             async with asyncio.timeout(_RETIRED_TIME):
                 await wing.service.settled.wait()
         sockets = wing.service.sockets()
-        legacy = legacy_of(sockets, in_force, wing.parts, wing.door)
-        environment = wing.notifier.environment()
-        successor = await Successor.call(legacy, environment, patience, self._stop)
+        successor = await Successor.call(
+            lambda: legacy_of(sockets, wing.in_force(), wing.parts, wing.door),
+            wing.notifier.environment(),
+            wing.patience,
+            self._stop,
+        )
         wing.notifier.notify(MAINPID=successor.pid, READY=1)
         wing.notifier.close()
         taken = [one for one in sockets if one.sock.fileno() in successor.taken]
@@ -171,7 +242,7 @@ class Succession:
         if self._successor is not None:
             self._successor.close()
         if self._predecessor is not None:
-            self._predecessor.link.close()
+            self._predecessor.close()
         if not self.serving.is_set():
             for one in self._sockets:
                 one.close()

@@ -29,7 +29,6 @@ from spliceproxy.control.service import Service
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.succession import Succession, Wing
 from spliceproxy.control.systemd import Notifier
-from spliceproxy.control.upgrade import command_line
 from spliceproxy.errors import EXIT_FAILED, EXIT_OK, SpliceproxyError
 from spliceproxy.ipc import Reopen, seal
 from spliceproxy.telemetry.board import Board
@@ -80,7 +79,6 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reload_wanted = asyncio.Event()
-        self._upgrading: asyncio.Task[dict[str, int]] | None = None
         self._reloading = asyncio.Lock()
         snapshot = self._in_force.snapshot
         self._service = Service(self._sockets if self._predecessor is None else ())
@@ -104,7 +102,13 @@ class Supervisor:
             )
             self._reloader = Reloader(self._setup, self._service, self._fleet, sealed)
             if self._door is not None:
-                house = House(self._fleet, self._service, view, self._states)
+                house = House(
+                    self._fleet,
+                    self._service,
+                    view,
+                    self._states,
+                    lambda: self._succession.older_sessions,
+                )
                 self._parts.append(Door(self._door, house, self.reload, self.upgrade))
             self._succession = Succession(
                 Wing(
@@ -114,6 +118,9 @@ class Supervisor:
                     self._parts,
                     self._door,
                     self._on_reopen,
+                    self._reloading,
+                    lambda: self._in_force,
+                    self._patience.upgrade,
                 ),
                 self._predecessor,
                 self._sockets,
@@ -238,46 +245,7 @@ class Supervisor:
 
         Raises SpliceproxyError with a line for each problem; then nothing has changed.
         """
-        refusal = self._why_no_upgrade()
-        if refusal:
-            _log.error("not upgraded", problems=[refusal])
-            raise SpliceproxyError(f"not upgraded: {refusal}")
-        # A task of its own: who asked may be gone before it is done.
-        self._upgrading = asyncio.create_task(self._upgrade())
-        return await asyncio.shield(self._upgrading)
-
-    def _why_no_upgrade(self) -> str:
-        """Empty: it is possible."""
-        if os.getpid() == 1:
-            return (
-                "this process is PID 1, with which its container ends; "
-                "replace the container by one of the new image"
-            )
-        if self._succession.succeeded.is_set():
-            return "another process serves since an upgrade"
-        if self._upgrading is not None and not self._upgrading.done():
-            return "an upgrade is under way"
-        if not self._succession.serving.is_set() or not self._fleet.ready.is_set():
-            return "this process itself is not ready; try again"
-        return "the proxy is stopping" if self._stop.is_set() else ""
-
-    async def _upgrade(self) -> dict[str, int]:
-        async with self._reloading:
-            _log.info("upgrading", command=command_line())
-            self._notifier.notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
-            try:
-                pid = await self._succession.upgrade(self._in_force, self._patience.upgrade)
-            except SpliceproxyError as error:
-                self._notifier.notify(READY=1)
-                problems = str(error).splitlines()
-                _log.error("not upgraded: this process goes on", problems=problems)
-                raise SpliceproxyError(
-                    f"not upgraded, pid {os.getpid()} goes on: {error}"
-                ) from None
-        await _first_of(self._service.closed, timeout=_RETIRE_TIME)
-        sessions = self._fleet.statistics().sessions
-        _log.info("upgraded: another process serves", successor=pid, sessions=sessions)
-        return {"pid": pid, "sessions": sessions}
+        return await self._succession.upgrade()
 
     def _on_child(self) -> None:
         self._fleet.reap()
@@ -320,9 +288,7 @@ class Supervisor:
     async def _end_behind(self) -> int:
         """A successor serves: sessions end when they like, unless it stops, or this process is
         told to."""
-        await _first_of(self._service.closed, self._stop, timeout=_RETIRE_TIME)
-        if self._upgrading is not None:
-            await self._upgrading
+        await self._succession.upgraded.wait()
         for part in self._parts:
             if isinstance(part, Door):
                 await part.close()

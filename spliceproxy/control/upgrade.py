@@ -21,7 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,6 +37,7 @@ _log = structlog.get_logger()
 
 _END_TIME = 5.0
 """Seconds that a successor which is not wanted any more has to end by itself."""
+_SIGNALS = (signal.SIGTERM, signal.SIGKILL)
 
 _START = """
 import os, sys
@@ -101,41 +102,63 @@ def legacy_of(
 class Successor:
     """The process that is to replace this one, or did."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, legacy: Callable[[], Legacy], memfd: int) -> None:
         self.link = link
         self.pid = 0
         self.taken: frozenset[int] = frozenset()
         """The fds of the sockets that it serves."""
         self.has_door = False
+        self._legacy = legacy
+        self._memfd = memfd
         self._pidfd = -1
+        self._refused = False
 
     @classmethod
     async def call(
         cls,
-        legacy: Legacy,
+        legacy: Callable[[], Legacy],
         environment: Mapping[str, str],
         patience: float,
         stop: asyncio.Event,
     ) -> Successor:
         """Start it and wait until it serves, for `patience` seconds at most.
 
+        `legacy` is asked at the start, and again just before the successor begins to serve.
         Raises UpgradeError: it is gone then. `stop` ends the waiting.
         """
         try:
             here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            memfd = os.memfd_create("spliceproxy-legacy", os.MFD_CLOEXEC)
         except OSError as error:
-            raise UpgradeError(f"no socket pair: {error.strerror}") from None
-        successor = cls(Link(here))
+            raise UpgradeError(f"no fd for it: {error.strerror}") from None
+        successor = cls(Link(here), legacy, memfd)
         try:
             with there:
-                await _start(legacy, there, environment)
+                await successor._start(there, environment)
             await successor._wait_until_it_serves(patience, stop)
         except BaseException:
             await successor._end()
             raise
         finally:
-            successor._close_pidfd()
+            successor._close()
         return successor
+
+    async def _start(self, there: socket.socket, environment: Mapping[str, str]) -> None:
+        """Start the program. Raises UpgradeError."""
+        legacy = self._legacy()
+        fds = [there.fileno(), self._memfd, *(left.fd for left in legacy.sockets)]
+        fds += [] if legacy.door is None else legacy.door[:1]
+        variable = f"{there.fileno()},{self._memfd}"
+        try:
+            legacy.write(self._memfd)
+            starter = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _START, str(there.fileno()), *command_line()],
+                pass_fds=fds,
+                env={**os.environ, **environment, VARIABLE: variable},
+            )
+        except OSError as error:
+            raise UpgradeError(f"{sys.executable}: {error.strerror}") from None
+        await asyncio.to_thread(starter.wait)
 
     async def _wait_until_it_serves(self, patience: float, stop: asyncio.Event) -> None:
         self.link.listen()
@@ -160,6 +183,7 @@ class Successor:
         with suppress(ProcessLookupError):
             self._pidfd = os.pidfd_open(self.pid)
         await self._expect("ready")
+        self._legacy().write(self._memfd)  # orders came in while it started
         self.link.say("take")
         said = await self._expect("serving")
         self.taken, self.has_door = frozenset(said["taken"]), bool(said["door"])
@@ -171,45 +195,30 @@ class Successor:
                 "the new process ended before it was ready; its last words stand in the log"
             )
         if said["say"] == "failed":
+            self._refused = True
             raise UpgradeError("\n".join(said["problems"]))
         if said["say"] != word:
             raise UpgradeError(f"the new process said {said['say']} where {word} was due")
         return said
 
     async def _end(self) -> None:
-        """Leave nothing of it: SIGTERM, so that it removes the files that it made, then SIGKILL."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if self._pidfd >= 0:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self._pidfd, number)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_END_TIME):
-                        await self.link.gone.wait()
-                        break
+        """Leave nothing of it: SIGTERM, so that it removes the files that it made, then SIGKILL.
+
+        One that refused ends by itself, with its last words.
+        """
+        steps = (0, signal.SIGTERM, signal.SIGKILL) if self._refused else _SIGNALS
+        for number in steps if self._pidfd >= 0 else ():
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_END_TIME):
+                    await self.link.gone.wait()
+                    break
         self.link.close()
 
-    def _close_pidfd(self) -> None:
+    def _close(self) -> None:
+        """Of what was needed until it served."""
+        os.close(self._memfd)
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-
-
-async def _start(legacy: Legacy, there: socket.socket, environment: Mapping[str, str]) -> None:
-    """Start the program. Raises UpgradeError."""
-    memfd = -1
-    try:
-        memfd = legacy.write()
-        fds = [there.fileno(), memfd, *(left.fd for left in legacy.sockets)]
-        fds += [] if legacy.door is None else legacy.door[:1]
-        variable = f"{there.fileno()},{memfd}"
-        starter = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _START, str(there.fileno()), *command_line()],
-            pass_fds=fds,
-            env={**os.environ, **environment, VARIABLE: variable},
-        )
-        await asyncio.to_thread(starter.wait)
-    except OSError as error:
-        raise UpgradeError(f"{sys.executable}: {error.strerror}") from None
-    finally:
-        if memfd >= 0:
-            os.close(memfd)

@@ -65,6 +65,9 @@ def test_what_only_a_restart_can_change_is_named_and_stays() -> None:
     old = config.loads(OLD, "a.yaml")
     new = config.loads("workers: 3\nrelay: {mode: splice}\nlog: {level: debug}\n" + OLD, "a.yaml")
     assert config.needs_restart(old, new) == ["workers", "relay.mode"]
+    lines = config.difference(old, new)
+    assert "~ relay.mode adaptive → splice (needs spliceproxy upgrade)" in lines
+    assert "~ log.level info → debug" in lines
     kept = config.keep_what_needs_a_restart(old, new)
     assert config.needs_restart(old, kept) == []
     assert kept.log.level == "debug"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from harness.door import request
-from harness.fds import alive, fd_kinds
+from harness.fds import alive, children, fd_kinds
 from harness.generations import Generations, generations
 from harness.proxy import connect, running_proxy
 from harness.upstreams import echo, named, refuse
@@ -312,7 +312,7 @@ def test_sigusr2_is_an_upgrade(tmp_path: Path) -> None:
 def test_systemd_hears_who_the_main_process_is_from_the_one_that_was(tmp_path: Path) -> None:
     with named("one") as one:
         text = yaml(one.address, "web 127.0.0.1:0")
-        env = {"WATCHDOG_USEC": "400000"}
+        env = {"WATCHDOG_USEC": "4000000"}
         with generations(text, tmp_path, notify=True, env=env) as proxy:
             proxy.proxy.notifications()
             pid = proxy.upgrade()
@@ -323,7 +323,7 @@ def test_systemd_hears_who_the_main_process_is_from_the_one_that_was(tmp_path: P
                 ready = [n for n, one in enumerate(told) if f"MAINPID={pid}\nSTATUS" in one]
                 return bool(ready) and "WATCHDOG=1" in told[ready[0] :]
 
-            wait_until(ready_and_well, 5, "READY and WATCHDOG of the new process")
+            wait_until(ready_and_well, 10, f"READY and WATCHDOG of the new process in {told}")
             proxy.wait_alone()
             told.extend(proxy.proxy.notifications())
             rest = [one for one in told if one != "WATCHDOG=1"]
@@ -403,6 +403,9 @@ def test_pid_1_refuses_with_a_sentence(tmp_path: Path) -> None:
                 "replace the container by one of the new image"
             )
             assert heard(proxy.address("web")) == b"one"
+            [init] = children(proxy.pid)
+            os.kill(init, signal.SIGTERM)
+            assert proxy.wait() == 0
 
 
 def test_no_generation_has_more_fds_than_the_first(tmp_path: Path) -> None:

@@ -298,6 +298,22 @@ def test_what_was_drained_and_who_is_down_stays_so(tmp_path: Path) -> None:
         assert {heard(web) for _ in range(4)} == {b"one", b"two"}
 
 
+def test_who_is_ejected_stays_so_for_the_rest_of_its_time(tmp_path: Path) -> None:
+    with named("one") as one, refuse() as dead:
+        pool = f"{one.address}, {dead.address}"
+        text = yaml(pool, "web 127.0.0.1:0").replace(
+            "upstreams:", "eject: {after: 1, time: 6s, at_most: 50%}, upstreams:"
+        )
+        with generations(text, tmp_path) as proxy:
+            web = proxy.proxy.address("web")
+            assert [heard(web) for _ in range(2)] == [b"one"] * 2
+            proxy.proxy.wait_log("upstream ejected")
+            proxy.upgrade()
+            assert proxy.status()["pools"][0]["upstreams"][1]["states"] == ["ejected"]
+            back = proxy.proxy.wait_log("upstream back")
+            assert back["upstream"] == dead.address
+
+
 def test_sigusr2_is_an_upgrade(tmp_path: Path) -> None:
     with (
         named("one") as one,
@@ -307,6 +323,36 @@ def test_sigusr2_is_an_upgrade(tmp_path: Path) -> None:
         wait_until(lambda: len(proxy.pids()) == 2, 10, "the successor's `ready`")
         assert proxy.status()["pid"] == proxy.pid
         assert proxy.proxy.wait() == 0
+
+
+HAND_OVER = """
+import os, socket, sys
+for fd in (3, 4):
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    sock.listen()
+    os.dup2(sock.fileno(), 20 + fd)
+for fd in (3, 4):
+    os.dup2(20 + fd, fd, inheritable=True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="2", LISTEN_FDNAMES="web:web")
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_sockets_of_systemd_stay_with_their_listener(tmp_path: Path) -> None:
+    with named("one") as one:
+        text = yaml(one.address, "web 127.0.0.1:1", "db 127.0.0.1:0")
+        wrapper = (sys.executable, "-c", HAND_OVER)
+        with generations(text, tmp_path, workers=2, wrapper=wrapper) as proxy:
+            handed = [proxy.proxy.address("web", index) for index in range(2)]
+            for _ in range(2):
+                proxy.upgrade()
+                proxy.wait_alone()
+                assert [heard(name) for name in handed * 4] == [b"one"] * 8
+            proxy.write(yaml(one.address, "db 127.0.0.1:0"))
+            proxy.upgrade()
+            for name in handed:
+                wait_until(partial(refused, name), 5, "the end of web")
 
 
 def test_systemd_hears_who_the_main_process_is_from_the_one_that_was(tmp_path: Path) -> None:

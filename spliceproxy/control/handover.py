@@ -10,7 +10,8 @@ word in `say`:
     ready                   new → old: all its workers are ready; nobody was served so far
     take                    old → new: serve; the memfd has what is known by now
     serving  taken, door    new → old: it serves these fds; whether it took the door
-    yours                   old → new: files and the door are yours; the service manager knows you
+    yours                   old → new: files and the door are yours; the memfd has what is known
+                            by now, and the service manager knows you
     sessions sessions       old → new: so many are left, now and then
     reopen                  new → old: the files of session records were rotated
     stop     drain          new → old: end within so many seconds, null: without limit

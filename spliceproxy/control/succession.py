@@ -19,7 +19,7 @@ import structlog
 from spliceproxy.control.door import Door
 from spliceproxy.control.door_socket import DoorSocket
 from spliceproxy.control.fleet import Fleet
-from spliceproxy.control.handover import Link
+from spliceproxy.control.handover import HandoverError, Link
 from spliceproxy.control.inherited import Predecessor
 from spliceproxy.control.parts import InForce, Lasting, Part
 from spliceproxy.control.service import Service
@@ -103,8 +103,9 @@ class Succession:
                 part.learn(knowledge)
 
     def _learn_again(self, old: Predecessor) -> None:
-        """What somebody ordered while this process was starting: the last that the old door did."""
-        old.read_again()
+        """What somebody ordered meanwhile: the last that the old door did."""
+        with suppress(HandoverError):  # it died while it wrote: what was known before holds
+            old.read_again()
         for part in self._wing.parts:
             if isinstance(part, Door) and (knowledge := old.knowledge("Door")) is not None:
                 part.learn(knowledge)
@@ -124,13 +125,18 @@ class Succession:
             self._stop.set()
             return
         old.link.say("ready")
-        await old.link.hear()  # a predecessor that is gone has let go as well
+        if await old.link.hear() is None:
+            # It did not wait for so long, and serves: or it is gone, and what it left is not known.
+            _log.error("not taking over: the old process gave up, or it is gone")
+            self._stop.set()
+            return
         self._learn_again(old)
         self._wing.service.add(self._sockets, self._wing.fleet.workers())
         door = self._wing.door
         inherited = door is not None and door.inherited
         old.link.say("serving", taken=old.taken(), door=inherited)
-        await old.link.hear()
+        await old.link.hear()  # `yours`, or the old process is gone: it is ours all the same
+        self._learn_again(old)
         old.own()
         if door is not None and inherited:
             door.take()
@@ -212,7 +218,7 @@ class Succession:
         taken = [one for one in sockets if one.sock.fileno() in successor.taken]
         wing.service.hand_over(taken, wing.fleet.workers())
         await self._give_up_door(successor.has_door)
-        successor.link.say("yours")
+        successor.let_go()
         self._successor = successor.link
         self.succeeded.set()
         wing.fleet.retire()

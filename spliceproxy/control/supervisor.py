@@ -221,6 +221,7 @@ class Supervisor:
             if self._stop.is_set():
                 raise SpliceproxyError("not reloaded: the proxy is stopping")
             if self._succession.succeeded.is_set():
+                _log.error("not reloaded: another process serves since an upgrade")
                 raise SpliceproxyError("not reloaded: another process serves since an upgrade")
             began = time.monotonic()
             self._notifier.notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)

@@ -44,7 +44,10 @@ import os, sys
 link, command = int(sys.argv[1]), sys.argv[2:]
 if os.fork():
     os._exit(0)
-os.write(link, b'{"say":"started","pid":%d}' % os.getpid())
+try:
+    os.write(link, b'{"say":"started","pid":%d}' % os.getpid())
+except OSError:
+    os._exit(0)  # nobody waits any more
 try:
     os.execvp(command[0], command)
 except OSError as error:
@@ -121,10 +124,10 @@ class Successor:
         patience: float,
         stop: asyncio.Event,
     ) -> Successor:
-        """Start it and wait until it serves, for `patience` seconds at most.
+        """Start it and wait until it serves, for `patience` seconds at most; then `let_go` is due.
 
-        `legacy` is asked at the start, and again just before the successor begins to serve.
-        Raises UpgradeError: it is gone then. `stop` ends the waiting.
+        `legacy` is asked at the start, just before the successor serves, and at the end. Raises
+        UpgradeError: it is gone then. `stop` ends the waiting.
         """
         try:
             here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -138,10 +141,18 @@ class Successor:
             await successor._wait_until_it_serves(patience, stop)
         except BaseException:
             await successor._end()
+            os.close(memfd)
             raise
         finally:
-            successor._close()
+            successor._forget_process()
         return successor
+
+    def let_go(self) -> None:
+        """It has the door by now: tell it the last that was ordered there, and that all is its."""
+        with suppress(OSError):
+            self._legacy().write(self._memfd)
+        self.link.say("yours")
+        os.close(self._memfd)
 
     async def _start(self, there: socket.socket, environment: Mapping[str, str]) -> None:
         """Start the program. Raises UpgradeError."""
@@ -216,9 +227,7 @@ class Successor:
                     break
         self.link.close()
 
-    def _close(self) -> None:
-        """Of what was needed until it served."""
-        os.close(self._memfd)
+    def _forget_process(self) -> None:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1

@@ -46,7 +46,11 @@ def test_the_same_configuration_differs_in_nothing() -> None:
         ("old: {", "old: {timeouts: {connect: 1s}, ", "~ pool old: timeouts.connect 5s → 1s"),
         ("idle: 1h", "idle: 10m", "~ timeouts.idle 1h → 10m"),
         ("timeouts:", "log: {level: debug}\ntimeouts:", "~ log.level info → debug"),
-        ("timeouts:", "relay: {pipe_size: 64KiB}\ntimeouts:", "~ relay.pipe_size 1MiB → 64KiB"),
+        (
+            "timeouts:",
+            "relay: {pipe_size: 64KiB}\ntimeouts:",
+            "~ relay.pipe_size 1MiB → 64KiB (needs spliceproxy upgrade)",
+        ),
     ],
 )
 def test_each_change_is_one_line(before: str, after: str, line: str) -> None:

@@ -298,6 +298,20 @@ def test_what_was_drained_and_who_is_down_stays_so(tmp_path: Path) -> None:
         assert {heard(web) for _ in range(4)} == {b"one", b"two"}
 
 
+def test_what_is_drained_while_the_new_process_starts_is_drained_there(tmp_path: Path) -> None:
+    with (
+        named("one") as one,
+        generations(yaml(one.address, "web 127.0.0.1:0"), tmp_path) as proxy,
+    ):
+        upgrade = threading.Thread(target=proxy.upgrade)
+        upgrade.start()
+        proxy.proxy.wait_log("upgrading")
+        assert request(proxy.door, "POST", "/v1/drain", {"target": "pool/app"})[0] == 200
+        assert len(proxy.pids()) == 1, "the new process was too fast for this test"
+        upgrade.join()
+        assert proxy.status()["pools"][0]["upstreams"][0]["states"] == ["draining"]
+
+
 def test_who_is_ejected_stays_so_for_the_rest_of_its_time(tmp_path: Path) -> None:
     with named("one") as one, refuse() as dead:
         pool = f"{one.address}, {dead.address}"

@@ -63,6 +63,19 @@ class Alarm:
         self._call()
 
 
+class Notice:
+    """A message that leaves at the end of the batch, after all that was closed in it."""
+
+    __slots__ = ("_message", "_tell")
+
+    def __init__(self, tell: Callable[[Message], None], message: Message) -> None:
+        self._tell = tell
+        self._message = message
+
+    def close(self) -> None:
+        self._tell(self._message)
+
+
 class Worker:
     """The worker's process in one object. `run` is its whole life."""
 
@@ -267,7 +280,8 @@ class Worker:
     def on_retired(self, entry: ListeningSocket) -> None:
         """A retired socket's queue stayed empty."""
         self._close_socket(entry.number)
-        self._tell(Retired(entry.number))
+        # Not before its fd is closed: the address is to be free for who hears of it.
+        self.loop.close_later(Notice(self._tell, Retired(entry.number)))
 
     def _close_socket(self, number: int) -> None:
         entry = self._sockets.pop(number, None)

@@ -47,6 +47,8 @@ def _parts(answer: dict[str, Any]) -> list[RenderableType]:
         f"spliceproxy {answer['version']}  pid {answer['pid']}  "
         f"up {_duration(answer['uptime_seconds'])}  sessions {answer['sessions']}"
     )
+    if answer["older_sessions"]:
+        head += f"  and {answer['older_sessions']} of before an upgrade"
     return [
         head,
         "",

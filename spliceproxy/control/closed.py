@@ -98,6 +98,11 @@ class ClosedListeners:
                 _log.info("listening", listener=listener, address=address)
             return len(wanted)
 
+    def recall(self, names: Iterable[str]) -> None:
+        """Know these as closed: another process, whose sockets this one has, closed them. To be
+        called before the first reload."""
+        self.names.update(names)
+
     def _remember(self, one: ListeningSocket) -> None:
         address = one.address
         if address is not None and not address.port and not address.is_unix:

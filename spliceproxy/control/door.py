@@ -5,6 +5,8 @@
                        {"target": "listener/web", "over": 60}   or end within so many seconds
     POST /v1/undrain   {"target": "pool/app"}
     POST /v1/reload    {"changes": [...]} or 409; only where the supervisor can
+    POST /v1/upgrade   {"pid": 4711, "sessions": 12} or 409; the new process, and the sessions that
+                       the old one has; only where the supervisor can
 
 What goes wrong is {"error": "..."}, with 400 for an order that makes no sense, 404 for a name that
 is not there, 405, 409 for what cannot be done now.
@@ -17,6 +19,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -25,7 +28,7 @@ import structlog
 
 from spliceproxy.control.closed import ClosedListeners
 from spliceproxy.control.door_socket import DoorSocket
-from spliceproxy.control.draining import Draining, TargetError, UnknownTargetError
+from spliceproxy.control.draining import Draining, Drains, TargetError, UnknownTargetError
 from spliceproxy.control.parts import InForce
 from spliceproxy.control.report import House, report
 from spliceproxy.errors import SpliceproxyError
@@ -37,6 +40,10 @@ _log = structlog.get_logger()
 
 Reload = Callable[[], Awaitable[list[str]]]
 """Reads the configuration anew and returns what changed, a line each. Raises SpliceproxyError."""
+
+Upgrade = Callable[[], Awaitable[dict[str, int]]]
+"""Replaces this process by a new one; the `pid` that serves now, and the `sessions` that this one
+has. Raises SpliceproxyError."""
 
 LONGEST_OVER = 30 * 86400
 """Seconds over which a drain may be spread."""
@@ -54,13 +61,15 @@ class Door:
         socket: DoorSocket,
         house: House,
         reload: Reload | None = None,
+        upgrade: Upgrade | None = None,
         closed: ClosedListeners | None = None,
     ) -> None:
-        """`socket` stays the caller's. Without `reload` there is no such order, and without
-        `closed` none for listeners."""
+        """`socket` stays the caller's. Without `reload` or `upgrade` there is no such order, and
+        without `closed` none for listeners."""
         self._socket = socket
         self._house = house
         self._reload = reload
+        self._upgrade = upgrade
         self._closed: Collection[str] = () if closed is None else closed.names
         self._draining = Draining(house.states, house.board, house.fleet.tell, closed)
         self._began = time.monotonic()
@@ -68,7 +77,7 @@ class Door:
         self._opening: asyncio.Task[web.AppRunner] | None = None
 
     def apply(self, in_force: InForce) -> None:
-        """Tell of this configuration, and open the door the first time."""
+        """Tell of this configuration, and open the door the first time: when it is ours."""
         self._in_force = in_force
         self._draining.apply(in_force)
         if self._opening is None:
@@ -76,13 +85,34 @@ class Door:
 
     async def close(self) -> None:
         """Let nobody in any more; answers under way get a second."""
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return
+        if not self._socket.ours.is_set():
+            opening.cancel()
+        with suppress(asyncio.CancelledError):
+            runner = await opening
+            await runner.cleanup()
+
+    async def hand_over(self) -> None:
+        """Let nobody in any more; the answers under way go on, that to `upgrade` among them."""
         if self._opening is not None:
             runner = await self._opening
-            await runner.cleanup()
+            for site in list(runner.sites):
+                await site.stop()
+
+    def knowledge(self) -> Drains:
+        """What is drained, by name."""
+        return self._draining.names()
+
+    def learn(self, knowledge: Drains) -> None:
+        """Have these drained, as another process had."""
+        self._draining.recall(knowledge)
 
     async def _open(self) -> web.AppRunner:
         from aiohttp import web  # a fifth of a second, which a proxy without a door does not need
 
+        await self._socket.ours.wait()
         # What is left to it, after `_tell_errors`, is the traceback of who does not speak HTTP.
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
@@ -99,6 +129,8 @@ class Door:
         app.router.add_post("/v1/undrain", self._on_undrain)
         if self._reload is not None:
             app.router.add_post("/v1/reload", self._on_reload)
+        if self._upgrade is not None:
+            app.router.add_post("/v1/upgrade", self._on_upgrade)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSING)
         await runner.setup()
         await web.SockSite(runner, self._socket.sock).start()
@@ -134,6 +166,10 @@ class Door:
     async def _on_reload(self, _request: web.Request) -> web.Response:
         assert self._reload is not None
         return _answer({"changes": await self._reload()})
+
+    async def _on_upgrade(self, _request: web.Request) -> web.Response:
+        assert self._upgrade is not None
+        return _answer(await self._upgrade())
 
 
 def _target(body: bytes, *, paced: bool) -> tuple[str, float | None]:

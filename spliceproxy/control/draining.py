@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from spliceproxy.config.suggest import nearest
 from spliceproxy.control.aftermath import Tell, orders
@@ -51,6 +52,14 @@ class Drained:
     """Upstreams of the pool, or listeners, that somebody did not drain."""
 
 
+class Drains(TypedDict):
+    """All that is drained, by names, as JSON."""
+
+    upstreams: list[UpstreamKey]
+    """An empty name of an upstream stands for the whole pool."""
+    listeners: list[str]
+
+
 class Draining:
     """Keeps the names that are drained, and has the workers know."""
 
@@ -87,6 +96,17 @@ class Draining:
         closed = set() if self._closed is None else self._closed.names
         listeners = in_force.snapshot.listeners
         self._spare(serving, [one.slot for one in listeners if one.name not in closed])
+
+    def names(self) -> Drains:
+        """All that is drained."""
+        listeners = [] if self._closed is None else sorted(self._closed.names)
+        return {"upstreams": sorted(self._drained), "listeners": listeners}
+
+    def recall(self, names: Drains) -> None:
+        """Have these drained, and no others, from the next `apply` on."""
+        self._drained = {(pool, upstream) for pool, upstream in names["upstreams"]}
+        if self._closed is not None:
+            self._closed.recall(names["listeners"])
 
     async def order(self, target: str, on: bool, over: float | None = None) -> Drained:
         """Drain (`on`) or undrain a target; once more changes nothing.

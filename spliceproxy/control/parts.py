@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from spliceproxy.ipc import PoolPlan, Snapshot, UpstreamPlan
 from spliceproxy.telemetry.board import FLAGS, Upstreams, with_held_back
@@ -36,6 +36,17 @@ class Part(Protocol):
 
     async def close(self) -> None:
         """End all tasks; nothing is written any more."""
+
+
+@runtime_checkable
+class Lasting(Protocol):
+    """A part whose knowledge outlives the process: an upgrade hands it over."""
+
+    def knowledge(self) -> Any:
+        """What it knows, as JSON. Names, not slots: the new process has slots of its own."""
+
+    def learn(self, knowledge: Any) -> None:
+        """Know what such a part of the replaced process knew; called before the first `apply`."""
 
 
 class UpstreamStates:

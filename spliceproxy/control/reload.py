@@ -108,7 +108,7 @@ class Reloader:
         fixed = needs_restart(old, config)
         config = keep_what_needs_a_restart(old, config)
         if fixed:
-            _log.warning("these keys need a restart, and stay as they are", keys=fixed)
+            _log.warning("these keys need spliceproxy upgrade, and stay as they are", keys=fixed)
         if config == old:
             return in_force, lines
         places = await asyncio.to_thread(resolve_binds, config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,8 @@ class House:
     service: Service
     board: Board
     states: UpstreamStates
+    older_sessions: Callable[[], int] = lambda: 0
+    """Sessions of processes that this one replaced."""
 
 
 def report(
@@ -47,6 +49,7 @@ def report(
         "pid": pid,
         "uptime_seconds": round(uptime, 3),
         "sessions": house.board.total(SESSIONS),
+        "older_sessions": house.older_sessions(),
         "workers": _workers(house),
         "listeners": [
             {

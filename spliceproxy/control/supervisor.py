@@ -23,6 +23,7 @@ from spliceproxy.control.ejection import Ejection
 from spliceproxy.control.file_watch import FileWatch
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
 from spliceproxy.control.health import Monitor
+from spliceproxy.control.inherited import Predecessor
 from spliceproxy.control.obituary import Obituary
 from spliceproxy.control.parts import InForce, Part, UpstreamStates
 from spliceproxy.control.reaper import reap_strangers
@@ -31,6 +32,7 @@ from spliceproxy.control.report import House
 from spliceproxy.control.service import Service
 from spliceproxy.control.slow_start import SlowStart
 from spliceproxy.control.sockets import ListeningSocket
+from spliceproxy.control.succession import Succession, Wing
 from spliceproxy.control.systemd import Notifier
 from spliceproxy.errors import EXIT_FAILED, EXIT_OK, SpliceproxyError
 from spliceproxy.ipc import Reopen
@@ -61,10 +63,12 @@ class Supervisor:
         notifier: Notifier,
         signals: EarlySignals,
         door: DoorSocket | None = None,
+        predecessor: Predecessor | None = None,
         command: Sequence[str] = WORKER_COMMAND,
         patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
-        """Takes over `sockets`, `notifier` and what `signals` remembers, while it runs."""
+        """Takes over `sockets`, `notifier` and what `signals` remembers, while it runs; with a
+        `predecessor`, it serves the sockets when that one lets go."""
         self._in_force = in_force
         self._sockets = sockets
         self._setup = setup
@@ -72,6 +76,7 @@ class Supervisor:
         self._notifier = notifier
         self._signals = signals
         self._door = door
+        self._predecessor = predecessor
         self._command = command
         self._patience = patience
 
@@ -82,7 +87,7 @@ class Supervisor:
         self._reload_wanted = asyncio.Event()
         self._reloading = asyncio.Lock()
         snapshot = self._in_force.snapshot
-        self._service = Service(self._sockets)
+        self._service = Service(self._sockets if self._predecessor is None else ())
         self._obituary = Obituary(snapshot.sessions_to, snapshot.log_format)
         try:
             board, sealed = Board.create(self._workers), seal(snapshot)
@@ -115,12 +120,36 @@ class Supervisor:
             closed = ClosedListeners(self._service, self._fleet, self._workers, self._alone)
             self._reloader = Reloader(self._setup, self._service, self._fleet, sealed, closed.names)
             if self._door is not None:
-                house = House(self._fleet, self._service, view, self._states)
-                self._parts.append(Door(self._door, house, self.reload, closed))
+                house = House(
+                    self._fleet,
+                    self._service,
+                    view,
+                    self._states,
+                    lambda: self._succession.older_sessions,
+                )
+                self._parts.append(Door(self._door, house, self.reload, self.upgrade, closed))
+            self._succession = Succession(
+                Wing(
+                    self._service,
+                    self._fleet,
+                    self._notifier,
+                    self._parts,
+                    self._door,
+                    self._on_reopen,
+                    self._reloading,
+                    lambda: self._in_force,
+                    self._patience.upgrade,
+                ),
+                self._predecessor,
+                self._sockets,
+                self._stop,
+                self._hurry,
+            )
             try:
                 return await self._live()
             finally:
                 self._fleet.close()
+                self._succession.close()
                 os.close(board)
                 self._reloader.close()
         finally:
@@ -134,15 +163,23 @@ class Supervisor:
         self._listen_to_signals()
         tasks = [
             asyncio.create_task(work)
-            for work in (self._tell_ready(), self._ping(), self._reload_when_wanted())
+            for work in (
+                self._tell_ready(),
+                self._ping(),
+                self._reload_when_wanted(),
+                self._succession.take_over(),
+            )
         ]
         try:
             await self._find_upstreams()
             self._fleet.start()
+            self._succession.learn()
             for part in self._parts:
                 part.apply(self._in_force)
             tasks.append(asyncio.create_task(self._follow_discovery()))
-            await _first_of(self._stop, self._fleet.failed)
+            await _first_of(self._stop, self._fleet.failed, self._succession.succeeded)
+            if self._succession.succeeded.is_set():
+                return await self._end_behind()
             return await self._end()
         finally:
             for task in tasks:
@@ -156,6 +193,7 @@ class Supervisor:
             signal.SIGTERM: self._on_terminate,
             signal.SIGINT: self._on_interrupt,
             signal.SIGUSR1: self._on_reopen,
+            signal.SIGUSR2: self._on_upgrade,
             signal.SIGHUP: self._on_hangup,
         }
         for number, handler in handlers.items():
@@ -176,6 +214,11 @@ class Supervisor:
     def _on_reopen(self) -> None:
         self._fleet.tell(Reopen())
         self._obituary.reopen()
+        self._succession.reopen()
+
+    def _on_upgrade(self) -> None:
+        task = asyncio.create_task(self.upgrade())
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def _on_hangup(self) -> None:
         self._reload_wanted.set()
@@ -197,6 +240,9 @@ class Supervisor:
         async with self._reloading:
             if self._stop.is_set():
                 raise SpliceproxyError("not reloaded: the proxy is stopping")
+            if self._succession.succeeded.is_set():
+                _log.error("not reloaded: another process serves since an upgrade")
+                raise SpliceproxyError("not reloaded: another process serves since an upgrade")
             began = time.monotonic()
             self._notifier.notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
             try:
@@ -219,6 +265,8 @@ class Supervisor:
         async with self._reloading:
             if self._stop.is_set():
                 raise SpliceproxyError("not done: the proxy is stopping")
+            if self._succession.succeeded.is_set():
+                raise SpliceproxyError("not done: another process serves since an upgrade")
             yield self._in_force
 
     def _obey(self, in_force: InForce) -> None:
@@ -269,12 +317,20 @@ class Supervisor:
             _log.error("upstreams that were found cannot be used", problem=str(error))
             self._forget_slots()
 
+    async def upgrade(self) -> dict[str, int]:
+        """Have a new process of the program serve; its `pid`, and the `sessions` left to this one.
+
+        Raises SpliceproxyError with a line for each problem; then nothing has changed.
+        """
+        return await self._succession.upgrade()
+
     def _on_child(self) -> None:
         self._fleet.reap()
         reap_strangers({worker.pid for worker in self._fleet.workers()})
 
     async def _tell_ready(self) -> None:
         await self._fleet.ready.wait()
+        await self._succession.serving.wait()
         if self._stop.is_set():
             return
         _log.info("ready", workers=self._workers, pid=os.getpid())
@@ -282,6 +338,7 @@ class Supervisor:
 
     async def _ping(self) -> None:
         """Tell the watchdog that all is well, twice as often as it asks, while that is true."""
+        await self._succession.serving.wait()
         while self._notifier.watchdog:
             if self._fleet.well:
                 self._notifier.notify(WATCHDOG=1)
@@ -293,6 +350,7 @@ class Supervisor:
                 "giving up: no worker came up; its last words stand above",
                 command=" ".join(self._command),
             )
+            self._succession.refuse("no worker came up; its last words stand in the log")
             return EXIT_FAILED
         # A reload under way is finished: half of it would leave sockets that nobody serves.
         async with self._reloading:
@@ -304,9 +362,28 @@ class Supervisor:
         _log.info("stopped")
         return EXIT_OK
 
+    async def _end_behind(self) -> int:
+        """A successor serves: sessions end when they like, unless it stops, or this process is
+        told to."""
+        await self._succession.upgraded.wait()
+        for part in self._parts:
+            if isinstance(part, Door | FileWatch):
+                await part.close()
+        self._service.close()
+        self._fleet.stop(None)
+        await _first_of(self._fleet.gone, self._stop)
+        await _first_of(self._succession.older_gone, self._stop)
+        if self._stop.is_set():
+            told = self._succession.drain
+            self._drain = self._in_force.config.timeouts.drain if told is None else told
+            await self._retire_and_drain()
+        _log.info("stopped: all sessions from before the upgrade have ended")
+        return EXIT_OK
+
     async def _retire_and_drain(self) -> None:
         """Empty the queues, let sessions end, and leave no worker, at the latest by SIGKILL."""
         began = time.monotonic()
+        self._succession.stop_older(self._drain)
         self._fleet.retire()
         limit = _RETIRE_TIME if self._drain is None else min(_RETIRE_TIME, self._drain)
         await _first_of(self._service.closed, self._fleet.gone, self._hurry, timeout=limit)
@@ -318,12 +395,17 @@ class Supervisor:
             self._fleet.stop(left)
             grace = None if left is None else left + _DRAIN_GRACE
             await _first_of(self._fleet.gone, self._hurry, timeout=grace)
+            await _first_of(self._succession.older_gone, self._hurry, timeout=grace)
+        if self._hurry.is_set():
+            self._succession.hurry_older()
         if self._hurry.is_set() and not self._fleet.gone.is_set():
             self._fleet.stop(0)
             await _first_of(self._fleet.gone, timeout=_HURRY_GRACE)
         if not self._fleet.gone.is_set():
             self._fleet.kill("did not stop in time")
             await self._fleet.gone.wait()
+        if self._hurry.is_set():
+            await _first_of(self._succession.older_gone, timeout=_HURRY_GRACE)
 
 
 async def _first_of(*events: asyncio.Event, timeout: float | None = None) -> None:

@@ -7,15 +7,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from spliceproxy.control.aftermath import Aftermath
+from spliceproxy.control.changes import Changes
 from spliceproxy.control.closed import ClosedListeners
-from spliceproxy.control.discovery.changes import tell_empty
 from spliceproxy.control.door import Door
 from spliceproxy.control.door_socket import DoorSocket
 from spliceproxy.control.early_signals import EarlySignals
@@ -34,7 +34,7 @@ from spliceproxy.control.slow_start import SlowStart
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.succession import Succession, Wing
 from spliceproxy.control.systemd import Notifier
-from spliceproxy.errors import EXIT_FAILED, EXIT_OK, SpliceproxyError
+from spliceproxy.errors import EXIT_FAILED, EXIT_OK
 from spliceproxy.ipc import Reopen
 from spliceproxy.sealed import seal
 from spliceproxy.telemetry.board import Board
@@ -69,7 +69,7 @@ class Supervisor:
     ) -> None:
         """Takes over `sockets`, `notifier` and what `signals` remembers, while it runs; with a
         `predecessor`, it serves the sockets when that one lets go."""
-        self._in_force = in_force
+        self._began_with = in_force
         self._sockets = sockets
         self._setup = setup
         self._workers = setup.workers
@@ -84,17 +84,14 @@ class Supervisor:
         """Serve until a signal ends it; returns the exit code."""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._reload_wanted = asyncio.Event()
-        self._reloading = asyncio.Lock()
-        snapshot = self._in_force.snapshot
+        snapshot = self._began_with.snapshot
         self._service = Service(self._sockets if self._predecessor is None else ())
         self._obituary = Obituary(snapshot.sessions_to, snapshot.log_format)
         try:
             board, sealed = Board.create(self._workers), seal(snapshot)
             view = Board(board, self._workers)
-            self._upstreams = view.upstreams
-            self._states = UpstreamStates(self._upstreams)
-            ejection = Ejection(self._states)
+            states = UpstreamStates(view.upstreams)
+            ejection = Ejection(states)
             self._fleet = Fleet(
                 self._command,
                 self._service,
@@ -106,28 +103,39 @@ class Supervisor:
                 on_failing=ejection.on_failing,
             )
             # The aftermath first: it sees the configuration change before the others clear flags.
-            aftermath = Aftermath(self._states, self._fleet.tell)
+            aftermath = Aftermath(states, self._fleet.tell)
             self._parts: list[Part] = [
                 aftermath,
                 self._setup.discovery,
-                Monitor(self._states),
+                Monitor(states),
                 ejection,
-                SlowStart(self._states),
+                SlowStart(states),
             ]
-            if self._setup.sources is not None:
-                config, changed = self._in_force.config, self._reload_wanted.set
-                self._parts.append(FileWatch(self._setup.sources, config, changed))
-            closed = ClosedListeners(self._service, self._fleet, self._workers, self._alone)
+            closed = ClosedListeners(
+                self._service, self._fleet, self._workers, lambda: self._changes.alone()
+            )
             self._reloader = Reloader(self._setup, self._service, self._fleet, sealed, closed.names)
+            self._changes = changes = Changes(
+                self._began_with,
+                self._reloader,
+                self._setup,
+                self._parts,
+                view.upstreams,
+                self._notifier,
+                self._refuses_changes,
+            )
+            if self._setup.sources is not None:
+                config, changed = self._began_with.config, changes.reload_soon
+                self._parts.append(FileWatch(self._setup.sources, config, changed))
             if self._door is not None:
                 house = House(
                     self._fleet,
                     self._service,
                     view,
-                    self._states,
+                    states,
                     lambda: self._succession.older_sessions,
                 )
-                self._parts.append(Door(self._door, house, self.reload, self.upgrade, closed))
+                self._parts.append(Door(self._door, house, changes.reload, self.upgrade, closed))
             self._succession = Succession(
                 Wing(
                     self._service,
@@ -136,8 +144,8 @@ class Supervisor:
                     self._parts,
                     self._door,
                     self._on_reopen,
-                    self._reloading,
-                    lambda: self._in_force,
+                    changes.lock,
+                    lambda: changes.in_force,
                     self._patience.upgrade,
                 ),
                 self._predecessor,
@@ -171,12 +179,12 @@ class Supervisor:
             )
         ]
         try:
-            await self._find_upstreams()
-            self._fleet.start()
             self._succession.learn()
+            await self._changes.find_upstreams(self._stop)
+            self._fleet.start()
             for part in self._parts:
-                part.apply(self._in_force)
-            tasks.append(asyncio.create_task(self._follow_discovery()))
+                part.apply(self._changes.in_force)
+            tasks.append(asyncio.create_task(self._changes.follow_discovery()))
             await _first_of(self._stop, self._fleet.failed, self._succession.succeeded)
             if self._succession.succeeded.is_set():
                 return await self._end_behind()
@@ -221,101 +229,19 @@ class Supervisor:
         task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def _on_hangup(self) -> None:
-        self._reload_wanted.set()
+        self._changes.reload_soon()
 
     async def _reload_when_wanted(self) -> None:
-        """Reload after each SIGHUP; those that come meanwhile are one more."""
         await self._fleet.ready.wait()
-        while True:
-            await self._reload_wanted.wait()
-            self._reload_wanted.clear()
-            with suppress(SpliceproxyError):  # it is in the log
-                await self.reload()
+        await self._changes.reload_when_wanted()
 
-    async def reload(self) -> list[str]:
-        """Put the configuration in force as it is now in its file; what differs, in lines.
-
-        Raises SpliceproxyError with a line for each problem; then nothing has changed.
-        """
-        async with self._reloading:
-            if self._stop.is_set():
-                raise SpliceproxyError("not reloaded: the proxy is stopping")
-            if self._succession.succeeded.is_set():
-                _log.error("not reloaded: another process serves since an upgrade")
-                raise SpliceproxyError("not reloaded: another process serves since an upgrade")
-            began = time.monotonic()
-            self._notifier.notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
-            try:
-                in_force, lines = await self._reloader.reload(self._in_force)
-            except SpliceproxyError as error:
-                _log.error("not reloaded: nothing has changed", problems=str(error).splitlines())
-                self._setup.discovery.apply(self._in_force)
-                raise
-            finally:
-                self._notifier.notify(READY=1)
-            self._obey(in_force)
-            tell_empty(in_force)
-            milliseconds = round((time.monotonic() - began) * 1000, 1)
-            _log.info("reloaded", changes=lines or ["nothing changed"], milliseconds=milliseconds)
-            return lines
-
-    @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[InForce]:
-        """While nothing is reloaded. Raises SpliceproxyError at the end."""
-        async with self._reloading:
-            if self._stop.is_set():
-                raise SpliceproxyError("not done: the proxy is stopping")
-            if self._succession.succeeded.is_set():
-                raise SpliceproxyError("not done: another process serves since an upgrade")
-            yield self._in_force
-
-    def _obey(self, in_force: InForce) -> None:
-        """Have all parts follow what the workers obey already."""
-        self._in_force = in_force
-        for part in self._parts:
-            part.apply(in_force)
-        self._forget_slots()
-
-    def _forget_slots(self) -> None:
-        kept = {(pool.name, upstream.name) for pool, upstream in self._in_force.upstreams()}
-        kept |= {(pool.name, "") for pool in self._in_force.snapshot.pools}  # also empty ones
-        self._setup.slots.forget(kept, self._upstreams)
-
-    async def _find_upstreams(self) -> None:
-        """Wait a little for names and lists, so that the workers begin with what they tell."""
-        finding = asyncio.create_task(self._setup.discovery.prepare(self._in_force.config))
-        stopping = asyncio.create_task(self._stop.wait())
-        try:
-            await asyncio.wait((finding, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if finding.done():
-                await finding
-        finally:
-            finding.cancel()
-            stopping.cancel()
-            await asyncio.gather(finding, stopping, return_exceptions=True)
-        await self._refresh("upstreams found")
-        tell_empty(self._in_force)
-
-    async def _follow_discovery(self) -> None:
-        """Put in force what is found, whenever it is something else."""
-        changed = self._setup.discovery.changed
-        while True:
-            await changed.wait()
-            async with self._reloading:
-                if self._stop.is_set():
-                    return
-                before = self._in_force
-                await self._refresh("upstreams changed")
-                if self._in_force is not before:
-                    self._obey(self._in_force)
-
-    async def _refresh(self, event: str) -> None:
-        self._setup.discovery.changed.clear()
-        try:
-            self._in_force = await self._reloader.refresh(event, self._in_force)
-        except SpliceproxyError as error:
-            _log.error("upstreams that were found cannot be used", problem=str(error))
-            self._forget_slots()
+    def _refuses_changes(self) -> str:
+        """Why nothing else can be put in force any more; empty: it can."""
+        if self._stop.is_set():
+            return "the proxy is stopping"
+        if self._succession.succeeded.is_set():
+            return "another process serves since an upgrade"
+        return ""
 
     async def upgrade(self) -> dict[str, int]:
         """Have a new process of the program serve; its `pid`, and the `sessions` left to this one.
@@ -353,8 +279,8 @@ class Supervisor:
             self._succession.refuse("no worker came up; its last words stand in the log")
             return EXIT_FAILED
         # A reload under way is finished: half of it would leave sockets that nobody serves.
-        async with self._reloading:
-            self._drain = self._in_force.config.timeouts.drain
+        async with self._changes.lock:
+            self._drain = self._changes.in_force.config.timeouts.drain
         sessions = self._fleet.statistics().sessions
         _log.info("stopping", sessions=sessions, drain_seconds=self._drain)
         self._notifier.notify(STOPPING=1, STATUS=f"stopping: {sessions} sessions to end")
@@ -375,7 +301,7 @@ class Supervisor:
         await _first_of(self._succession.older_gone, self._stop)
         if self._stop.is_set():
             told = self._succession.drain
-            self._drain = self._in_force.config.timeouts.drain if told is None else told
+            self._drain = self._changes.in_force.config.timeouts.drain if told is None else told
             await self._retire_and_drain()
         _log.info("stopped: all sessions from before the upgrade have ended")
         return EXIT_OK

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from harness.dns import dns_server
 from harness.door import request
 from harness.fds import alive, children, fd_kinds
 from harness.generations import Generations, generations
@@ -233,7 +234,7 @@ def test_where_the_new_program_does_not_serve_the_old_one_goes_on(bad: str, tmp_
     [
         ("listeners: {", "app.yaml:4:"),
         (yaml("127.0.0.1:1", "web 192.0.2.1:80"), "192.0.2.1:80: no interface of this machine"),
-        (yaml("no.such.host.invalid:1", "web 127.0.0.1:0"), "no.such.host.invalid"),
+        (yaml("127.0.0.1:1", "web no.such.host.invalid:0"), "no.such.host.invalid"),
     ],
 )
 def test_a_wrong_configuration_is_told_and_the_old_process_goes_on(
@@ -510,3 +511,40 @@ def test_the_variable_of_a_handover_that_is_none_is_told(tmp_path: Path) -> None
     )
     assert done.returncode == 1
     assert "only an upgrade sets this variable; unset it" in done.stderr
+
+
+def test_what_names_stood_for_survives_though_dns_is_silent_meanwhile(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        dns, up = stack.enter_context(dns_server()), stack.enter_context(named("one"))
+        port = up.address.rpartition(":")[2]
+        dns.answer("app.test", A="127.0.0.1", ttl=60)
+        dns.answer("_app._tcp.app.test", SRV=[f"0 5 {port} app.test."], ttl=60)
+        text = yaml(
+            f"'app.test:{port}'", "web 127.0.0.1:0", more=f"dns: {{servers: {dns.address}}}"
+        )
+        text += "  other: {upstreams: ['srv:_app._tcp.app.test']}\n"
+        text = text.replace("pools:", "  also: {bind: '127.0.0.1:0', pool: other}\npools:")
+        proxy = stack.enter_context(generations(text, tmp_path))
+        names = [proxy.proxy.address("web"), proxy.proxy.address("also")]
+        assert [heard(name) for name in names] == [b"one", b"one"]
+        for name in ("app.test", "_app._tcp.app.test"):
+            dns.misbehave(name, "silence")
+        proxy.upgrade()
+        assert [heard(name) for name in names] == [b"one", b"one"]
+
+
+def test_a_drained_listener_stays_drained_and_is_had_again(tmp_path: Path) -> None:
+    with named("one") as one:
+        text = yaml(one.address, "web 127.0.0.1:0", f"other 127.0.0.1:{free_port()}")
+        with generations(text, tmp_path) as proxy:
+            web, other = proxy.proxy.address("web"), proxy.proxy.address("other")
+            request(proxy.door, "POST", "/v1/drain", {"target": "listener/other"})
+            wait_until(lambda: refused(other), 5, "it lets nobody in")
+            proxy.upgrade()
+            assert refused(other)
+            assert heard(web) == b"one"
+            listeners = {each["name"]: each for each in proxy.status()["listeners"]}
+            assert [listeners[name]["draining"] for name in ("web", "other")] == [False, True]
+            request(proxy.door, "POST", "/v1/undrain", {"target": "all"})
+            wait_until(lambda: not refused(other), 5, "it lets clients in")
+            assert heard(other) == b"one"

@@ -10,7 +10,8 @@ from typing import cast
 import pytest
 from harness.lines import lines_run
 
-from spliceproxy.ipc import PoolPlan, QueuePlan, TcpPlan, UpstreamPlan, at_once
+from spliceproxy.ipc import PoolPlan, QueuePlan, TcpPlan, UpstreamPlan
+from spliceproxy.sealed import at_once
 from spliceproxy.telemetry.board import Board
 from spliceproxy.worker.connector import Connector
 from spliceproxy.worker.loop import Loop

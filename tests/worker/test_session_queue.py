@@ -546,6 +546,39 @@ def test_where_a_reload_takes_the_queue_away_some_are_served_and_the_rest_is_tol
         assert app.proxy.wait_records(99)[-1]["phase"] == "connect"
 
 
+@pytest.mark.parametrize("replay", ["off", "1B"])
+def test_what_a_waiting_client_had_sent_is_not_lost_where_a_reload_changes_replay(
+    replay: str,
+) -> None:
+    def handler(sock: socket.socket, _upstream: Upstream) -> bytes:
+        return sock.recv(5)
+
+    with (
+        serving("v4", handler) as quits,
+        upstreams.refuse() as dead,
+        upstreams.echo() as echo,
+        ExitStack() as stack,
+    ):
+        first = {"address": quits.address, "max_sessions": 2}
+        last = {**one_at_a_time(echo.address), "tier": 2}
+        app = stack.enter_context(
+            case(first, {"address": dead.address, "tier": 1}, last, replay="16KiB", eject="off")
+        )
+        app.board.set_state(0, DOWN)
+        app.board.set_state(1, DOWN)
+        holder = app.hold(stack)
+        app.board.set_state(0, 0)
+        app.board.set_state(1, 0)
+        waiter = app.connect_and_wait(stack, b"hello")
+        waiter.shutdown(socket.SHUT_WR)
+        reload(app.proxy, lambda text: text.replace("16KiB", replay))
+        assert app.queued() == 1
+        holder.close()
+        assert read_to_end(waiter) == b"hello"
+        record = app.proxy.wait_records(2)[-1]
+        assert (record["why"], record["bytes_up"], record["bytes_down"]) == ("done", 5, 5)
+
+
 def test_those_who_wait_for_a_pool_that_is_gone_are_still_served() -> None:
     with upstreams.echo() as echo, upstreams.named("other") as other, ExitStack() as stack:
         app = stack.enter_context(case(one_at_a_time(echo.address)))

@@ -211,7 +211,7 @@ def test_a_drain_of_an_nginx_under_wrk_ends_its_keepalive_sessions_within_the_ti
             assert 1 < lasted < 4
             assert _access(tmp_path / "a") == after, "no request at the drained one"
             drained = [record for record in proxy.records() if record["why"] == "drained"]
-            assert len(drained) == 20
+            assert 15 <= len(drained) <= 25
             assert {record["upstream"] for record in drained} == {one["v4"]}
             assert "Non-2xx" not in out
 

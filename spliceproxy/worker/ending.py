@@ -225,6 +225,9 @@ class _Order:
                 session.abort(self._why)
             else:
                 session.leave_upstream(self._why)
+                # Of a pool that is gone, it went to one that is to be left as well.
+                while self._why == "removed" and self._means(session):
+                    session.leave_upstream(self._why)
         except Exception as error:
             self._worker.on_failure(session, error)
 

@@ -75,16 +75,19 @@ class Door:
         self._began = time.monotonic()
         self._in_force: InForce | None = None
         self._opening: asyncio.Task[web.AppRunner] | None = None
+        self._over = False
+        """Whether it was closed: a process that was upgraded follows its configuration on."""
 
     def apply(self, in_force: InForce) -> None:
         """Tell of this configuration, and open the door the first time: when it is ours."""
         self._in_force = in_force
         self._draining.apply(in_force)
-        if self._opening is None:
+        if self._opening is None and not self._over:
             self._opening = asyncio.create_task(self._open())
 
     async def close(self) -> None:
         """Let nobody in any more; answers under way get a second."""
+        self._over = True
         opening, self._opening = self._opening, None
         if opening is None:
             return

@@ -548,3 +548,22 @@ def test_a_drained_listener_stays_drained_and_is_had_again(tmp_path: Path) -> No
             request(proxy.door, "POST", "/v1/undrain", {"target": "all"})
             wait_until(lambda: not refused(other), 5, "it lets clients in")
             assert heard(other) == b"one"
+
+
+def test_a_process_whose_door_is_elsewhere_now_follows_changes_and_ends_well(
+    tmp_path: Path,
+) -> None:
+    with echo() as one, echo() as two:
+        listed = tmp_path / "upstreams.yaml"
+        listed.write_text(f"- {one.address}\n")
+        with generations(yaml(f"'file:{listed}'", "web 127.0.0.1:0"), tmp_path) as proxy:
+            first = proxy.proxy
+            with first.connect("web") as client:
+                talk(client)
+                text = first.config.read_text()
+                first.config.write_text(text.replace("admin.sock", "moved.sock"))
+                proxy.upgrade()
+                listed.write_text(f"- {two.address}\n")
+                wait_until(lambda: len(first.log("upstreams changed")) == 2, 10, "both follow")
+                talk(client)
+            assert first.wait() == 0

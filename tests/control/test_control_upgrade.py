@@ -533,6 +533,30 @@ def test_what_names_stood_for_survives_though_dns_is_silent_meanwhile(tmp_path: 
         assert [heard(name) for name in names] == [b"one", b"one"]
 
 
+@pytest.mark.parametrize("text", ["}{ half of it", None])
+def test_what_a_file_listed_survives_though_it_is_broken_or_gone(
+    text: str | None, tmp_path: Path
+) -> None:
+    with named("one") as one, named("two") as two:
+        listed = tmp_path / "upstreams.yaml"
+        port = two.address.rpartition(":")[2]
+        name = f"{{address: 'localhost:{port}', weight: 2, max_sessions: 9}}"
+        listed.write_text(f"[{{address: '{one.address}', weight: 3, tier: 1}}, {name}]")
+        with generations(yaml(f"'file:{listed}'", "web 127.0.0.1:0"), tmp_path) as proxy:
+            before = proxy.status()["pools"]
+            assert len(before[0]["upstreams"]) == 2
+            if text is None:
+                listed.unlink()
+            else:
+                listed.write_text(text)
+            for _ in range(2):
+                proxy.upgrade()
+                assert proxy.status()["pools"] == before
+            assert heard(proxy.proxy.address("web")) == b"two"
+            listed.write_text(f"[{one.address}]")
+            wait_until(lambda: heard(proxy.proxy.address("web")) == b"one", 10, "the file")
+
+
 def test_a_drained_listener_stays_drained_and_is_had_again(tmp_path: Path) -> None:
     with named("one") as one:
         text = yaml(one.address, "web 127.0.0.1:0", f"other 127.0.0.1:{free_port()}")

@@ -533,6 +533,30 @@ def test_what_names_stood_for_survives_though_dns_is_silent_meanwhile(tmp_path: 
         assert [heard(name) for name in names] == [b"one", b"one"]
 
 
+def test_a_change_of_the_file_while_it_takes_over_is_put_in_force_when_it_serves(
+    tmp_path: Path,
+) -> None:
+    with named("one") as one:
+        text = yaml(one.address, f"web 127.0.0.1:{free_port()}")
+        with generations(text, tmp_path, workers=1, options=["--watch"]) as proxy:
+            first, [old] = proxy.proxy, proxy.pids()
+            upgrade = threading.Thread(target=proxy.order)
+            upgrade.start()
+            wait_until(lambda: len(first.log("worker started")) == 2, 10, "its worker")
+            os.kill(old, signal.SIGSTOP)
+            changed = first.config.read_text().replace("web:", "site:")
+            first.config.write_text(changed)
+            first.wait_log("the configuration changed")
+            with pytest.raises(AssertionError):
+                wait_until(lambda: "not reloaded" in first.stderr, 1, "a reload too early")
+            os.kill(old, signal.SIGCONT)
+            upgrade.join()
+            first.wait_log("reloaded")
+            assert [each["name"] for each in proxy.status()["listeners"]] == ["site"]
+            assert heard(first.address("web")) == b"one"
+            assert not [line for line in first.log() if line["level"] == "error"]
+
+
 @pytest.mark.parametrize("text", ["}{ half of it", None])
 def test_what_a_file_listed_survives_though_it_is_broken_or_gone(
     text: str | None, tmp_path: Path

@@ -2,7 +2,8 @@
 
     GET  /v1/status
     POST /v1/drain     {"target": "pool/app/10.0.0.1:80"}   no new sessions; the others go on
-                       {"target": "listener/web", "over": 60}   or end within so many seconds
+                       {"target": "listener/web", "over": 60}   or end within so many seconds;
+                       "older_sessions" of the answer are with processes that hear of no drain
     POST /v1/undrain   {"target": "pool/app"}
     POST /v1/reload    {"changes": [...]} or 409; only where the supervisor can
     POST /v1/upgrade   {"pid": 4711, "sessions": 12} or 409; the new process, and the sessions that
@@ -164,7 +165,7 @@ class Door:
                 sessions=drained.sessions,
                 over_seconds=over,
             )
-        return _answer(asdict(drained))
+        return _answer({**asdict(drained), "older_sessions": self._house.older_sessions()})
 
     async def _on_reload(self, _request: web.Request) -> web.Response:
         assert self._reload is not None

@@ -45,9 +45,9 @@ def _seconds(_context: click.Context, _option: click.Parameter, text: str | None
 @click.option(
     "--wait",
     "patience",
-    metavar="SECONDS",
-    type=click.FloatRange(min=0),
-    help="Wait until its sessions have ended; exit code 1 when they have not by then.",
+    metavar="TIME",
+    callback=_seconds,
+    help="Wait so long for its sessions to end: 300, 5m; exit code 1 when they have not by then.",
 )
 @admin_option
 def drain(target: str, over: float | None, patience: float | None, admin: str | None) -> int:
@@ -55,8 +55,8 @@ def drain(target: str, over: float | None, patience: float | None, admin: str | 
 
     TARGET is pool/NAME for all upstreams of a pool, pool/NAME/UPSTREAM for one of them, with the
     name that `spliceproxy status` shows, listener/NAME, or all, which is every listener. A
-    listener gives up its addresses, so that new clients are refused. TARGET stays drained over a
-    reload, until `undrain`.
+    listener gives up its addresses, so that new clients are refused. TARGET stays drained over
+    reloads and upgrades, until `undrain`.
 
     With --over its sessions are ended, by a reset, evenly and at random moments, those that are
     silent longest first, and none is left after TIME. The command tells how many there are, and
@@ -78,8 +78,7 @@ def drain(target: str, over: float | None, patience: float | None, admin: str | 
     click.echo(f"{target}: draining, {_sessions(drained['sessions'])}")
     if not drained["left"]:
         click.echo(_nobody_left(target), err=True)
-    if older := _older(drained):
-        click.echo(f"not reached: {_sessions(older)} of before an upgrade", err=True)
+    _tell_unreached(drained)
     if over is not None:
         return _follow(drained, over, admin)
     if patience is not None:
@@ -87,7 +86,7 @@ def drain(target: str, over: float | None, patience: float | None, admin: str | 
     return EXIT_OK
 
 
-@click.command
+@click.command(short_help="Let TARGET take new sessions again.")
 @click.argument("target")
 @admin_option
 def undrain(target: str, admin: str | None) -> None:
@@ -99,6 +98,12 @@ def undrain(target: str, admin: str | None) -> None:
     undrained = ask(admin, "POST", "/v1/undrain", {"target": target}, _TIMEOUT)
     what = "takes new sessions again" if undrained["changed"] else "was not draining"
     click.echo(f"{target}: {what}")
+    _tell_unreached(undrained)
+
+
+def _tell_unreached(answer: dict[str, Any]) -> None:
+    if older := _older(answer):
+        click.echo(f"not reached: {_sessions(older)} of before an upgrade", err=True)
 
 
 def _nobody_left(target: str) -> str:
@@ -123,9 +128,9 @@ def _wait(drained: dict[str, Any], patience: float, admin: str | None) -> int:
         if pause <= 0:
             click.echo(f"{target}: {_both(left, older)} left after {patience:g} s", err=True)
             return EXIT_FAILED
-        if shown is not None and left != shown:
-            click.echo(f"{target}: {_sessions(left)}")
-        shown = left
+        if shown not in (None, (left, older)):
+            click.echo(f"{target}: {_both(left, older)}")
+        shown = left, older
         time.sleep(pause)
 
 
@@ -137,7 +142,7 @@ def _follow(drained: dict[str, Any], over: float, admin: str | None) -> int:
     """
     target, unreached = drained["target"], _older(drained)
     began = told = time.monotonic()
-    shown = drained["sessions"]
+    shown = drained["sessions"], unreached
     while True:
         status = ask(admin, "GET", "/v1/status")
         left, older, now = _left(status, drained), _older(status), time.monotonic()
@@ -151,9 +156,9 @@ def _follow(drained: dict[str, Any], over: float, admin: str | None) -> int:
             text = f"{_both(left, older)} left after {now - began:.0f} s"
             click.echo(f"{target}: {text}", err=True)
             return EXIT_FAILED
-        if left != shown and now - told >= _TELL:
-            click.echo(f"{target}: {_sessions(left)}")
-            shown, told = left, now
+        if (left, older) != shown and now - told >= _TELL:
+            click.echo(f"{target}: {_both(left, older)}")
+            shown, told = (left, older), now
         time.sleep(_LOOK)
 
 

@@ -262,7 +262,7 @@ def test_what_an_old_process_may_have_with_it_is_told_and_waited_for(
     assert shown.stdout.endswith(f"{target}: drained\n")
     for each in here, there:  # where a drain has a time, its end is looked for
         each["pools"][1]["upstreams"][0]["states"] = ["draining"]
-    for more, looks in ("--wait 0", (here,)), ("--over 1m", (here, there)):
+    for more, looks in ("--wait 0m", (here,)), ("--over 1m", (here, there)):
         door.unlink()
         with scripted_door(door, order, *looks):
             shown = spliceproxy("drain", target, *more.split())
@@ -316,6 +316,7 @@ def test_a_drain_that_somebody_calls_off_says_so(door: Path, spliceproxy: Splice
         (["--over", "soon"], '"soon" is not a time; write a number and a unit'),
         (["--over", "5x"], '"5x" is not a time; write a number and a unit'),
         (["--over", "-5"], "is not a time; write a number and a unit"),
+        (["--wait", "5x"], '"5x" is not a time; write a number and a unit'),
         (["--over", "5s", "--wait", "5"], "--over ends when the sessions have; leave --wait out"),
     ],
 )

@@ -1,0 +1,112 @@
+"""PROXY headers to send: versions 1 and 2 of doc/proxy-protocol.txt, haproxy.org."""
+
+from __future__ import annotations
+
+import os
+import struct
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
+from spliceproxy.wire.crc32c import crc32c
+from spliceproxy.wire.proxy_tlvs import CRC32C, write_tlvs
+from spliceproxy.wire.proxy_values import (
+    INET,
+    INET6,
+    INET6_BLOCK,
+    INET_BLOCK,
+    MAPPED,
+    MAX_HEADER,
+    MIN_V2,
+    NO_TLVS,
+    PROXY,
+    SIGNATURE,
+    START,
+    UNIX,
+    UNIX_BLOCK,
+    UNSPEC,
+    SocketAddress,
+    Tlvs,
+)
+
+LOCAL_V2 = SIGNATURE + b"\x20\x00\x00\x00"
+"""What the sender asks by itself, as a health check does."""
+UNKNOWN_V1 = b"PROXY UNKNOWN\r\n"
+"""Version 1 has no LOCAL. Some receivers refuse this one; a health check does better with
+`build_v1` of its own two addresses (section 2.1)."""
+
+_SUN_PATH = 108
+_CRC32C_OF_ZEROS = struct.pack("!BHI", CRC32C, 4, 0)
+
+
+def build_v1(source: SocketAddress | None, destination: SocketAddress | None) -> bytes:
+    """The line that tells of a client at `source`, which connected to `destination`.
+
+    Both are told in one family: where they differ the IPv4 address is mapped into IPv6, and where
+    both are mapped they are told as IPv4, which all receivers know. UNKNOWN for UNIX sockets and
+    None. Raises ValueError: a text that is no IP address.
+    """
+    if not (isinstance(source, tuple) and isinstance(destination, tuple)):
+        return UNKNOWN_V1
+    packed_source, packed_destination = _packed_alike(source[0], destination[0])
+    if len(packed_source) == 4:
+        head, family = "PROXY TCP4", AF_INET
+    else:
+        head, family = "PROXY TCP6", AF_INET6
+    return (
+        f"{head} {inet_ntop(family, packed_source)} {inet_ntop(family, packed_destination)}"
+        f" {source[1]} {destination[1]}\r\n"
+    ).encode("ascii")
+
+
+def build_v2(
+    source: SocketAddress | None, destination: SocketAddress | None, tlvs: Tlvs = NO_TLVS
+) -> bytes:
+    """The header that tells of a client at `source`, which connected to `destination`.
+
+    Families are made one as in `build_v1`. UNSPEC where only one is a UNIX socket or None: the
+    TLVs are told all the same. Raises ValueError: a text that is no IP address, a unique id that
+    is too long, more than 4096 bytes in all.
+    """
+    kind, block = _block(source, destination)
+    if tlvs is not NO_TLVS:
+        block += write_tlvs(tlvs)
+        if tlvs.crc32c:
+            block += _CRC32C_OF_ZEROS
+    length = MIN_V2 + len(block)
+    if length > MAX_HEADER:
+        raise ValueError(f"a PROXY header of {length} bytes; receivers take {MAX_HEADER}")
+    header = SIGNATURE + START.pack(PROXY, kind, len(block)) + block
+    if tlvs.crc32c:
+        header = header[:-4] + crc32c(header).to_bytes(4, "big")
+    return header
+
+
+def _block(source: SocketAddress | None, destination: SocketAddress | None) -> tuple[int, bytes]:
+    """The 14th byte, and the addresses as they follow the 16th."""
+    if isinstance(source, tuple) and isinstance(destination, tuple):
+        ip, to_ip = _packed_alike(source[0], destination[0])
+        if len(ip) == 4:
+            return INET, INET_BLOCK.pack(ip, to_ip, source[1], destination[1])
+        return INET6, INET6_BLOCK.pack(ip, to_ip, source[1], destination[1])
+    if isinstance(source, (str, bytes)) and isinstance(destination, (str, bytes)):
+        path, to_path = os.fsencode(source), os.fsencode(destination)
+        if max(len(path), len(to_path)) <= _SUN_PATH:
+            return UNIX, UNIX_BLOCK.pack(path, to_path)
+    return UNSPEC, b""
+
+
+def _packed_alike(source: str, destination: str) -> tuple[bytes, bytes]:
+    """Both as IPv4 where both are or stand for that, else both as IPv6."""
+    a, b = _packed(source), _packed(destination)
+    if len(a) != len(b):
+        return (MAPPED + a, b) if len(a) == 4 else (a, MAPPED + b)
+    return a, b
+
+
+def _packed(ip: str) -> bytes:
+    try:
+        if ":" not in ip:
+            return inet_pton(AF_INET, ip)
+        packed = inet_pton(AF_INET6, ip)
+    except OSError:
+        raise ValueError(f"{ip!a} is no IP address") from None
+    return packed[12:] if packed.startswith(MAPPED) else packed

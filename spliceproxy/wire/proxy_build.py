@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import struct
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from spliceproxy.wire.crc32c import crc32c
-from spliceproxy.wire.proxy_tlvs import CRC32C, write_tlvs
+from spliceproxy.wire.proxy_tlvs import CRC32C, walk, write_tlvs
 from spliceproxy.wire.proxy_values import (
     INET,
     INET6,
@@ -34,7 +33,6 @@ UNKNOWN_V1 = b"PROXY UNKNOWN\r\n"
 `build_v1` of its own two addresses (section 2.1)."""
 
 _SUN_PATH = 108
-_CRC32C_OF_ZEROS = struct.pack("!BHI", CRC32C, 4, 0)
 
 
 def build_v1(source: SocketAddress | None, destination: SocketAddress | None) -> bytes:
@@ -66,17 +64,16 @@ def build_v2(
     TLVs are told all the same. Raises ValueError: a text that is no IP address, a unique id that
     is too long, more than 4096 bytes in all.
     """
-    kind, block = _block(source, destination)
-    if tlvs is not NO_TLVS:
-        block += write_tlvs(tlvs)
-        if tlvs.crc32c:
-            block += _CRC32C_OF_ZEROS
-    length = MIN_V2 + len(block)
+    kind, addresses = _block(source, destination)
+    tail = b"" if tlvs is NO_TLVS else write_tlvs(tlvs)
+    tlvs_at = MIN_V2 + len(addresses)
+    length = tlvs_at + len(tail)
     if length > MAX_HEADER:
         raise ValueError(f"a PROXY header of {length} bytes; receivers take {MAX_HEADER}")
-    header = SIGNATURE + START.pack(PROXY, kind, len(block)) + block
+    header = SIGNATURE + START.pack(PROXY, kind, length - MIN_V2) + addresses + tail
     if tlvs.crc32c:
-        header = header[:-4] + crc32c(header).to_bytes(4, "big")
+        at = next(tlv.start for tlv in walk(header, tlvs_at) if tlv.kind == CRC32C)
+        header = header[:at] + crc32c(header).to_bytes(4, "big") + header[at + 4 :]
     return header
 
 
@@ -107,6 +104,6 @@ def _packed(ip: str) -> bytes:
         if ":" not in ip:
             return inet_pton(AF_INET, ip)
         packed = inet_pton(AF_INET6, ip)
-    except OSError:
+    except (OSError, ValueError):
         raise ValueError(f"{ip!a} is no IP address") from None
     return packed[12:] if packed.startswith(MAPPED) else packed

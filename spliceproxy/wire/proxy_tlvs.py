@@ -83,7 +83,7 @@ def walk(data: bytes, start: int) -> Iterator[_Tlv]:
 
 
 def write_tlvs(tlvs: Tlvs) -> bytes:
-    """All of them but the checksum.
+    """All of them, by type, as some receivers want it; zeros for the checksum.
 
     Raises ValueError: a unique id of more than 128 bytes, or a value of more than 65,535.
     """
@@ -94,6 +94,7 @@ def write_tlvs(tlvs: Tlvs) -> bytes:
     known = (
         (ALPN, tlvs.alpn),
         (AUTHORITY, _encoded(tlvs.authority, "utf-8")),
+        (CRC32C, bytes(4) if tlvs.crc32c else None),
         (UNIQUE_ID, tlvs.unique_id),
         (SSL, None if tlvs.ssl is None else _write_ssl(tlvs.ssl)),
         (NETNS, _encoded(tlvs.netns, "ascii")),

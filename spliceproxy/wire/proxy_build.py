@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from spliceproxy.wire.crc32c import crc32c
@@ -12,6 +11,7 @@ from spliceproxy.wire.proxy_values import (
     INET6,
     INET6_BLOCK,
     INET_BLOCK,
+    LOCAL,
     MAPPED,
     MAX_HEADER,
     MIN_V2,
@@ -19,8 +19,6 @@ from spliceproxy.wire.proxy_values import (
     PROXY,
     SIGNATURE,
     START,
-    UNIX,
-    UNIX_BLOCK,
     UNSPEC,
     SocketAddress,
     Tlvs,
@@ -31,8 +29,6 @@ LOCAL_V2 = SIGNATURE + b"\x20\x00\x00\x00"
 UNKNOWN_V1 = b"PROXY UNKNOWN\r\n"
 """Version 1 has no LOCAL. Some receivers refuse this one; a health check does better with
 `build_v1` of its own two addresses (section 2.1)."""
-
-_SUN_PATH = 108
 
 
 def build_v1(source: SocketAddress | None, destination: SocketAddress | None) -> bytes:
@@ -60,35 +56,29 @@ def build_v2(
 ) -> bytes:
     """The header that tells of a client at `source`, which connected to `destination`.
 
-    Families are made one as in `build_v1`. UNSPEC where only one is a UNIX socket or None: the
-    TLVs are told all the same. Raises ValueError: a text that is no IP address, a unique id that
-    is too long, more than 4096 bytes in all.
+    Families are made one as in `build_v1`. For UNIX sockets and None it is LOCAL, without
+    addresses but with the TLVs, as HAProxy writes it: every receiver must take that, while PROXY
+    with UNIX or UNSPEC is refused by HAProxy itself (2.6). Raises ValueError: a text that is no IP
+    address, a unique id that is too long, more than 4096 bytes in all.
     """
-    kind, addresses = _block(source, destination)
+    if isinstance(source, tuple) and isinstance(destination, tuple):
+        ip, to_ip = _packed_alike(source[0], destination[0])
+        command, kind, layout = PROXY, INET, INET_BLOCK
+        if len(ip) == 16:
+            kind, layout = INET6, INET6_BLOCK
+        addresses = layout.pack(ip, to_ip, source[1], destination[1])
+    else:
+        command, kind, addresses = LOCAL, UNSPEC, b""
     tail = b"" if tlvs is NO_TLVS else write_tlvs(tlvs)
     tlvs_at = MIN_V2 + len(addresses)
     length = tlvs_at + len(tail)
     if length > MAX_HEADER:
         raise ValueError(f"a PROXY header of {length} bytes; receivers take {MAX_HEADER}")
-    header = SIGNATURE + START.pack(PROXY, kind, length - MIN_V2) + addresses + tail
+    header = SIGNATURE + START.pack(command, kind, length - MIN_V2) + addresses + tail
     if tlvs.crc32c:
         at = next(tlv.start for tlv in walk(header, tlvs_at) if tlv.kind == CRC32C)
         header = header[:at] + crc32c(header).to_bytes(4, "big") + header[at + 4 :]
     return header
-
-
-def _block(source: SocketAddress | None, destination: SocketAddress | None) -> tuple[int, bytes]:
-    """The 14th byte, and the addresses as they follow the 16th."""
-    if isinstance(source, tuple) and isinstance(destination, tuple):
-        ip, to_ip = _packed_alike(source[0], destination[0])
-        if len(ip) == 4:
-            return INET, INET_BLOCK.pack(ip, to_ip, source[1], destination[1])
-        return INET6, INET6_BLOCK.pack(ip, to_ip, source[1], destination[1])
-    if isinstance(source, (str, bytes)) and isinstance(destination, (str, bytes)):
-        path, to_path = os.fsencode(source), os.fsencode(destination)
-        if max(len(path), len(to_path)) <= _SUN_PATH:
-            return UNIX, UNIX_BLOCK.pack(path, to_path)
-    return UNSPEC, b""
 
 
 def _packed_alike(source: str, destination: str) -> tuple[bytes, bytes]:

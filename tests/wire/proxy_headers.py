@@ -1,13 +1,14 @@
-"""Addresses and TLVs for PROXY headers, as hypothesis strategies."""
+"""Addresses and TLVs for PROXY headers, as hypothesis strategies; headers that we never write."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from spliceproxy.wire.proxy_protocol import Ssl, Tlvs
+from spliceproxy.wire.proxy_protocol import LOCAL_V2, Ssl, Tlvs
 
 MAPPED = ipaddress.ip_network("::ffff:0:0/96")
 
@@ -77,3 +78,13 @@ def _once(others: tuple[tuple[int, bytes], ...]) -> tuple[tuple[int, bytes], ...
 
 
 sorted_tlvs = tlvs.map(_as_others_write)
+
+
+def raw_header(kind: int, block: bytes, command: int = 0x21) -> bytes:
+    """A header of version 2 with any family and transport, and anything behind its 16 bytes."""
+    return LOCAL_V2[:12] + bytes([command, kind]) + len(block).to_bytes(2, "big") + block
+
+
+def unix_header(source: str, destination: str, tlvs: bytes = b"") -> bytes:
+    paths = (os.fsencode(path).ljust(108, b"\0") for path in (source, destination))
+    return raw_header(0x31, b"".join(paths) + tlvs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fuzz_proxy_protocol import check_every_split
+from proxy_headers import raw_header
 
 from spliceproxy.wire.crc32c import crc32c
 from spliceproxy.wire.proxy_protocol import (
@@ -22,8 +23,7 @@ CLIENT, SERVER = ("192.0.2.1", 50000), ("192.0.2.2", 443)
 def with_tlvs(raw: bytes, family: int = 0x11) -> bytes:
     """A header from CLIENT to SERVER with these bytes behind the addresses."""
     block = build_v2(CLIENT, SERVER)[16:] if family == 0x11 else b""
-    start = build_v2(CLIENT, SERVER)[:13] + bytes([family])
-    return start + (len(block) + len(raw)).to_bytes(2, "big") + block + raw
+    return raw_header(family, block + raw)
 
 
 def tlv(kind: int, value: bytes) -> bytes:

@@ -183,7 +183,7 @@ def _read_v6(text: bytes) -> str:
 
 def _port(text: bytes) -> int:
     """No signs, no leading zeros. Bytes know no digits but ASCII's."""
-    if text.isdigit() and len(text) <= 5 and (text[0] != 0x30 or text == b"0"):
+    if text.isdigit() and (text[0] != 0x30 or text == b"0"):
         port = int(text)
         if port <= 0xFFFF:
             return port

@@ -170,6 +170,9 @@ def test_a_line_that_can_no_longer_end_in_time_is_refused_at_once() -> None:
     assert outcome(b"PROXY UNKNOWN ".ljust(105, b"x") + b"\r") == Need(107)
     with pytest.raises(ProxyHeaderError, match="no end of line in 107 bytes"):
         parse_proxy_header(b"PROXY UNKNOWN ".ljust(106, b"x"))
+    # Its 107th byte makes no other mistake of it.
+    for last in (b"\n", b"\r", b"x"):
+        assert "no end of line" in error_of(b"PROXY TCP6 ".ljust(106, b"x") + last)
 
 
 def test_whatever_stands_behind_unknown_is_ignored() -> None:
@@ -218,6 +221,10 @@ V2 = [
         "21 31 00D8  2F612F62" + "00" * 104 + "006E616D65" + "00" * 103,
         Header(232, 2, False, "unix", "/a/b", "\0name"),
     ),
+    (
+        "21 31 00D8  2F610062" + "00" * 103 + "FF" + "2F63" + "00" * 106,
+        Header(232, 2, False, "unix", "/a", "/c"),
+    ),
     ("21 31 00D8  " + "61" * 108 + "00" * 108, Header(232, 2, False, "unix", "a" * 108, "")),
     ("21 00 0000", Header(16, 2)),
     ("21 01 0000", Header(16, 2)),
@@ -261,7 +268,13 @@ def test_of_local_only_the_length_counts(family: int, block: bytes) -> None:
 def test_a_binary_header_that_can_come_to_nothing_is_refused_within_its_16_bytes(
     text: str, sentence: str
 ) -> None:
-    assert sentence in error_of(SIGNATURE + bytes.fromhex(text))
+    data = SIGNATURE + bytes.fromhex(text)
+    assert sentence in error_of(data)
+    decided = next(size for size in range(17) if not isinstance(outcome(data[:size]), Need))
+    if sentence.startswith(("version", "no command")):
+        assert decided == 13
+    elif sentence.startswith(("datagrams", "no family")):
+        assert decided == 14
 
 
 def test_a_header_of_4096_bytes_is_taken() -> None:

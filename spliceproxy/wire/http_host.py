@@ -78,4 +78,4 @@ def _read_authority(authority: bytes) -> str | None:
     host: bytes = match[1]
     if host.startswith(b"["):
         return read_address(host[1:-1])
-    return read_address(host) or read_host_name(host)
+    return read_host_name(host)

@@ -46,6 +46,7 @@ def request(*headers: bytes, line: bytes = b"GET / HTTP/1.1", eol: bytes = b"\r\
         (b"Host: 2001:db8::1", None),
         (b"Host: b\xc3\xbccher.example", None),
         (b"Host: a.example\0", None),
+        (b"Host: a.example\x0b", None),
         (b"Host: a\rb.example", None),
         (b"Host : a.example", None),
         (b"\tHost: a.example", None),
@@ -64,6 +65,9 @@ def test_a_request_that_others_may_read_otherwise_has_no_host() -> None:
     assert host(request(one, other)) is None
     assert host(request(one, one)) is None
     assert host(request(one, b" b.example")) is None
+    assert host(request(one, b"\tb.example")) is None
+    assert host(request(b"Host:", one)) is None
+    assert host(request(one, b"Host:")) is None
     assert host(request(b"X: y", b" folded", one)) is None
     assert host(request(one, b"host\t: b.example")) is None
 
@@ -114,6 +118,9 @@ def test_no_header_and_no_host_is_no_host() -> None:
 
 def test_the_body_is_not_looked_at() -> None:
     assert host(request(b"Host: a.example") + b"Host: b.example\r\n\r\n") == "a.example"
+    assert host(request(b"Host: a.example") + b"x\nHost: b.example\n\n") == "a.example"
+    unix = request(b"Host: a.example", eol=b"\n")
+    assert host(unix + b"x\r\nHost: b.example\r\n\r\n") == "a.example"
 
 
 def test_the_end_of_the_headers_is_waited_for_and_only_so_far() -> None:

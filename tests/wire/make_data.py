@@ -10,6 +10,7 @@ a Python that has it); chromium is the browser itself.
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 DATA = Path(__file__).with_name("data")
 NAME = "www.example.com"
@@ -119,11 +121,15 @@ def record(client: Client) -> bytes | None:
     program = shutil.which(client.command[0], path=PATH) or shutil.which(client.command[0])
     if program is None:
         return None
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+    with (
+        closing(socket.create_server(("127.0.0.1", 0))) as listener,
+        TemporaryDirectory(ignore_cleanup_errors=True) as home,  # nobody's settings, no leavings
+    ):
         listener.settimeout(0.1)
         words = [word.format(port=listener.getsockname()[1], name=NAME) for word in client.command]
         process = subprocess.Popen(
             [program, *words[1:]],
+            env=os.environ | {"HOME": home},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -43,6 +43,7 @@ HELLOS = {
     "python": said(NAME, (HTTP1,), (TLS13, TLS12)),
     "node": said(NAME, (), (TLS13, TLS12)),
     "chrome": said(NAME, (H2, HTTP1), (TLS13, TLS12)),
+    "chromium": said(NAME, (H2, HTTP1), (TLS13, TLS12)),
     "firefox": said(NAME, (H2, HTTP1), (TLS13, TLS12)),
     "safari": said(NAME, (H2, HTTP1), (TLS13, TLS12)),
 }
@@ -56,7 +57,7 @@ PLAIN = {
     "plain-psql": ("postgres", None),
     "plain-redis": ("unknown", None),
 }
-POST_QUANTUM = ("chrome", "firefox", "safari")
+POST_QUANTUM = ("chrome", "chromium", "firefox", "safari")
 X25519MLKEM768 = b"\x11\xec"
 
 

@@ -1,7 +1,7 @@
 """What must hold of the parsers of `wire` for any bytes. A function raises where it does not.
 
 Each takes one input. It makes the splits that it tries from the input itself, so an input that
-fails once fails again. They import nothing but `spliceproxy.wire`.
+fails once fails again.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ import random
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from pathlib import Path
 
+from wire.hello_builder import payload, records
+
 from spliceproxy.wire.client_hello import (
+    HANDSHAKE,
     MAX_BYTES,
     ClientHello,
     ClientHelloError,
@@ -29,8 +33,11 @@ _PROTOCOLS = {"tls", "http", "ssh", "postgres", "unknown"}
 
 
 def seeds() -> list[bytes]:
-    """What real clients sent, to be mutated."""
-    return [path.read_bytes() for path in sorted(Path(__file__).parent.glob("data/*.bin"))]
+    """What real clients sent, to be mutated; hellos in small records too."""
+    found = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("data/*.bin"))]
+    hellos = [payload(data) for data in found if data[0] == HANDSHAKE]
+    tiny = records(min(hellos, key=len), repeat(3))
+    return [*found, tiny, *(records(inner, repeat(200)) for inner in hellos)]
 
 
 def fuzz_client_hello(data: bytes) -> None:
@@ -95,6 +102,8 @@ def _check_splits(data: bytes, whole: object, parse: Callable[[Buffer], object])
     assert parse(bytearray(data)) == whole
     if isinstance(whole, Need):
         assert len(data) < whole.total <= max(MAX_BYTES, len(data) + 1), (whole, len(data))
+    else:
+        assert parse(data + b"\x16\3\1\0\1 more\r\n\r\n") == whole, "what follows changed it"
     for seen in _growing(data):
         part = parse(seen)
         if isinstance(part, Need):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-import fuzz_client_hello as fuzz
 import pytest
-from hello_builder import body, extension, message, random_sizes, record, records, server_name
+import wire.fuzz_client_hello as fuzz
+from wire.hello_builder import body, extension, message, random_sizes, record, records, server_name
 
 from spliceproxy.wire import client_hello
 from spliceproxy.wire.client_hello import ClientHelloReader

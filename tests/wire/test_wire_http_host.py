@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from fuzz_client_hello import fuzz_http_host
-from hello_builder import steps
 from hypothesis import given
 from hypothesis import strategies as st
+from wire.fuzz_client_hello import fuzz_http_host
+from wire.hello_builder import steps
 
 from spliceproxy.wire.http_host import MAX_HEAD, read_http_host
 from spliceproxy.wire.need import Need

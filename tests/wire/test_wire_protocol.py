@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from fuzz_client_hello import fuzz_protocol
 from hypothesis import given
 from hypothesis import strategies as st
+from wire.fuzz_client_hello import fuzz_protocol
 
 from spliceproxy.wire.need import Need
 from spliceproxy.wire.protocol import GSSENC_REQUEST, MAX_METHOD, SSL_REQUEST, sniff

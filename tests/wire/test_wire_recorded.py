@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from fuzz_client_hello import fuzz_client_hello, fuzz_http_host, fuzz_protocol
-from hello_builder import payload, random_sizes, record, records
-from make_data import CLIENTS, DATA, NAME
-from make_data import record as record_client
+from wire.fuzz_client_hello import fuzz_client_hello, fuzz_http_host, fuzz_protocol
+from wire.hello_builder import payload, random_sizes, record, records
+from wire.make_data import CLIENTS, DATA, NAME
+from wire.make_data import record as record_client
 
 from spliceproxy.wire.client_hello import ClientHello, ClientHelloReader, parse_client_hello
 from spliceproxy.wire.http_host import read_http_host

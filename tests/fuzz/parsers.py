@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from wire import fuzz_client_hello as first
 from wire import fuzz_proxy_protocol
 
 
@@ -21,4 +22,7 @@ class Parser:
 
 PARSERS = {
     "proxy_header": Parser(fuzz_proxy_protocol.check, fuzz_proxy_protocol.seeds),
+    "client_hello": Parser(first.fuzz_client_hello, first.seeds),
+    "protocol": Parser(first.fuzz_protocol, first.seeds),
+    "http_host": Parser(first.fuzz_http_host, first.seeds),
 }

@@ -331,8 +331,8 @@ MUTANTS = [
     ),
     mutant(
         "trial",
-        "memoryview(bytes(self._kept[up.moved :]))",
-        "memoryview(bytes(self._kept[-held:-1]) + b'!')",
+        'bytes(up.pending or b"") + bytes(unsent)',
+        "bytes(unsent)[:-1] + b'!'",
         trial_bounds.test_a_full_upstream_that_answers_gets_the_rest_by_the_relay,
         **V4,
     ),

@@ -16,11 +16,11 @@ import pytest
 import trustme
 from harness.load import read_to_end
 from harness.proxy import connect
+from harness.proxy_header import take_header
 from harness.serving import Upstream, serving
 from harness.wait import wait_until
 from real_programs import free_port, need, program, run
 
-from spliceproxy.wire.need import Need
 from spliceproxy.wire.proxy_protocol import (
     LOCAL_V2,
     UNKNOWN_V1,
@@ -30,7 +30,6 @@ from spliceproxy.wire.proxy_protocol import (
     Tlvs,
     build_v1,
     build_v2,
-    parse_proxy_header,
 )
 
 NAME = "www.example.com"
@@ -40,19 +39,8 @@ V6, OTHER_V6 = ("2001:db8::7", 51234), ("2001:db8::10", 443)
 
 
 def read_header(sock: socket.socket, _upstream: Upstream) -> Header:
-    """Peek until there is a header, each time for what the parser needs; it is the result.
-
-    Then read the request, and answer.
-    """
-    found: Header | Need = Need(1)
-    while isinstance(found, Need):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, found.total)
-        seen = sock.recv(4096, socket.MSG_PEEK)
-        if len(seen) < found.total:
-            raise EOFError(f"{seen!r} and no more")
-        found = parse_proxy_header(seen)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-    sock.recv(found.length)
+    """Take the header, which is the result; then read the request, and answer."""
+    found = take_header(sock)
     request = b""
     while not request.endswith(b"\r\n\r\n") and (more := sock.recv(4096)):
         request += more

@@ -27,8 +27,8 @@ def announce(session: Session, up: Flow, client_events: int) -> int:
     `client_events` were seen at the client; EPOLLIN among them must stand for bytes that are still
     unread, or that are kept for this upstream. Returns the events with which to begin.
     """
-    # A FIN, an urgent byte and an error make readable too, but need not bring a byte behind the
-    # header: MSG_MORE would then hold it back for 200 ms.
+    # Beside trouble, readable need not mean bytes, and MSG_MORE holds the header back for 200 ms
+    # where neither bytes nor a FIN follow.
     follows = client_events & _BYTES_OR_TROUBLE == EPOLLIN
     left = send_first(up, _header(session), _AND_MORE if follows else MSG_DONTWAIT)
     return client_events | EPOLLIN if left else client_events

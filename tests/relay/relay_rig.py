@@ -263,6 +263,7 @@ class Rig:
         self.left: list[socket.socket] = []
         """The far ends of upstreams that were replaced."""
         self._kind, self._spares, self._first = upstream, spares, first
+        self._limits = upstream_buffers or buffers, mss
         if replay is None:
             self.relay.start(self._announce(0), 0)
         else:
@@ -284,7 +285,7 @@ class Rig:
         loop.close_socket_later(self.near_upstream)
         loop.close_later(relay)
         self.left.append(self.upstream)
-        self.upstream, self.near_upstream = connected(self._kind)
+        self.upstream, self.near_upstream = connected(self._kind, *self._limits)
         loop.add(
             self.near_upstream.fileno(), parts.relay.interest(self.near_upstream.family), _nobody
         )

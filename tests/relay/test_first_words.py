@@ -127,3 +127,24 @@ def test_each_upstream_that_replaces_another_one_gets_it_again(client: str, upst
         assert upper.read_to_end(r.bench) == "fin"
         assert bytes(upper.data) == whole
         assert r.up.moved == 3
+
+
+@mixes
+def test_a_replacement_may_speak_before_it_has_read_it(client: str, upstream: str) -> None:
+    limits = {"buffers": 8192, "mss": 1448}
+    with rig(client, upstream, first=FIRST, replay=LIMIT, spares=1, **limits) as r:
+        write(r.client, b"request")
+        whole = FIRST + b"request"
+        upper, lower = Reader(r.upstream), Reader(r.client)
+        r.bench.drive(lambda: (upper.read(), len(upper.data) >= len(whole))[1], "all bytes")
+        r.upstream.close()
+        r.bench.drive(lambda: r.left, "another upstream")
+        r.bench.settle()
+        assert r.up.moved < 0, "the socket took all of it: this proves nothing"
+        write(r.upstream, b"hello")
+        r.bench.drive(lambda: (lower.read(), len(lower.data) == 5)[1], "what it says")
+        r.client.shutdown(socket.SHUT_WR)
+        upper = Reader(r.upstream)
+        assert upper.read_to_end(r.bench) == "fin"
+        assert bytes(upper.data) == whole
+        assert r.up.moved == 7

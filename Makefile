@@ -8,12 +8,13 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-check bench-plots clean
+.PHONY: help setup demo test lint fuzz bench bench-check bench-plots clean
 
 help:
 	@echo "make demo    see it work: three upstreams, the proxy, some traffic; Ctrl-C ends it"
 	@echo "make test    run the tests; make test ARGS='-k relay -x' runs some of them"
 	@echo "make lint    check style, types and the direction of imports"
+	@echo "make fuzz    a million broken inputs for each parser; make fuzz ARGS='--inputs 10000'"
 	@echo "make bench   measure it beside HAProxy, nginx and Envoy; make bench ARGS='--quick'"
 	@echo "make bench-check    count system calls and instructions, compare with the baseline"
 	@echo "make bench-plots    draw the last run of make bench into docs/bench"
@@ -44,6 +45,9 @@ lint: $(READY)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+fuzz: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m fuzz $(ARGS)
 
 bench: $(READY) $(BENCH_READY)
 	@PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)

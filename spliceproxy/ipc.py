@@ -121,6 +121,8 @@ class PoolPlan:
     replay: int | None = None
     """Bytes of a client that are kept for another upstream until the first byte from this one;
     None: a session stays with the upstream that it was connected with."""
+    send_proxy: str | None = None
+    """Version of the PROXY header that each upstream gets first: v1 or v2; None: it gets none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,6 +157,14 @@ class Pool(Section):
         "protocols to which that does no harm.",
         example="16KiB",
     )
+    send_proxy: scalars.SendProxyOff = setting(
+        "off",
+        "A PROXY header of this version goes first to each upstream: the client's address and the "
+        "one that it connected to; `v2` tells the `session` of the session's record as well "
+        "(UNIQUE_ID). Clients of UNIX sockets are announced without addresses. Health checks send "
+        "one too, in their own name, but not to another port (`health.port`).",
+        example="v2",
+    )
     slow_start: scalars.PositiveTimeOff = setting(
         "off",
         "An upstream that came back or that was found later gets its full share of sessions only "

@@ -98,6 +98,10 @@ def _closed(*words: str) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [{"enum": values}, variable], "x-unit": " / ".join(words)})
 
 
+def _none_if_off(word: str) -> str | None:
+    return None if word == "off" else word
+
+
 def _number(least: int, most: int) -> Callable[[str], int]:
     return partial(units.integer, least=least, most=most)
 
@@ -291,6 +295,12 @@ QueueWhen = Annotated[
     Literal["full", "full_or_down"],
     _choice("full", "full_or_down"),
     _closed("full", "full_or_down"),
+]
+SendProxyOff = Annotated[
+    Literal["v1", "v2"] | None,
+    _choice("v1", "v2", "off"),
+    AfterValidator(_none_if_off),
+    _closed("v1", "v2", "off"),
 ]
 KeepOrReset = Annotated[
     Literal["keep", "reset"], _choice("keep", "reset"), _closed("keep", "reset")

@@ -105,6 +105,7 @@ def _plan_pool(pool: Pool, found: FoundAt, slots: UpstreamSlots) -> PoolPlan:
         slow_start=bool(pool.slow_start) and pool.balance != "source_hash",
         queue=_plan_queue(pool.queue),
         replay=pool.replay,
+        send_proxy=pool.send_proxy,
     )
 
 

@@ -72,6 +72,8 @@ class Flow:
     """One direction. `twin` is the other one: its source is this one's destination.
 
     `moved` and `spliced` count bytes that the destination's kernel took: all, and through a pipe.
+    `moved` is negative while something is held that goes before the source's bytes and is not
+    counted as theirs: it begins with minus the size of that.
     `touched` is the loop's time of the last event at the source.
     """
 
@@ -299,7 +301,7 @@ class Flow:
         """Send what is held: DRY when all of it went."""
         try:
             if self.pipe is None:
-                self._flush_pending()
+                self.flush_pending()
             else:
                 self._flush_pipe(self.pipe)
         except BlockingIOError:
@@ -309,7 +311,8 @@ class Flow:
             return self._refused_flush(error)
         return DRY
 
-    def _flush_pending(self) -> None:
+    def flush_pending(self) -> None:
+        """Send what is held outside a pipe. Raises OSError, BlockingIOError while it is full."""
         pending = self.pending
         while pending:
             sent = self.dst.send(pending, MSG_DONTWAIT)

@@ -20,7 +20,9 @@ What stands behind it (Linux, tcp(7), unix(7); tests/relay/test_trial.py):
     its work, and the client may be gone. So it is asked for its end before the FIN is passed on.
     A reset is a failure whenever it comes.
 4.  An urgent byte is a byte, though none that is passed on.
-5.  A fresh read is sent before the next one (I1, I6): while the upstream is full the client waits.
+5.  A relay may come with something that its upstream is told before the client's bytes: held by
+    `up`, whose `moved` is negative for so long. It is for this upstream alone, and is not kept.
+6.  A fresh read is sent before the next one (I1, I6): while the upstream is full the client waits.
 """
 
 from __future__ import annotations
@@ -175,6 +177,8 @@ class Trial:
         if not up.writable:
             return False
         try:
+            if up.held:
+                up.flush_pending()
             while up.moved < len(kept):
                 up.moved += up.dst.send(memoryview(kept)[up.moved :], up.flags)
         except BlockingIOError:
@@ -268,10 +272,10 @@ class Trial:
         """Let the relay go on from here."""
         up = relay.up
         if not up.end:
-            held = len(self._kept) - up.moved
-            if held:
-                up.held = held
-                up.pending = memoryview(bytes(self._kept[up.moved :]))
+            unsent = self._kept[max(0, up.moved) :]
+            if unsent:
+                up.held += len(unsent)
+                up.pending = memoryview(bytes(up.pending or b"") + bytes(unsent))
         events = self._client_trouble
         if self._readable or self._finished or (up.held and up.writable):
             events |= EPOLLIN

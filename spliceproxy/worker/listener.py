@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from spliceproxy.ipc import ListenerPlan
 from spliceproxy.telemetry.board import listener_sessions
 from spliceproxy.telemetry.record import address_text
+from spliceproxy.wire.proxy_values import SocketAddress
 from spliceproxy.worker.pool import Pool
 from spliceproxy.worker.session import Session
 
@@ -75,6 +76,7 @@ class ListeningSocket:
         "_family",
         "_last_accept",
         "_local",
+        "_local_text",
         "_paused",
         "_retiring",
         "_shared",
@@ -101,17 +103,26 @@ class ListeningSocket:
         self._retiring = False
         self._last_accept = 0.0
         self.slot = 0
-        self._local = _fixed_address(self._sock)
+        self._local = local = _fixed_address(self._sock)
+        self._local_text = None if local is None else address_text(self._family, local)
         self._resume()
 
     def local_text(self, client: SocketType) -> str:
         """The address that `client`, one of this socket's, connected to."""
+        if self._local_text is not None:
+            return self._local_text
+        local = self.local_address(client)
+        return "" if local is None else address_text(client.family, local)
+
+    def local_address(self, client: SocketType) -> SocketAddress | None:
+        """The same, as getsockname() tells it; None where the kernel does not know it any more."""
         if self._local is not None:
             return self._local
         try:
-            return address_text(client.family, client.getsockname())
+            local: SocketAddress = client.getsockname()
         except OSError:
-            return ""
+            return None
+        return local
 
     def _on_event(self, _events: int) -> None:
         worker = self._worker
@@ -209,9 +220,9 @@ class ListeningSocket:
         loop.close_socket_later(self._sock)
 
 
-def _fixed_address(sock: socket.socket) -> str | None:
-    """The text of a bound address that is the same for all clients; None for a wildcard."""
-    address = sock.getsockname()
+def _fixed_address(sock: socket.socket) -> SocketAddress | None:
+    """A bound address that is the same for all clients; None for a wildcard."""
+    address: SocketAddress = sock.getsockname()
     if sock.family != socket.AF_UNIX and address[0] in ("0.0.0.0", "::"):
         return None
-    return address_text(sock.family, address)
+    return address

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from spliceproxy.relay.relay import Relay, arm_reset, interest, unsent
 from spliceproxy.telemetry.record import ClosedBy, How, Why, milliseconds
+from spliceproxy.worker.announcement import announce
 from spliceproxy.worker.connector import Connector, set_keepalive
 from spliceproxy.worker.pool import Pool, Upstream, client_key
 from spliceproxy.worker.replay import Replay
@@ -49,6 +50,7 @@ class Session:
         "client_address",
         "connect_ms",
         "entry",
+        "id",
         "listener",
         "pool",
         "relay",
@@ -72,6 +74,8 @@ class Session:
         self.client = client
         self.client_address = address
         self.started = worker.loop.now
+        self.id = ""
+        """What its record calls it, where somebody was told before; else empty until then."""
         self.upstream: Upstream | None = None
         self._held: Upstream | None = None
         """Connected with, and to be given back to the pool."""
@@ -155,15 +159,16 @@ class Session:
             self._settle(relay)
         if self._settled or self.pool.shortest_silence < FIRST_LOOK:
             self._arm()
-        replay = self._replay
-        if replay is None:
-            if self.pool.plan.replay is None:
-                relay.start(self._client_events, events)
-                return
-            self._replay = replay = Replay(self)
-        # Also where a reload took `replay` from the pool meanwhile: what is kept is to be sent.
+        plan, client_events = self.pool.plan, self._client_events
+        if plan.send_proxy is not None:
+            client_events = announce(self, relay.up, client_events)
+        # A reload may have taken `replay` away from a session whose first bytes are kept.
+        if plan.replay is None and self._replay is None:
+            relay.start(client_events, events)
+            return
+        self._replay = replay = self._replay or Replay(self)
         replay.tried = connector.tried
-        replay.start(relay, self._client_events, events)
+        replay.start(relay, client_events, events)
 
     def reconnect(self, connector: Connector, pool: Pool, *, by_fin: bool) -> None:
         """Called by the replay: the upstream ended without a byte, and is left for one of `pool`,
@@ -204,7 +209,7 @@ class Session:
         """The upstream ended first, without a byte, and by FIN: a reset ends both flows at once."""
         upstream, eject = self.upstream, self.pool.plan.eject
         assert upstream is not None
-        if eject is not None and eject.early_close and relay.up.moved:
+        if eject is not None and eject.early_close and relay.up.moved > 0:
             upstream.early_closes += 1
             if upstream.early_closes >= eject.after:
                 self.worker.on_failing(upstream, "early_close")

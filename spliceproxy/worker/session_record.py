@@ -31,12 +31,13 @@ def session_record(session: Session, closed_by: ClosedBy, how: How, why: Why) ->
     up = down = spliced_up = spliced_down = 0
     if relay is not None:
         upstream_rtt, upstream_retrans = tcp_info(relay.down.src)
-        up, spliced_up = relay.up.moved, relay.up.spliced
+        # Negative: a part of the PROXY header is still to be sent.
+        up, spliced_up = max(0, relay.up.moved), relay.up.spliced
         down, spliced_down = relay.down.moved, relay.down.spliced
         if relay.first_byte_at is not None:
             first_byte_ms = milliseconds(relay.first_byte_at - session.started)
     return {
-        "session": next(worker.session_ids),
+        "session": session.id or next(worker.session_ids),
         "worker": worker.index,
         "listener": session.listener.name,
         "route": None,

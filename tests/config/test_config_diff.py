@@ -44,6 +44,7 @@ def test_the_same_configuration_differs_in_nothing() -> None:
         ("pool: app}", "pool: app, max_sessions: 10}", "~ listener web: max_sessions off → 10"),
         ("pool: app}", "pool: old}", "~ listener web: pool app → old"),
         ("old: {", "old: {timeouts: {connect: 1s}, ", "~ pool old: timeouts.connect 5s → 1s"),
+        ("old: {", "old: {send_proxy: v2, ", "~ pool old: send_proxy off → v2"),
         ("idle: 1h", "idle: 10m", "~ timeouts.idle 1h → 10m"),
         ("timeouts:", "log: {level: debug}\ntimeouts:", "~ log.level info → debug"),
         (

@@ -46,11 +46,15 @@ class Rig:
         self._slots = UpstreamSlots()
         self._slot_of: dict[str, int] = {}
 
-    def apply(self, health: object, *upstreams: str, pool: str = "app") -> None:
+    def apply(
+        self, health: object, *upstreams: str, pool: str = "app", send_proxy: str = "off"
+    ) -> None:
         """Put a configuration in force: one pool, with this `health`."""
         keys = {
             "listeners": {"web": {"bind": "127.0.0.1:0", "pool": pool}},
-            "pools": {pool: {"upstreams": list(upstreams), "health": health}},
+            "pools": {
+                pool: {"upstreams": list(upstreams), "health": health, "send_proxy": send_proxy}
+            },
         }
         loaded = config.loads(json.dumps(keys), "test.yaml", {})
         snapshot = make_snapshot(loaded, find_upstreams(loaded), MACHINE, 1, 0, self._slots)

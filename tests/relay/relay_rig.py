@@ -30,6 +30,7 @@ import spliceproxy.relay.trial
 import spliceproxy.worker.loop
 from spliceproxy.relay.means import Means
 from spliceproxy.relay.relay import arm_reset, unsent
+from spliceproxy.worker.announcement import send_first
 
 KINDS = ("v4", "v6", "unix")
 MODES = ("adaptive", "splice", "copy")
@@ -235,9 +236,11 @@ class Rig:
         ends: Any = None,
         replay: int | None = None,
         spares: int = 0,
+        first: bytes = b"",
     ) -> None:
         """`ends`: (client, near_client, upstream, near_upstream) in place of new ones. `replay`:
-        begin with a trial that keeps so many bytes and has so many `spares` for its upstream."""
+        begin with a trial that keeps so many bytes and has so many `spares` for its upstream.
+        `first`: what each upstream gets before the client's bytes."""
         if ends is None:
             to_client = connected(client, buffers, mss)
             ends = (*to_client, *connected(upstream, upstream_buffers or buffers, mss))
@@ -259,12 +262,18 @@ class Rig:
         """How the upstreams ended that the trial wanted to replace."""
         self.left: list[socket.socket] = []
         """The far ends of upstreams that were replaced."""
-        self._kind, self._spares = upstream, spares
+        self._kind, self._spares, self._first = upstream, spares, first
+        self._limits = upstream_buffers or buffers, mss
         if replay is None:
-            self.relay.start(0, 0)
+            self.relay.start(self._announce(0), 0)
         else:
             self.trial = _trial(self, replay)
-            self.trial.start(self.relay, 0, 0)
+            self.trial.start(self.relay, self._announce(0), 0)
+
+    def _announce(self, events: int) -> int:
+        """Send `first`, as a session does with a PROXY header; the events to begin with."""
+        left = self._first and send_first(self.up, self._first, socket.MSG_DONTWAIT)
+        return events | EPOLLIN if left else events
 
     def replace(self, relay: Any) -> bool:
         """Have a spare take the upstream's place, after the events of this batch."""
@@ -276,7 +285,7 @@ class Rig:
         loop.close_socket_later(self.near_upstream)
         loop.close_later(relay)
         self.left.append(self.upstream)
-        self.upstream, self.near_upstream = connected(self._kind)
+        self.upstream, self.near_upstream = connected(self._kind, *self._limits)
         loop.add(
             self.near_upstream.fileno(), parts.relay.interest(self.near_upstream.family), _nobody
         )
@@ -291,7 +300,7 @@ class Rig:
             events |= new
 
         loop.set_handler(self.near_client.fileno(), gather)
-        self.bench.run_again(lambda: self.trial.start(self.relay, events, 0))
+        self.bench.run_again(lambda: self.trial.start(self.relay, self._announce(events), 0))
         return True
 
     def _on_change(self, relay: Any) -> None:

@@ -13,6 +13,7 @@ from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 import pytest
+import test_first_words as first_words
 import test_invariants as tests
 import test_invariants_bounds as bounds
 import test_trial as trials
@@ -331,9 +332,27 @@ MUTANTS = [
     ),
     mutant(
         "trial",
-        "memoryview(bytes(self._kept[up.moved :]))",
-        "memoryview(bytes(self._kept[-held:-1]) + b'!')",
+        'bytes(up.pending or b"") + bytes(unsent)',
+        "bytes(unsent)[:-1] + b'!'",
         trial_bounds.test_a_full_upstream_that_answers_gets_the_rest_by_the_relay,
+        **V4,
+    ),
+    mutant(
+        "trial",
+        "            if up.held:\n                up.flush_pending()\n",
+        "            up.moved = max(0, up.moved)\n",
+        first_words.test_it_comes_first_and_whole_however_it_is_cut_and_is_not_counted,
+        **V4,
+        replay=4096,
+        mode="copy",
+        size=1,
+        seed=1,
+    ),
+    mutant(
+        "trial",
+        'bytes(up.pending or b"") + bytes(unsent)',
+        "bytes(unsent)",
+        first_words.test_a_replacement_may_speak_before_it_has_read_it,
         **V4,
     ),
     mutant(

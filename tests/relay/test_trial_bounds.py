@@ -159,7 +159,9 @@ def one_random_session(choice: random.Random, number: int) -> None:
     spares = choice.randint(0, 3)
     buffers = choice.choice([None, 8192])
     kinds, mode = choice.choice(MIXES), choice.choice(MODES)
-    with rig(*kinds, mode, replay=replay, spares=spares, buffers=buffers, mss=1448) as r:
+    first = pattern(99, choice.choice([0, 0, 60, 50_000]))
+    limits: dict[str, Any] = {"replay": replay, "buffers": buffers, "mss": 1448}
+    with rig(*kinds, mode, spares=spares, first=first, **limits) as r:
         sent, finished = 0, False
         deaths = choice.randint(0, spares)
         answer = pattern(777, choice.choice([1, 5000, 300_000]))
@@ -188,7 +190,8 @@ def one_random_session(choice: random.Random, number: int) -> None:
 
         r.bench.drive(turn, f"the end of the upload, session {number}")
         if upper.end == "fin" and upper.sock is r.upstream:
-            assert bytes(upper.data) == pattern(0, total), f"session {number}"
+            assert bytes(upper.data) == first + pattern(0, total), f"session {number}"
+            assert r.up.moved == total
             carry(r.bench, r.upstream, lower, answer)
             r.upstream.close()
             assert lower.read_to_end(r.bench) == "fin"

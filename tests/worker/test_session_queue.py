@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -512,6 +513,37 @@ def test_over_a_reload_a_session_knows_what_it_tried() -> None:
         record = app.proxy.wait_records(2)[-1]
         assert (record["upstream"], record["retries"]) == (echo.address, 1)
         assert [app.board.live(slot) for slot in range(3)] == [0, 0, 0]
+
+
+def test_what_a_client_said_to_an_upstream_that_died_outlives_a_reload_without_replay() -> None:
+    """It waits for the third upstream; the second one refuses it."""
+    die = Event()
+
+    def dying(sock: socket.socket, _upstream: Upstream) -> None:
+        assert sock.recv(100) == b"request"
+        die.wait(10)
+
+    with (
+        serving("v4", dying) as first,
+        upstreams.refuse() as dead,
+        upstreams.echo() as echo,
+        ExitStack() as stack,
+    ):
+        tiers = [
+            {"address": one.address, "tier": tier, "max_sessions": 1}
+            for tier, one in enumerate((first, dead, echo))
+        ]
+        app = stack.enter_context(case(*tiers, replay="1KiB", eject="off"))
+        client = stack.enter_context(app.proxy.connect("web"))
+        client.sendall(b"request")
+        wait_until(lambda: first.accepted, 10, "the request at the first upstream")
+        holder = stack.enter_context(app.proxy.connect("web"))
+        assert exchange(holder, b"hold") == b"hold"
+        die.set()
+        app.wait_queued(1)
+        reload(app.proxy, lambda text: text.replace('"replay": "1KiB"', '"replay": "off"'))
+        holder.close()
+        assert client.recv(100) == b"request"
 
 
 def reload(proxy: Proxy, change: Callable[[str], str]) -> None:

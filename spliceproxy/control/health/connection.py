@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from spliceproxy.control.addresses import Place
 from spliceproxy.control.health.verdict import CheckFailedError
 from spliceproxy.ipc import TcpPlan
+from spliceproxy.wire.proxy_build import LOCAL_V2, build_v1
 
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python names it from 3.12 on
 _PATIENCE = 1.0
@@ -28,9 +29,14 @@ _CHUNK = 65536
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Makes connections as sessions of the pool make them: interface, mark, source address."""
+    """Makes connections as sessions of the pool make them: interface, mark, source address.
+
+    Where sessions send a PROXY header, checks send one too, in our own name.
+    """
 
     tcp: TcpPlan
+    send_proxy: str | None = None
+    """Its version, v1 or v2; None: none."""
 
     def open(self, family: int) -> socket.socket:
         """A socket that is not connected yet. Raises OSError."""
@@ -57,7 +63,8 @@ class Dial:
             sock.bind((source, 0))
 
     async def connect(self, place: Place) -> socket.socket:
-        """A connected socket, which the caller owns. Raises OSError, CheckFailedError."""
+        """A connected socket, which the caller owns, and which is ready for the first byte of the
+        check. Raises OSError, CheckFailedError."""
         sock = self.open(place.family)
         try:
             if place.family == socket.AF_UNIX:
@@ -67,10 +74,19 @@ class Dial:
                 if sock.getsockname() == sock.getpeername():
                     # Nobody listens, and the kernel chose that very port to connect from.
                     raise CheckFailedError("connection refused")
+            if self.send_proxy is not None:
+                await asyncio.get_running_loop().sock_sendall(sock, self._header(sock))
         except BaseException:
             sock.close()
             raise
         return sock
+
+    def _header(self, sock: socket.socket) -> bytes:
+        """Version 1 has no LOCAL: the connection's own addresses say the same, as they should
+        (doc/proxy-protocol.txt, section 2.1)."""
+        if self.send_proxy == "v2":
+            return LOCAL_V2
+        return build_v1(sock.getsockname(), sock.getpeername())
 
 
 async def _connect_unix(sock: socket.socket, place: Place) -> None:

@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from spliceproxy import __version__
@@ -23,6 +24,33 @@ _MOST = 1024 * 1024
 _CHUNK = 65536
 
 
+class _Dialling(aiohttp.BaseConnector):
+    """Connects to one place by a `Dial`, which can send something before the request.
+
+    What is overridden, and `_factory`, are as aiohttp's own connectors have them.
+    """
+
+    def __init__(self, dial: Dial, place: Place) -> None:
+        super().__init__(force_close=True)
+        self._dial = dial
+        self._place = place
+
+    async def _create_connection(
+        self, req: aiohttp.ClientRequest, *_traces_and_timeout: object
+    ) -> ResponseHandler:
+        try:
+            sock = await self._dial.connect(self._place)
+        except OSError as error:
+            raise aiohttp.ClientConnectorError(req.connection_key, error) from error
+        try:
+            loop = asyncio.get_running_loop()
+            _transport, protocol = await loop.create_connection(self._factory, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        return protocol
+
+
 class HttpCheck:
     """GET over HTTP/1.1, without keep-alive and without following redirects."""
 
@@ -35,6 +63,10 @@ class HttpCheck:
     async def check(self, place: Place) -> Passed:
         """See `Check`."""
         try:
+            if self._dial.send_proxy is not None:
+                async with self._new_session(_Dialling(self._dial, place)) as session:
+                    authority = "localhost" if place.family == socket.AF_UNIX else str(place)
+                    return Passed(await self._get(session, authority))
             if place.family == socket.AF_UNIX:
                 assert isinstance(place.address, str | bytes)
                 connector = aiohttp.UnixConnector(place.address, force_close=True)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from spliceproxy.control.health.state import HealthState
 from spliceproxy.control.health.verdict import LOCAL_ERRNOS, CheckFailedError, explain
 from spliceproxy.control.parts import InForce, UpstreamStates
 from spliceproxy.control.slots import UpstreamKey
-from spliceproxy.ipc import TcpPlan, UpstreamPlan
+from spliceproxy.ipc import UpstreamPlan
 from spliceproxy.telemetry.board import DOWN
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class _Pool:
     """How the upstreams of one pool are checked."""
 
     health: PoolHealth
-    tcp: TcpPlan
+    dial: Dial
     check: Check
 
 
@@ -131,12 +131,14 @@ class Monitor:
             health = in_force.config.pools[plan.name].health
             if health is None:
                 continue
+            # Another port is another service, which is not told of any client.
+            dial = Dial(plan.tcp, plan.send_proxy if health.port is None else None)
             old = self._pools.get(plan.name)
-            if old is not None and (old.health, old.tcp) == (health, plan.tcp):
+            if old is not None and (old.health, old.dial) == (health, dial):
                 pools[plan.name] = old
                 continue
-            check = make_check(health, Dial(plan.tcp), self._farewell)
-            pools[plan.name] = _Pool(health, plan.tcp, check)
+            check = make_check(health, dial, self._farewell)
+            pools[plan.name] = _Pool(health, dial, check)
         for name, pool in self._pools.items():
             if pools.get(name) is not pool:
                 task = asyncio.get_running_loop().create_task(pool.check.close())

@@ -1,0 +1,89 @@
+"""Which protocol a client speaks, by the fewest bytes that tell.
+
+1. tls: a record of type handshake and version 3 (16 03): two bytes. What is in it is for
+   `client_hello` to say.
+2. ssh: "SSH-", with which a client's identification begins (RFC 4253 section 4.2): four bytes.
+3. postgres: a length and a request code, or version 3.x (PostgreSQL, "Message Formats":
+   SSLRequest, GSSENCRequest, CancelRequest, StartupMessage): six to eight bytes.
+4. http: a method, a blank, and what a request-target can begin with (RFC 9112 section 3); the
+   preface of HTTP/2 has that form. A method and a blank alone would also be SMTP's `EHLO name`.
+
+The rules exclude each other, so the order does not matter. Clients that wait for the server's first
+word (SMTP, MySQL) give no byte, and Need(1) is all that can be said of them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from spliceproxy.wire.need import Buffer, Need
+
+Protocol = Literal["tls", "http", "ssh", "postgres", "unknown"]
+
+SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
+GSSENC_REQUEST = bytes.fromhex("00000008 04d21630")
+
+MAX_METHOD = 32
+"""Characters of an HTTP method; the longest that is registered has 17."""
+
+_MOST = MAX_METHOD + 9  # bytes after which every rule has decided: method, blank, "https://"
+_TLS = b"\x16\x03"
+_SSH = b"SSH-"
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TARGETS = (b"/", b"*", b"http://", b"https://")
+
+# PostgreSQL takes no start-up packet of more than 10000 bytes. A CancelRequest has 16 bytes, from
+# protocol 3.2 on up to 268: its key may be up to 256 bytes long.
+_STARTUP_VERSION = b"\0\3"
+_STARTUP = range(8, 10001)
+_REQUESTS = (
+    (SSL_REQUEST[4:], range(8, 9)),
+    (GSSENC_REQUEST[4:], range(8, 9)),
+    (bytes.fromhex("04d2162e"), range(16, 269)),
+)
+
+
+def sniff(data: Buffer) -> Protocol | Need:
+    """The protocol of a client whose first bytes are `data`, or how many it takes to go on."""
+    head = bytes(data[:_MOST])
+    if not head:
+        return Need(1)
+    if _TLS.startswith(head[:2]):
+        return "tls" if len(head) > 1 else Need(2)
+    if not head[0]:
+        return _postgres(head)
+    if head.startswith(_SSH):
+        return "ssh"
+    return _http(head)
+
+
+def _postgres(head: bytes) -> Protocol | Need:
+    if len(head) < 4:
+        least = int.from_bytes(head.ljust(4, b"\0"), "big")
+        return Need(6) if least < _STARTUP.stop else "unknown"
+    length, code = int.from_bytes(head[:4], "big"), head[4:8]
+    if length not in _STARTUP:
+        return "unknown"
+    if code[:2] == _STARTUP_VERSION:
+        return "postgres"
+    if _STARTUP_VERSION.startswith(code):
+        return Need(6)
+    for request, lengths in _REQUESTS:
+        if length in lengths and request.startswith(code):
+            return "postgres" if code == request else Need(8)
+    return "unknown"
+
+
+def _http(head: bytes) -> Protocol | Need:
+    blank = head.find(b" ", 0, MAX_METHOD + 1)
+    method = head if blank < 0 else head[:blank]
+    if len(method) > MAX_METHOD or not _TOKEN.fullmatch(method):
+        return "unknown"
+    if blank < 0:
+        return Need(len(head) + 1)
+    target = head[blank + 1 :].lower()
+    if method == b"CONNECT" or target.startswith(_TARGETS):
+        return "http"
+    may_be = any(start.startswith(target) for start in _TARGETS)
+    return Need(len(head) + 1) if may_be else "unknown"

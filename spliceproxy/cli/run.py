@@ -14,7 +14,10 @@ DEFAULT_FILES = (Path("spliceproxy.yaml"), Path("/etc/spliceproxy/spliceproxy.ya
 
 @click.command
 @click.argument("file", required=False, type=click.Path(path_type=Path, readable=False))
-def run(file: Path | None) -> int:
+@click.option(
+    "--watch", is_flag=True, help="Reload whenever FILE, or a file that it includes, changes."
+)
+def run(file: Path | None, watch: bool) -> int:
     """Run the proxy in the foreground.
 
     FILE is the configuration; without it, ./spliceproxy.yaml is used, or else
@@ -33,7 +36,11 @@ def run(file: Path | None) -> int:
     from spliceproxy import config, control
 
     path = file or default_file()
-    return control.run(config.load(path), load=lambda: config.load(path))
+    return control.run(
+        config.load(path),
+        load=lambda: config.load(path),
+        sources=(lambda now: config.sources(path, now)) if watch else None,
+    )
 
 
 def default_file() -> Path:

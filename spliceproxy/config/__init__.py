@@ -1,7 +1,8 @@
 """The one gate for configuration: YAML in, a frozen and typed model out, or all that is wrong.
 
-`load` and `loads` are the ways in. Beyond them nothing is raw: names are checked, units are
-converted, variables are expanded and inheritance is resolved. Nothing here touches the network.
+`load`, `loads` and `load_list` are the ways in. Beyond them nothing is raw: names are checked,
+units are converted, variables are expanded and inheritance is resolved. Nothing here touches the
+network.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from spliceproxy.config.address import Address, parse_address, parse_bind
 from spliceproxy.config.diff import difference, keep_what_needs_a_restart, needs_restart
 from spliceproxy.config.health import Health, PoolHealth
-from spliceproxy.config.loader import load, loads
+from spliceproxy.config.lists import load_list
+from spliceproxy.config.loader import load, loads, sources
 from spliceproxy.config.markdown import reference
 from spliceproxy.config.model import (
     Admin,
@@ -57,11 +59,13 @@ __all__ = [
     "json_schema",
     "keep_what_needs_a_restart",
     "load",
+    "load_list",
     "loads",
     "needs_restart",
     "parse_address",
     "parse_bind",
     "reference",
     "size_text",
+    "sources",
     "time_text",
 ]

@@ -1,4 +1,4 @@
-"""Addresses: host:port, [v6]:port, :port, unix:/path, unix:@abstract."""
+"""Addresses: host:port, [v6]:port, :port, unix:/path, unix:@abstract, srv:name, file:/path."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ MAX_UNIX_PATH = 107
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _HOST = re.compile(r"(?=.{1,253}\.?$)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)+")
+_DIGITS = re.compile(r"[0-9]+")
 _DIGITS_AND_DOTS = re.compile(r"[0-9.]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a socket listens or connects to: `host` and `port`, or `path`, or `abstract`.
+    """Where a socket listens or connects to: `host` and `port`, or `path`, or `abstract`; or, of
+    upstreams only, where such addresses are found: `srv`, or `file`.
 
     `str()` is the canonical text: what the configuration could say, what records and logs show.
     """
@@ -34,6 +36,10 @@ class Address:
     """Of a UNIX socket in the file system."""
     abstract: str = ""
     """Name of a UNIX socket in the abstract namespace, without its leading NUL."""
+    srv: str = ""
+    """A name whose SRV records say where the upstreams are."""
+    file: str = ""
+    """The path of a file that lists upstreams."""
 
     @property
     def is_unix(self) -> bool:
@@ -49,14 +55,19 @@ class Address:
             return f"unix:{self.path}"
         if self.abstract:
             return f"unix:@{self.abstract}"
+        if self.srv or self.file:
+            return f"srv:{self.srv}" if self.srv else f"file:{self.file}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def parse_address(text: str) -> Address:
-    """The address of an upstream: it has a host, and a port that is not 0.
+    """The address of an upstream: it has a host, and a port that is not 0; or `srv:` or `file:`.
 
     Raises ValueError("what is wrong; what would be right").
     """
+    kind, _, name = text.partition(":")
+    if kind in ("srv", "file") and not _DIGITS.fullmatch(name):  # else a host of that name
+        return _srv(name, text) if kind == "srv" else _file(name, text)
     address = parse_bind(text)
     if address.is_unix:
         return address
@@ -151,6 +162,26 @@ def _unix(text: str) -> Address:
     if (length := len(os.fsencode(name.removeprefix("@")))) > MAX_UNIX_PATH:
         raise ValueError(f"the path has {length} bytes; the kernel takes at most {MAX_UNIX_PATH}")
     return Address(abstract=name[1:]) if name.startswith("@") else Address(path=name)
+
+
+def _srv(name: str, text: str) -> Address:
+    right = "write for example srv:_app._tcp.example.com"
+    host, colon, port = name.rpartition(":")
+    if colon and _DIGITS.fullmatch(port) and _HOST.fullmatch(host):
+        raise ValueError(
+            f"{show(text)} has a port, and SRV records bring their own; write srv:{host}"
+        )
+    if not _HOST.fullmatch(name) or _DIGITS_AND_DOTS.fullmatch(name):
+        raise ValueError(f"{show(text)} names no SRV records; {right}")
+    return Address(srv=name.lower())
+
+
+def _file(path: str, text: str) -> Address:
+    if not path.startswith("/"):
+        raise ValueError(f"{show(text)} is not an absolute path; write file:/path/of/list.yaml")
+    if path.endswith("/") or "\0" in path:
+        raise ValueError(f"{show(text)} names no file; write file:/path/of/list.yaml")
+    return Address(file=path)
 
 
 def _bracketed(text: str) -> Address:

@@ -37,6 +37,17 @@ def check(root: Mapping, *, complete: bool) -> Iterator[Problem]:
             yield from _upstreams(("pools", name, "upstreams"), upstreams)
 
 
+def check_list(path: Path, upstreams: Node) -> Iterator[Problem]:
+    """The same for the upstreams of a file that a pool names; there may be none."""
+    for at, item in _items(path, upstreams):
+        node = item.get("address") if isinstance(item, Mapping) else item
+        parsed = None if node is None else _address(node, address.parse_address)
+        if node is not None and parsed is not None and parsed.file:
+            text = f"{parsed} is a list within a list; write its upstreams here"
+            yield Problem(node.place, at, text)
+    yield from _twice(path, upstreams)
+
+
 def _named(root: Mapping, key: str) -> dict[str, Mapping]:
     """The mappings below `listeners` or `pools`."""
     section = root.get(key)
@@ -129,9 +140,15 @@ def _upstreams(path: Path, upstreams: Node) -> Iterator[Problem]:
         text = "there is no upstream; write at least one, such as 127.0.0.1:9001"
         yield Problem(upstreams.place, path, text)
         return
+    yield from _twice(path, upstreams)
+    if all(_weight(item) == 0 for _, item in _items(path, upstreams)):
+        text = "every upstream has weight 0 and takes no session; give one a weight of at least 1"
+        yield Problem(upstreams.place, path, text)
+
+
+def _twice(path: Path, upstreams: Node) -> Iterator[Problem]:
     first: dict[Address, Place] = {}
-    items = list(_items(path, upstreams))
-    for at, item in items:
+    for at, item in _items(path, upstreams):
         node = item.get("address") if isinstance(item, Mapping) else item
         if node is None or (parsed := _address(node, address.parse_address)) is None:
             continue
@@ -142,9 +159,6 @@ def _upstreams(path: Path, upstreams: Node) -> Iterator[Problem]:
             )
             yield Problem(node.place, at, text)
         first.setdefault(parsed, node.place)
-    if all(_weight(item) == 0 for _, item in items):
-        text = "every upstream has weight 0 and takes no session; give one a weight of at least 1"
-        yield Problem(upstreams.place, path, text)
 
 
 _USED_BY = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,18 @@ def loads(text: str | bytes, name: str, env: Mapping[str, str] = os.environ) -> 
     current directory."""
     data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
     return _Loader(Path(), None, env).load(files.decode(data, name))
+
+
+def sources(path: Path, config: Config) -> list[Path]:
+    """The files that `config`, which is that at `path`, is read from: this one, and those that
+    match its `include` now. Each pattern is among them, for the files that may come."""
+    loader = _Loader(path.parent, path, {})
+    found = [path]
+    for pattern in config.include:
+        found.append(path.parent / pattern)
+        with suppress(ValueError, OSError):
+            found += loader.matches(pattern)
+    return found
 
 
 class _Loader:
@@ -96,7 +109,7 @@ class _Loader:
                 continue
             path = ("include", number) if isinstance(include, nodes.Sequence) else ("include",)
             try:
-                matches = self._matches(node.text)
+                matches = self.matches(node.text)
             except (ValueError, OSError) as error:
                 text = f"{error}; write a pattern such as conf.d/*.yaml"
                 self._problems.append(Problem(node.place, path, text))
@@ -111,7 +124,7 @@ class _Loader:
                     self._problems.append(Problem(node.place, path, text))
                     return
 
-    def _matches(self, pattern: str) -> list[Path]:
+    def matches(self, pattern: str) -> list[Path]:
         """The file of that name, or those that match; relative to the main file."""
         if not _WILDCARD.search(pattern):
             return [self._base / pattern]

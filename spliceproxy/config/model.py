@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
-from spliceproxy.config import scalars
+from spliceproxy.config import scalars, units
 from spliceproxy.config.address import Address  # noqa: F401  (pydantic looks it up)
 from spliceproxy.config.health import Health
 from spliceproxy.config.pool import Pool, PoolTimeouts
@@ -65,17 +65,30 @@ class Dns(Section):
 
     servers: Annotated[tuple[scalars.DnsServerSystem, ...], OneOrMore] = setting(
         "system",
-        "`system`: the hosts file first, then the servers and the search list of "
-        "/etc/resolv.conf. Or addresses of servers, port 53 where none is given, which alone "
-        "are asked.",
+        "`system`: the servers and the search list of /etc/resolv.conf. Or addresses of servers, "
+        "port 53 where none is given, which alone are asked, and without a search list. The hosts "
+        "file comes first in any case.",
         example="[10.0.0.53, 10.0.1.53:5353]",
     )
     min_ttl: scalars.SomeTime = setting(
-        "1s", "An answer is asked for again after this time at the earliest.", example="10s"
+        "1s",
+        "An answer is asked for again after this time at the earliest, whatever its TTL.",
+        example="10s",
     )
     max_ttl: scalars.SomeTime = setting(
-        "5m", "An answer is asked for again after this time at the latest.", example="1m"
+        "5m",
+        "An answer is asked for again after this time at the latest, whatever its TTL.",
+        example="1m",
     )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Dns:
+        if self.min_ttl > self.max_ttl:
+            least, most = units.time_text(self.min_ttl), units.time_text(self.max_ttl)
+            raise ValueError(
+                f"min_ttl {least} is more than max_ttl {most}; let max_ttl be at least {least}"
+            )
+        return self
 
 
 class Relay(Section):

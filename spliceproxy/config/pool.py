@@ -35,8 +35,13 @@ class Upstream(Section):
     """One address that serves. Its address alone may stand for it."""
 
     address: scalars.UpstreamAddress = required(
-        "Where to connect: host:port, [v6]:port, unix:/path or unix:@abstract. A "
-        "host name is resolved, and each of its addresses is an upstream.",
+        "Where to connect: host:port, [v6]:port, unix:/path or unix:@abstract. A host name may "
+        "stand for several upstreams, one for each of its addresses, and is asked for again when "
+        "its TTL is over. `srv:` and a name: the upstreams that its SRV records tell, with their "
+        "ports and weights; the lowest priority is tier 0, the next one tier 1. `file:` and an "
+        "absolute path: a list of upstreams as it could stand here, followed as it changes. What "
+        "stands beside it here holds for each upstream that is found: weights multiply, tiers add "
+        "up, the lower `max_sessions` holds.",
         "10.0.0.1:9000",
     )
     weight: scalars.Weight = setting(
@@ -115,7 +120,8 @@ class Pool(Section):
         example="least_sessions",
     )
     upstreams: Annotated[tuple[Upstream, ...], OneOrMore] = required(
-        "The addresses that serve; text, or a mapping with `address`.",
+        "The addresses that serve, or where they are found; text, or a mapping with `address`. A "
+        "pool whose upstreams are not found yet refuses its clients until they are.",
         "[127.0.0.1:9001, 127.0.0.1:9002]",
     )
     max_sessions: scalars.CountOff = setting(

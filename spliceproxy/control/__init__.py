@@ -2,14 +2,16 @@
 
 A start goes through it in this order:
 
-- `start`: all that is looked up and tried before anything runs. `names` resolves, `machine` says
-  what there is, `budget` and `limits` what it allows, `pool_options` and `records` try what workers
-  will need, `plan` makes the snapshot. `early_signals` hears signals meanwhile.
+- `start`: all that is looked up and tried before anything runs. `names` resolves what is bound,
+  `machine` says what there is, `budget` and `limits` what it allows, `pool_options` and `records`
+  try what workers will need, `plan` makes the snapshot. `early_signals` hears signals meanwhile.
 - `sockets`: the listening sockets. `opening` binds them all or none, with `addresses`, `options`,
   `handed` (from systemd), `holder` (who has our address) and `bind_errors`.
 - `supervisor`: the life of the process, with `systemd`, `reaper` (as PID 1) and `obituary`.
 - `fleet`: the workers, each a `worker_process`; `service` says who serves which socket, and
   `retire` how a socket is shut without losing a client.
+- `discovery`: the upstreams behind host names, SRV records and lists, now and later. `reload` puts
+  in force what it finds, and a new configuration; `file_watch` asks for that one by itself.
 - `parts`: what follows the configuration beside the workers. `ejection` passes over upstreams on
   which live traffic fails.
 - `door`: what the operator asks and says while it runs, at a `door_socket`; `report` is the answer.

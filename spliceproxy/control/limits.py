@@ -118,6 +118,8 @@ def _pipe_pages(
 def _ports(snapshot: Snapshot, machine: Machine) -> Iterator[Bite]:
     """Connections of one source to one upstream differ in the local port only (tcp(7))."""
     for pool in snapshot.pools:
+        if not pool.upstreams:
+            continue  # they are not found yet
         ports = _connections(pool, machine)
         asked = [
             listener.max_sessions or snapshot.max_sessions or 0

@@ -1,16 +1,19 @@
-"""All names and addresses of a configuration, looked up before anything is bound or started."""
+"""The addresses that listeners bind, looked up before anything is bound or started.
+
+Those of upstreams are found by `discovery`, and may be so later.
+"""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from spliceproxy.control.addresses import Place, places_to_bind, places_to_connect
+from spliceproxy.control.addresses import Place, places_to_bind
 from spliceproxy.errors import SpliceproxyError
 
 if TYPE_CHECKING:
@@ -26,56 +29,36 @@ class ResolveError(SpliceproxyError):
     """Host names that could not be resolved, one line each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """What each address of the configuration means on this machine."""
-
-    bind: Places
-    connect: Places
-
-
 @dataclass(slots=True)
 class _Lookup:
     key: str
     """Where the address stands in the configuration."""
     address: Address
-    ask: Callable[[Address], list[Place]]
     places: list[Place] = field(default_factory=list)
     problem: str = ""
 
     def run(self) -> None:
         try:
-            self.places = self.ask(self.address)
+            self.places = places_to_bind(self.address)
         except (OSError, UnicodeError) as error:
             self.problem = f"{self.key}: {self.address}: {_explain(self.address.host, error)}"
 
 
-def resolve_all(config: Config) -> Resolved:
-    """Look up all addresses of listeners and upstreams, several at once.
+def resolve_binds(config: Config) -> Places:
+    """Where the addresses of all listeners are on this machine, several looked up at once.
 
     Blocks meanwhile; a signal handler may raise out of it. Raises ResolveError.
     """
-    bind = {
-        address: _Lookup(f"listeners.{listener.name}.bind", address, places_to_bind)
+    lookups = {
+        address: _Lookup(f"listeners.{listener.name}.bind", address)
         for listener in config.listeners.values()
         for address in listener.bind
     }
-    connect = {
-        upstream.address: _Lookup(
-            f"pools.{pool.name}.upstreams", upstream.address, places_to_connect
-        )
-        for pool in config.pools.values()
-        for upstream in pool.upstreams
-    }
-    lookups = [*bind.values(), *connect.values()]
-    _run(lookups)
-    problems = [one.problem for one in lookups if one.problem]
+    _run(list(lookups.values()))
+    problems = [one.problem for one in lookups.values() if one.problem]
     if problems:
         raise ResolveError("\n".join(problems))
-    return Resolved(
-        {address: one.places for address, one in bind.items()},
-        {address: one.places for address, one in connect.items()},
-    )
+    return {address: one.places for address, one in lookups.items()}
 
 
 def _run(lookups: list[_Lookup]) -> None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from spliceproxy.control.addresses import Place
 from spliceproxy.control.budget import FDS_PER_PIPE, SPARE_FDS, worker_sessions
+from spliceproxy.control.discovery.found import FoundAt, lower, within
 from spliceproxy.control.hash_tables import plan_tables
 from spliceproxy.control.machine import Machine
-from spliceproxy.control.names import Places
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import (
@@ -41,7 +41,7 @@ class TooManyListenersError(SpliceproxyError):
 
 def make_snapshot(
     config: Config,
-    places: Places,
+    found: FoundAt,
     machine: Machine,
     workers: int,
     sockets: int,
@@ -49,7 +49,7 @@ def make_snapshot(
 ) -> Snapshot:
     """The snapshot of `config` for each of `workers` on this machine.
 
-    `places` says what the addresses of the upstreams mean; `sockets` is the number of listening
+    `found` says what the addresses of the upstreams stand for; `sockets` is the number of listening
     sockets of all workers together; `slots` gives each upstream its place on the board. Raises
     TooManyListenersError, TooManyUpstreamsError, FdBudgetError.
     """
@@ -70,7 +70,7 @@ def make_snapshot(
             )
             for listener in config.listeners.values()
         ),
-        pools=tuple(_plan_pool(pool, places, slots) for pool in config.pools.values()),
+        pools=plan_pools(config, found, slots),
         relay=relay,
         max_sessions=config.max_sessions,
         worker_sessions=worker_sessions(machine, relay, sockets, workers),
@@ -80,8 +80,13 @@ def make_snapshot(
     )
 
 
-def _plan_pool(pool: Pool, places: Places, slots: UpstreamSlots) -> PoolPlan:
-    upstreams = _plan_upstreams(pool, places, slots)
+def plan_pools(config: Config, found: FoundAt, slots: UpstreamSlots) -> tuple[PoolPlan, ...]:
+    """The pools of a snapshot. Raises TooManyUpstreamsError."""
+    return tuple(_plan_pool(pool, found, slots) for pool in config.pools.values())
+
+
+def _plan_pool(pool: Pool, found: FoundAt, slots: UpstreamSlots) -> PoolPlan:
+    upstreams = _plan_upstreams(pool, found, slots)
     return PoolPlan(
         name=pool.name,
         balance=pool.balance,
@@ -114,18 +119,18 @@ def _plan_queue(queue: Queue | None) -> QueuePlan | None:
     return QueuePlan(queue.size, queue.timeout, queue.when == "full_or_down")
 
 
-def _plan_upstreams(pool: Pool, places: Places, slots: UpstreamSlots) -> tuple[UpstreamPlan, ...]:
+def _plan_upstreams(pool: Pool, found: FoundAt, slots: UpstreamSlots) -> tuple[UpstreamPlan, ...]:
     """Each address once. Where two names meet at one address, their weights add up, and the lower
     tier and the lower limit hold."""
     merged: dict[Place, UpstreamPlan] = {}
     for upstream in pool.upstreams:
-        for place in places[upstream.address]:
-            other = merged.get(place)
-            weight, tier, limit = upstream.weight, upstream.tier, upstream.max_sessions
+        for one in within(upstream, found.get(upstream.address, ())):
+            place, other = one.place, merged.get(one.place)
+            weight, tier, limit = one.weight, one.tier, one.max_sessions
             if other is not None:
                 weight += other.weight
                 tier = min(tier, other.tier)
-                limit = min((n for n in (limit, other.max_sessions) if n), default=None)
+                limit = lower(limit, other.max_sessions)
             merged[place] = UpstreamPlan(
                 name=str(place),
                 family=int(place.family),

@@ -12,19 +12,22 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
 
 from spliceproxy.config import difference, keep_what_needs_a_restart, needs_restart
 from spliceproxy.config.address import overlap
+from spliceproxy.control.discovery import Discovery
+from spliceproxy.control.discovery.changes import tell_changes
+from spliceproxy.control.file_watch import Sources
 from spliceproxy.control.machine import Machine
-from spliceproxy.control.names import Resolved, resolve_all
+from spliceproxy.control.names import Places, resolve_binds
 from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
 from spliceproxy.control.options import apply_options
 from spliceproxy.control.parts import InForce
-from spliceproxy.control.plan import make_snapshot
+from spliceproxy.control.plan import make_snapshot, plan_pools
 from spliceproxy.control.pool_options import find_pool_problems
 from spliceproxy.control.records import find_record_problems
 from spliceproxy.control.service import Service
@@ -55,6 +58,9 @@ class Setup:
     machine: Machine
     workers: int
     slots: UpstreamSlots
+    discovery: Discovery
+    sources: Sources | None = None
+    """Which files to watch, for a reload whenever one of them is another one; None: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +101,15 @@ class Reloader:
             _log.warning("these keys need a restart, and stay as they are", keys=fixed)
         if config == old:
             return in_force, lines
-        resolved = await asyncio.to_thread(resolve_all, config)
+        places = await asyncio.to_thread(resolve_binds, config)
         if self._wants_back(config):
             await _wait(self._service.settled, _RETIRED_TIME)
-        sockets = self._open(config, resolved)
+        await setup.discovery.prepare(config)
+        sockets = self._open(config, places)
         try:
             snapshot = make_snapshot(
                 config,
-                resolved.connect,
+                setup.discovery.found(config),
                 setup.machine,
                 setup.workers,
                 len(sockets.kept) + len(sockets.gone) + len(sockets.new),
@@ -115,6 +122,23 @@ class Reloader:
         after = InForce(config, snapshot)
         await self._put_in_force(old, after, sockets, sealed)
         return after, lines
+
+    async def refresh(self, event: str, in_force: InForce) -> InForce:
+        """Put the upstreams in force that the same configuration stands for now; the log calls
+        that `event`.
+
+        Raises TooManyUpstreamsError; then nothing has changed.
+        """
+        setup, config = self._setup, in_force.config
+        pools = plan_pools(config, setup.discovery.found(config), setup.slots)
+        if pools == in_force.snapshot.pools:
+            return in_force
+        after = InForce(config, replace(in_force.snapshot, pools=pools))
+        sealed = seal(after.snapshot)
+        self._fleet.configure(sealed)
+        tell_changes(event, in_force, after, setup.discovery)
+        await self._obeyed(sealed)
+        return after
 
     def close(self) -> None:
         """Close the snapshot."""
@@ -130,7 +154,7 @@ class Reloader:
             for address in given_up
         )
 
-    def _open(self, config: Config, resolved: Resolved) -> _Sockets:
+    def _open(self, config: Config, places: Places) -> _Sockets:
         """Bind what is new, and let its clients in: they wait until the workers were told."""
         wanted = {
             _key(address, listener.name): listener
@@ -158,7 +182,7 @@ class Reloader:
             if missing and listener.name not in by_name:
                 fresh.append(listener.model_copy(update={"bind": tuple(missing)}))
         problems = [*find_pool_problems(config.pools.values()), *find_record_problems(config)]
-        new = bind_sockets(fresh, resolved.bind, self._setup.workers, (), problems)
+        new = bind_sockets(fresh, places, self._setup.workers, (), problems)
         try:
             let_in(new)
         except BaseException:
@@ -181,7 +205,11 @@ class Reloader:
         service.remove(sockets.gone, workers)
         for listener, address in dict.fromkeys((one.listener, str(one)) for one in sockets.new):
             _log.info("listening", listener=listener, address=address)
-        if not await _wait(fleet.configured, _CONFIGURED_TIME):
+        await self._obeyed(sealed)
+
+    async def _obeyed(self, sealed: int) -> None:
+        """Wait until the workers obey the snapshot that they were told of, and close the last."""
+        if not await _wait(self._fleet.configured, _CONFIGURED_TIME):
             _log.warning("a worker is slow to obey the new configuration")
         before, self._sealed = self._sealed, sealed
         os.close(before)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from spliceproxy.control.discovery import Discovery
 from spliceproxy.control.door_socket import open_door
 from spliceproxy.control.early_signals import EarlySignals, Stopped
+from spliceproxy.control.file_watch import Sources
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Patience
 from spliceproxy.control.limits import find_bites
 from spliceproxy.control.machine import Machine, raise_nofile, read_machine, usable_cpus
-from spliceproxy.control.names import resolve_all
+from spliceproxy.control.names import resolve_binds
 from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
 from spliceproxy.control.parts import InForce
 from spliceproxy.control.plan import make_snapshot
@@ -39,12 +41,14 @@ def run(
     command: Sequence[str] = WORKER_COMMAND,
     patience: Patience = DEFAULT_PATIENCE,
     load: Callable[[], Config] | None = None,
+    sources: Sources | None = None,
 ) -> int:
     """Run the proxy in this process and its workers until a signal ends it.
 
     `command` starts a worker; see WorkerProcess. `load` reads the configuration again, for a
-    reload; without it SIGHUP changes nothing. Returns the exit code. Raises SpliceproxyError
-    where an address could not be had, a host name is not known, or the like; then nothing was
+    reload; without it SIGHUP changes nothing. `sources` says which files it reads, and has it read
+    again whenever they change. Returns the exit code. Raises SpliceproxyError
+    where an address could not be had, a listener's name is not known, or the like; then nothing was
     started. To be called in the main thread; signals are blocked afterwards, as the process is
     about to exit.
     """
@@ -52,7 +56,7 @@ def run(
     try:
         hold_standard_fds()
         set_up(config.log.level, config.log.format)
-        return _run(config, command, patience, load, signals)
+        return _run(config, command, patience, load, sources, signals)
     except Stopped:
         _log.info("stopped before it served")
         return EXIT_OK
@@ -65,13 +69,14 @@ def _run(
     command: Sequence[str],
     patience: Patience,
     load: Callable[[], Config] | None,
+    sources: Sources | None,
     signals: EarlySignals,
 ) -> int:
     name_process()
     raise_nofile()
     machine = read_machine()
     workers = config.workers or usable_cpus()
-    setup = Setup(load, machine, workers, UpstreamSlots())
+    setup = Setup(load, machine, workers, UpstreamSlots(), Discovery(), sources)
     with open_door(config.admin) as door:
         sockets, snapshot = _prepare(config, setup, signals)
         supervisor = Supervisor(
@@ -93,14 +98,13 @@ def _prepare(
     """All that may fail, and then the listening sockets, with clients let in."""
     machine, workers = setup.machine, setup.workers
     with signals.end_waiting():
-        resolved = resolve_all(config)
+        places = resolve_binds(config)
     problems = [*find_pool_problems(config.pools.values()), *find_record_problems(config)]
     listeners, handed = tuple(config.listeners.values()), take_handed_sockets()
-    sockets = bind_sockets(listeners, resolved.bind, workers, handed, problems)
+    sockets = bind_sockets(listeners, places, workers, handed, problems)
     try:
-        snapshot = make_snapshot(
-            config, resolved.connect, machine, workers, len(sockets), setup.slots
-        )
+        found = setup.discovery.found(config)
+        snapshot = make_snapshot(config, found, machine, workers, len(sockets), setup.slots)
         _tell_bites(config, snapshot, machine, workers, len(sockets))
         signals.check()
         let_in(sockets)

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import structlog
 
+from spliceproxy.control.discovery.changes import tell_empty
 from spliceproxy.control.door import Door
 from spliceproxy.control.door_socket import DoorSocket
 from spliceproxy.control.early_signals import EarlySignals
 from spliceproxy.control.ejection import Ejection
+from spliceproxy.control.file_watch import FileWatch
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
 from spliceproxy.control.health import Monitor
 from spliceproxy.control.obituary import Obituary
@@ -84,7 +86,10 @@ class Supervisor:
             self._upstreams = view.upstreams
             self._states = UpstreamStates(self._upstreams)
             ejection = Ejection(self._states)
-            self._parts: list[Part] = [Monitor(self._states), ejection]
+            self._parts: list[Part] = [self._setup.discovery, Monitor(self._states), ejection]
+            if self._setup.sources is not None:
+                config, changed = self._in_force.config, self._reload_wanted.set
+                self._parts.append(FileWatch(self._setup.sources, config, changed))
             self._fleet = Fleet(
                 self._command,
                 self._service,
@@ -119,9 +124,11 @@ class Supervisor:
             for work in (self._tell_ready(), self._ping(), self._reload_when_wanted())
         ]
         try:
+            await self._find_upstreams()
             self._fleet.start()
             for part in self._parts:
                 part.apply(self._in_force)
+            tasks.append(asyncio.create_task(self._follow_discovery()))
             await _first_of(self._stop, self._fleet.failed)
             return await self._end()
         finally:
@@ -183,17 +190,62 @@ class Supervisor:
                 in_force, lines = await self._reloader.reload(self._in_force)
             except SpliceproxyError as error:
                 _log.error("not reloaded: nothing has changed", problems=str(error).splitlines())
+                self._setup.discovery.apply(self._in_force)
                 raise
             finally:
                 self._notifier.notify(READY=1)
-            self._in_force = in_force
-            for part in self._parts:
-                part.apply(in_force)
-            kept = {(pool.name, upstream.name) for pool, upstream in in_force.upstreams()}
-            self._setup.slots.forget(kept, self._upstreams)
+            self._obey(in_force)
+            tell_empty(in_force)
             milliseconds = round((time.monotonic() - began) * 1000, 1)
             _log.info("reloaded", changes=lines or ["nothing changed"], milliseconds=milliseconds)
             return lines
+
+    def _obey(self, in_force: InForce) -> None:
+        """Have all parts follow what the workers obey already."""
+        self._in_force = in_force
+        for part in self._parts:
+            part.apply(in_force)
+        self._forget_slots()
+
+    def _forget_slots(self) -> None:
+        kept = {(pool.name, upstream.name) for pool, upstream in self._in_force.upstreams()}
+        self._setup.slots.forget(kept, self._upstreams)
+
+    async def _find_upstreams(self) -> None:
+        """Wait a little for names and lists, so that the workers begin with what they tell."""
+        finding = asyncio.create_task(self._setup.discovery.prepare(self._in_force.config))
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((finding, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if finding.done():
+                await finding
+        finally:
+            finding.cancel()
+            stopping.cancel()
+            await asyncio.gather(finding, stopping, return_exceptions=True)
+        await self._refresh("upstreams found")
+        tell_empty(self._in_force)
+
+    async def _follow_discovery(self) -> None:
+        """Put in force what is found, whenever it is something else."""
+        changed = self._setup.discovery.changed
+        while True:
+            await changed.wait()
+            async with self._reloading:
+                if self._stop.is_set():
+                    return
+                before = self._in_force
+                await self._refresh("upstreams changed")
+                if self._in_force is not before:
+                    self._obey(self._in_force)
+
+    async def _refresh(self, event: str) -> None:
+        self._setup.discovery.changed.clear()
+        try:
+            self._in_force = await self._reloader.refresh(event, self._in_force)
+        except SpliceproxyError as error:
+            _log.error("upstreams that were found cannot be used", problem=str(error))
+            self._forget_slots()
 
     def _on_child(self) -> None:
         self._fleet.reap()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from harness.door import request
+from harness.found import find_upstreams
 
 from spliceproxy import config
 from spliceproxy.control.door import Door
@@ -18,7 +19,6 @@ from spliceproxy.control.door_socket import DoorSocket
 from spliceproxy.control.draining import Draining, UnknownTargetError
 from spliceproxy.control.fleet import Fleet
 from spliceproxy.control.machine import Machine
-from spliceproxy.control.names import resolve_all
 from spliceproxy.control.parts import InForce, UpstreamStates
 from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.report import House
@@ -49,8 +49,9 @@ class Rig:
             f"pools: {{app: {{upstreams: [{', '.join(upstreams)}]}}}}\n"
         )
         loaded = config.loads(text, "test.yaml", {})
-        places = resolve_all(loaded).connect
-        return InForce(loaded, make_snapshot(loaded, places, MACHINE, 2, 0, self._slots))
+        return InForce(
+            loaded, make_snapshot(loaded, find_upstreams(loaded), MACHINE, 2, 0, self._slots)
+        )
 
     def slot(self, upstream: str) -> int:
         return self._slots.slot("app", upstream)

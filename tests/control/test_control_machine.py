@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from harness.found import find_upstreams
 
 from spliceproxy import config
 from spliceproxy.config import Config
 from spliceproxy.control.budget import FdBudgetError
 from spliceproxy.control.limits import find_bites
 from spliceproxy.control.machine import Machine, read_machine, usable_cpus
-from spliceproxy.control.names import ResolveError, resolve_all
+from spliceproxy.control.names import ResolveError, resolve_binds
 from spliceproxy.control.plan import make_snapshot, plan_relay
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.ipc import Snapshot
@@ -100,8 +101,7 @@ def load(more: str = "", upstreams: str = "127.0.0.1:9") -> Config:
 
 
 def plan(loaded: Config, machine: Machine = ROOMY, workers: int = 1, sockets: int = 0) -> Snapshot:
-    places = resolve_all(loaded).connect
-    return make_snapshot(loaded, places, machine, workers, sockets, UpstreamSlots())
+    return make_snapshot(loaded, find_upstreams(loaded), machine, workers, sockets, UpstreamSlots())
 
 
 def bites(
@@ -201,12 +201,14 @@ def test_two_names_of_one_address_are_one_upstream_with_both_weights() -> None:
     assert [one.weight for one in upstreams if one.name == "127.0.0.1:80"] == [5]
 
 
-def test_all_unknown_names_are_told_at_once() -> None:
+def test_all_unknown_names_of_listeners_are_told_at_once() -> None:
+    text = "listeners: {web: {bind: ['a.invalid:80', 'b.invalid:80'], pool: app}}\n"
+    loaded = config.loads(f"{text}pools: {{app: {{upstreams: 127.0.0.1:9}}}}\n", "test.yaml")
     with pytest.raises(ResolveError) as caught:
-        plan(load(upstreams="[a.invalid:80, b.invalid:80]"))
+        resolve_binds(loaded)
     first, second = str(caught.value).splitlines()
-    assert first.startswith("pools.app.upstreams: a.invalid:80: ")
-    assert second.startswith("pools.app.upstreams: b.invalid:80: ")
+    assert first.startswith("listeners.web.bind: a.invalid:80: ")
+    assert second.startswith("listeners.web.bind: b.invalid:80: ")
 
 
 def test_values_of_the_configuration_reach_the_plan() -> None:

@@ -14,7 +14,7 @@ from harness.fds import open_fds
 from unprivileged import as_nobody, needs_root
 
 from spliceproxy import config
-from spliceproxy.control.names import resolve_all
+from spliceproxy.control.names import resolve_binds
 from spliceproxy.control.opening import bind_sockets, let_in
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.systemd import Handed
@@ -35,7 +35,7 @@ def opened(
 ) -> list[ListeningSocket]:
     """Open `listeners`, a YAML mapping, until `stack` ends."""
     loaded = config.loads(f"listeners: {listeners}\n{POOLS}", "test.yaml")
-    places = resolve_all(loaded).bind
+    places = resolve_binds(loaded)
     sockets = bind_sockets(tuple(loaded.listeners.values()), places, workers, handed)
     for one in sockets:
         stack.callback(one.close)

@@ -7,11 +7,11 @@ import time
 from collections import Counter
 
 import pytest
+from harness.found import find_upstreams
 
 from spliceproxy import config
 from spliceproxy.control import hash_tables
 from spliceproxy.control.machine import Machine
-from spliceproxy.control.names import resolve_all
 from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.ipc import PoolPlan, Snapshot, seal, unseal
@@ -25,8 +25,7 @@ def snapshot(pool: str, slots: UpstreamSlots | None = None) -> Snapshot:
         f"listeners: {{web: {{bind: '127.0.0.1:0', pool: app}}}}\npools: {{app: {{{pool}}}}}\n",
         "test.yaml",
     )
-    places = resolve_all(loaded).connect
-    return make_snapshot(loaded, places, ROOMY, 1, 0, slots or UpstreamSlots())
+    return make_snapshot(loaded, find_upstreams(loaded), ROOMY, 1, 0, slots or UpstreamSlots())
 
 
 def plan(pool: str) -> PoolPlan:

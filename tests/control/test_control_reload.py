@@ -122,7 +122,7 @@ def test_a_kept_address_keeps_its_queue_when_its_listener_has_another_name() -> 
     [
         ("listeners: {", "app.yaml:4:"),
         (yaml("127.0.0.1:1", more="timeout: {idle: 1s}"), "timeout: unknown key"),
-        (yaml("no.such.host.invalid:80"), "no.such.host.invalid"),
+        (yaml("127.0.0.1:1").replace("127.0.0.1:0", "no.such.invalid:80"), "no.such.invalid"),
         (yaml("127.0.0.1:1", "web").replace("127.0.0.1:0", "192.0.2.1:80"), "192.0.2.1:80"),
     ],
 )

@@ -17,8 +17,8 @@ from unprivileged import needs_root
 from spliceproxy.control.early_signals import SIGNALS, EarlySignals, Stopped
 
 NAMED = (
-    "workers: 1\nlisteners: {{web: {{bind: 'unix:{path}', pool: app}}}}\n"
-    "pools: {{app: {{upstreams: upstream.example:80}}}}\n"
+    "workers: 1\nlisteners: {{web: {{bind: ['unix:{path}', 'web.example:80'], pool: app}}}}\n"
+    "pools: {{app: {{upstreams: 127.0.0.1:9}}}}\n"
 )
 SERVING = (
     "workers: 1\nlisteners: {{web: {{bind: 'unix:{path}', pool: app}}}}\n"

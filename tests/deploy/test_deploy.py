@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
+from harness.found import find_upstreams
 from harness.upstreams import echo
 
 from spliceproxy import __version__
 from spliceproxy.config import Config, load, loads
 from spliceproxy.control.limits import find_bites
 from spliceproxy.control.machine import Machine
-from spliceproxy.control.names import resolve_all
 from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.slots import UpstreamSlots
 
@@ -209,7 +209,7 @@ def test_the_kernel_knows_each_setting() -> None:
 
 def bites(machine: Machine, yaml_text: str) -> Iterator[Any]:
     config = loads(yaml_text, "app.yaml", env={})
-    snapshot = make_snapshot(config, resolve_all(config).connect, machine, 2, 4, UpstreamSlots())
+    snapshot = make_snapshot(config, find_upstreams(config), machine, 2, 4, UpstreamSlots())
     return find_bites(config, snapshot, machine, 2, 4)
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
+from harness.found import find_upstreams
 from harness.wait import wait_until
 from spliceproxy import config
 from spliceproxy.control.health import Monitor
 from spliceproxy.control.machine import Machine
-from spliceproxy.control.names import resolve_all
 from spliceproxy.control.parts import InForce, UpstreamStates
 from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.slots import UpstreamSlots
@@ -53,8 +53,7 @@ class Rig:
             "pools": {pool: {"upstreams": list(upstreams), "health": health}},
         }
         loaded = config.loads(json.dumps(keys), "test.yaml", {})
-        places = resolve_all(loaded).connect
-        snapshot = make_snapshot(loaded, places, MACHINE, 1, 0, self._slots)
+        snapshot = make_snapshot(loaded, find_upstreams(loaded), MACHINE, 1, 0, self._slots)
         in_force = InForce(loaded, snapshot)
         self._slot_of.update({one.name: one.slot for _, one in in_force.upstreams()})
         self.monitor.apply(in_force)

@@ -212,6 +212,7 @@ def running_proxy(
     expect_exit: int | None = 0,
     command: Sequence[str] = (sys.executable, "-m", "spliceproxy"),
     wrapper: Sequence[str] = (),
+    options: Sequence[str] = (),
 ) -> Iterator[Proxy]:
     """Start the proxy with this configuration, wait until it is ready, and end it for sure.
 
@@ -219,7 +220,7 @@ def running_proxy(
     are not checked (`health: off`), so that they meet sessions only; where it has no `admin`, there
     is no door (`admin: off`), as many proxies run side by side. `user` runs it as somebody else,
     `env` adds to the environment, `notify` gives it a NOTIFY_SOCKET, `wrapper` goes in front of the
-    command.
+    command, `options` behind `run`.
     Afterwards its exit code must be `expect_exit` (None: any) and its log free of tracebacks.
     """
     with tempfile.TemporaryDirectory(prefix="proxy-") as name:
@@ -238,7 +239,7 @@ def running_proxy(
         with _notify_socket(directory if notify else None) as notify_socket:
             if notify_socket is not None:
                 environment["NOTIFY_SOCKET"] = str(directory / "notify")
-            arguments = [*wrapper, *command, "run", str(config)]
+            arguments = [*wrapper, *command, "run", *options, str(config)]
             proxy = Proxy(_start(arguments, directory, environment, user), directory)
             proxy._notify = notify_socket
             yield from _supervise(proxy, expect_exit)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from spliceproxy.control.access import AccessTables
 from spliceproxy.control.discovery import Discovery
 from spliceproxy.control.door_socket import open_door
 from spliceproxy.control.early_signals import EarlySignals, Stopped
@@ -76,7 +77,7 @@ def _run(
     raise_nofile()
     machine = read_machine()
     workers = config.workers or usable_cpus()
-    setup = Setup(load, machine, workers, UpstreamSlots(), Discovery(), sources)
+    setup = Setup(load, machine, workers, UpstreamSlots(), Discovery(), AccessTables(), sources)
     with open_door(config.admin) as door:
         sockets, snapshot = _prepare(config, setup, signals)
         supervisor = Supervisor(
@@ -99,12 +100,14 @@ def _prepare(
     machine, workers = setup.machine, setup.workers
     with signals.end_waiting():
         places = resolve_binds(config)
+        setup.access.load(config)
     problems = [*find_pool_problems(config.pools.values()), *find_record_problems(config)]
     listeners, handed = tuple(config.listeners.values()), take_handed_sockets()
     sockets = bind_sockets(listeners, places, workers, handed, problems)
     try:
         found = setup.discovery.found(config)
-        snapshot = make_snapshot(config, found, machine, workers, len(sockets), setup.slots)
+        tables = setup.access.tables(config)
+        snapshot = make_snapshot(config, found, machine, workers, len(sockets), setup.slots, tables)
         _tell_bites(config, snapshot, machine, workers, len(sockets))
         signals.check()
         let_in(sockets)

@@ -86,7 +86,9 @@ class Supervisor:
             self._upstreams = view.upstreams
             self._states = UpstreamStates(self._upstreams)
             ejection = Ejection(self._states)
-            self._parts: list[Part] = [self._setup.discovery, Monitor(self._states), ejection]
+            setup = self._setup
+            self._parts: list[Part] = [setup.discovery, setup.access, Monitor(self._states)]
+            self._parts.append(ejection)
             if self._setup.sources is not None:
                 config, changed = self._in_force.config, self._reload_wanted.set
                 self._parts.append(FileWatch(self._setup.sources, config, changed))
@@ -128,7 +130,8 @@ class Supervisor:
             self._fleet.start()
             for part in self._parts:
                 part.apply(self._in_force)
-            tasks.append(asyncio.create_task(self._follow_discovery()))
+            for changed in (self._setup.discovery.changed, self._setup.access.changed):
+                tasks.append(asyncio.create_task(self._follow(changed)))
             await _first_of(self._stop, self._fleet.failed)
             return await self._end()
         finally:
@@ -191,6 +194,7 @@ class Supervisor:
             except SpliceproxyError as error:
                 _log.error("not reloaded: nothing has changed", problems=str(error).splitlines())
                 self._setup.discovery.apply(self._in_force)
+                self._setup.access.apply(self._in_force)
                 raise
             finally:
                 self._notifier.notify(READY=1)
@@ -226,9 +230,8 @@ class Supervisor:
         await self._refresh("upstreams found")
         tell_empty(self._in_force)
 
-    async def _follow_discovery(self) -> None:
-        """Put in force what is found, whenever it is something else."""
-        changed = self._setup.discovery.changed
+    async def _follow(self, changed: asyncio.Event) -> None:
+        """Put in force what was found or read, whenever it is something else."""
         while True:
             await changed.wait()
             async with self._reloading:
@@ -241,6 +244,7 @@ class Supervisor:
 
     async def _refresh(self, event: str) -> None:
         self._setup.discovery.changed.clear()
+        self._setup.access.changed.clear()
         try:
             self._in_force = await self._reloader.refresh(event, self._in_force)
         except SpliceproxyError as error:

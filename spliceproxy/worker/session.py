@@ -24,6 +24,7 @@ from spliceproxy.telemetry.record import (
     milliseconds,
     tcp_info,
 )
+from spliceproxy.worker.admission import admits, refuse
 from spliceproxy.worker.connector import Connector, set_keepalive
 from spliceproxy.worker.pool import Upstream, client_key
 
@@ -91,6 +92,10 @@ class Session:
 
     def start(self) -> None:
         """Watch the client, and look for an upstream."""
+        access = self.listener.access
+        if access is not None and not admits(access, self.client_address):
+            refuse(self, "access_denied")
+            return
         self.worker.on_session_start(self)
         loop = self.worker.loop
         try:
@@ -134,6 +139,8 @@ class Session:
         self._connect_ms = milliseconds(worker.loop.now - connector.began)
         relay = Relay(self.client, sock, worker.means, worker.loop, self._on_relay_change)
         self.relay = relay
+        if self.listener.pace is not None:
+            self.listener.pace.set(self.client, sock)
         if worker.loop.now - self.started >= FIRST_LOOK:
             self._settle(relay)
         if self._settled or self.pool.shortest_silence < FIRST_LOOK:
@@ -292,7 +299,7 @@ class Session:
                 _forgive(upstream, relay)
         listener = self.listener
         if listener.records_all or worker.wants_record(listener, why):
-            worker.write_record(self._record(closed_by, how, why))
+            worker.write_record(self.record(closed_by, how, why))
         loop.close_socket_later(self.client)
         if relay is not None:
             loop.close_socket_later(relay.down.src)
@@ -300,7 +307,8 @@ class Session:
             self.relay = None
         worker.on_session_end(self)
 
-    def _record(self, closed_by: ClosedBy, how: How, why: Why) -> Record:
+    def record(self, closed_by: ClosedBy, how: How, why: Why) -> Record:
+        """What is to be told of the session's end."""
         worker, entry, relay, client = self.worker, self.entry, self.relay, self.client
         now = worker.loop.now
         peer = address_text(client.family, self.client_address)

@@ -60,7 +60,7 @@ class AccessRule(Section):
     def lines(self) -> Iterator[str]:
         """The rule as one line for each of its networks and files."""
         word = "deny" if self.denies else "allow"
-        return (f"{word} {source}" for source in self.sources)
+        return (f"{word} {_text(source)}" for source in self.sources)
 
 
 class Bandwidth(Section):
@@ -76,6 +76,13 @@ class Bandwidth(Section):
         "Bytes per second from the upstream to the client, where that is a TCP connection.",
         example="50MiB/s",
     )
+
+
+def _text(source: NetworkSource) -> str:
+    """As people write it: one address without its prefix."""
+    if isinstance(source, NetworkFile) or source.num_addresses > 1:
+        return str(source)
+    return str(source.network_address)
 
 
 def network_files(config: Config) -> Iterator[tuple[str, Path]]:

@@ -50,6 +50,8 @@ def parse_network(text: str) -> IpNetwork:
     IPv4 in IPv6 clothes (::ffff:192.0.2.0/120) is IPv4: so its clients are known.
     """
     try:
+        if "%" in text:  # a zone, which would be dropped without a word
+            raise ValueError
         network = ip_network(text)
     except ValueError:
         raise ValueError(_wrong(text)) from None
@@ -63,6 +65,10 @@ def _wrong(text: str) -> str:
         return f"{show(text)} is no network; write [0.0.0.0/0, ::/0] for everybody"
     if text.startswith("/"):
         return f"{show(text)} is a path; write file:{text}"
+    if "%" in text:
+        return (
+            f"{show(text)} has a zone, and a network holds addresses of all of them; leave it out"
+        )
     try:
         right = f"write {ip_network(text, strict=False)}"
     except ValueError:

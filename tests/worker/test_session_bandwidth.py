@@ -1,0 +1,153 @@
+"""`bandwidth:` of listeners: each session gets its own, by splice, and nobody else is slower."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+from harness import upstreams
+from harness.fds import cpu_seconds
+from harness.load import blocks, digest, drain_digest
+from harness.proxy import Proxy
+from session_support import exchange, one_record, proxy_yaml, running_proxy, worker_sockets
+
+MIB = 1024 * 1024
+RATE = 8 * MIB
+SIZE = 64 * MIB
+SEED = 7
+SO_MAX_PACING_RATE = 47
+UNLIMITED = 2**64 - 1
+
+
+def yaml(source: str, sink: str, bandwidth: dict[str, str]) -> str:
+    """Two listeners: `down` sends to its clients, `up` reads what they send."""
+    web = {"bind": "127.0.0.1:0", "bandwidth": bandwidth}
+    listeners = {"down": {**web, "pool": "source"}, "up": {**web, "pool": "sink"}}
+    pools = {"source": {"upstreams": source}, "sink": {"upstreams": sink}}
+    return f"listeners: {json.dumps(listeners)}\npools: {json.dumps(pools)}\n"
+
+
+@contextmanager
+def both_ways(bandwidth: dict[str, str], size: int = SIZE) -> Iterator[Proxy]:
+    with ExitStack() as stack:
+        source = stack.enter_context(upstreams.source(size, SEED))
+        sink = stack.enter_context(upstreams.sink())
+        text = yaml(source.address, sink.address, bandwidth)
+        yield stack.enter_context(running_proxy(text))
+
+
+def download(proxy: Proxy, size: int = SIZE) -> float:
+    """Read the upstream's stream to its end; bytes per second."""
+    with proxy.connect("down", timeout=60) as client:
+        began = time.monotonic()
+        assert drain_digest(client) == (size, digest(size, SEED))
+        return size / (time.monotonic() - began)
+
+
+def upload(proxy: Proxy, size: int = SIZE) -> float:
+    """Send a stream until the upstream has read all of it; bytes per second."""
+    with proxy.connect("up", timeout=60) as client:
+        began = time.monotonic()
+        for block in blocks(size, SEED):
+            client.sendall(block)
+        client.shutdown(socket.SHUT_WR)
+        assert client.makefile("rb").read().decode() == digest(size, SEED)
+        return size / (time.monotonic() - began)
+
+
+def test_each_of_four_sessions_gets_its_own_rate_by_splice_and_nobody_spins() -> None:
+    speeds: list[float] = []
+    with both_ways({"up": "8MiB/s", "down": "8MiB/s"}) as proxy:
+        [pid] = proxy.worker_pids()
+        before = cpu_seconds(pid)
+        threads = [
+            threading.Thread(target=lambda move=move: speeds.append(move(proxy)))
+            for move in (download, download, upload, upload)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        used = cpu_seconds(pid) - before
+        records = proxy.wait_records(4)
+    shown = ", ".join(f"{speed / MIB:.2f}" for speed in speeds)
+    print(f"{shown} MiB/s; the worker took {used:.2f} s of CPU")
+    assert len(speeds) == 4
+    assert all(0.9 * RATE < speed < 1.1 * RATE for speed in speeds)
+    assert used < 4.0
+    for record in records:
+        down = record["listener"] == "down"
+        spliced = record["spliced_down" if down else "spliced_up"]
+        assert spliced > SIZE // 2
+        assert record["why"] == "done"
+
+
+def test_a_limit_of_one_direction_leaves_the_other_alone() -> None:
+    with both_ways({"up": "1MiB/s"}) as proxy:
+        assert download(proxy) > 32 * MIB
+
+
+def pacing(sock: socket.socket) -> int:
+    """What the kernel sends at most, bytes per second."""
+    return int(struct.unpack("Q", sock.getsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, 8))[0])
+
+
+@pytest.mark.parametrize(
+    ("bandwidth", "up", "down"),
+    [
+        ("off", UNLIMITED, UNLIMITED),
+        ({"up": "64KiB/s"}, 65536, UNLIMITED),
+        ({"down": "8GiB/s"}, UNLIMITED, 8 * 1024 * MIB),
+    ],
+)
+def test_the_socket_that_sends_has_the_rate(bandwidth: object, up: int, down: int) -> None:
+    with ExitStack() as stack:
+        echo = stack.enter_context(upstreams.echo())
+        text = proxy_yaml(echo.address, listener={"bandwidth": bandwidth})
+        proxy = stack.enter_context(running_proxy(text))
+        client = stack.enter_context(proxy.connect("web"))
+        assert exchange(client, b"ping") == b"ping"
+        [pid] = proxy.worker_pids()
+        socks = stack.enter_context(worker_sockets(pid))
+        peers: dict[Any, socket.socket] = {}
+        for sock in socks:
+            try:
+                peers[sock.getpeername()] = sock
+            except OSError:
+                continue
+        assert pacing(peers[client.getsockname()]) == down
+        assert pacing(peers[echo.name]) == up
+
+
+@pytest.mark.parametrize("side", ["client", "upstream"])
+def test_a_unix_socket_is_not_slowed_down(side: str, tmp_path: Any) -> None:
+    with ExitStack() as stack:
+        family = "unix" if side == "upstream" else "v4"
+        source = stack.enter_context(upstreams.source(8 * MIB, SEED, family))
+        bind = f"unix:{tmp_path}/s" if side == "client" else "127.0.0.1:0"
+        rates = {"up": "64KiB/s"} if side == "upstream" else {"down": "64KiB/s"}
+        text = proxy_yaml(source.address, bind=bind, listener={"bandwidth": rates})
+        proxy = stack.enter_context(running_proxy(text))
+        with proxy.connect("web") as client:
+            assert drain_digest(client) == (8 * MIB, digest(8 * MIB, SEED))
+        assert one_record(proxy)["why"] == "done"
+
+
+def test_curl_downloads_at_the_rate() -> None:
+    with both_ways({"down": "4MiB/s"}, size=16 * MIB) as proxy:
+        host, port = proxy.address("down")
+        url, told = f"http://{host}:{port}/", "%{size_download} %{time_total}"
+        command = ["curl", "-s", "--http0.9", "-o", "/dev/null", "-w", told, url]
+        said = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    size, seconds = said.split()
+    print(f"{int(size) / float(seconds) / MIB:.2f} MiB/s")
+    assert int(size) == 16 * MIB
+    assert 3.6 < int(size) / float(seconds) / MIB < 4.6

@@ -12,7 +12,7 @@ from spliceproxy.config.problems import ConfigError, Place, Problem, Source, sho
 
 IpNetwork = IPv4Network | IPv6Network
 
-RIGHT = "write a network such as 192.0.2.0/24 or 2001:db8::/32, an IP address, or file:/path"
+RIGHT = "write a network such as 192.0.2.0/24 or 2001:db8::/32, or an IP address"
 
 _MAX_BYTES = 16 * 1024 * 1024
 """Bytes of one file of networks at most: half a million of them fit."""

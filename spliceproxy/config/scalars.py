@@ -304,7 +304,9 @@ RateOff = Annotated[
     int | None, _read(_or("off", units.rate), f"{units.RATE}, or off"), _schema("rate", "off")
 ]
 NetworkSource = Annotated[
-    networks.NetworkSource, _read(networks.parse_source, networks.RIGHT), _schema("network")
+    networks.NetworkSource,
+    _read(networks.parse_source, f"{networks.RIGHT}, or file:/path"),
+    _schema("network"),
 ]
 ResetOrClose = Annotated[
     Literal["reset", "close"], _choice("reset", "close"), _closed("reset", "close")

@@ -23,7 +23,7 @@ from spliceproxy.ipc import ALLOW, DENY
 from spliceproxy.wire.networks import NetworkTable, make_table
 
 if TYPE_CHECKING:
-    from spliceproxy.config import AccessRule, Config, IpNetwork, Source
+    from spliceproxy.config import AccessRule, Config, IpNetwork
 
 _log = structlog.get_logger()
 
@@ -44,7 +44,8 @@ class _File:
 
     seen: Signature
     """Its state when it was looked at last."""
-    source: Source
+    text: str
+    """What it said when it was good last."""
     problems: tuple[str, ...] = ()
     """What is wrong with it since."""
 
@@ -125,7 +126,7 @@ class AccessTables:
             before = self._files.get(path)
             if before is None:
                 continue
-            if now.source.text != before.source.text:
+            if now.text != before.text:
                 self.changed.set()
             if now.problems and now.problems != before.problems:
                 _log.warning(
@@ -175,14 +176,14 @@ def _read_files(
             else:
                 fresh[path] = replace(known, seen=now, problems=tuple(str(error).splitlines()))
         else:
-            fresh[path] = _File(now, source)
+            fresh[path] = _File(now, source.text)
     if problems:
         raise ConfigError(problems)
     return fresh, networks
 
 
 def _key(rules: tuple[AccessRule, ...], files: Mapping[str, _File]) -> _Key:
-    return rules, tuple(files[path].source.text for path in _paths(rules))
+    return rules, tuple(files[path].text for path in _paths(rules))
 
 
 def _paths(rules: tuple[AccessRule, ...]) -> Iterator[str]:
@@ -200,7 +201,7 @@ def _make(
     networks: Mapping[str, list[IpNetwork]],
 ) -> NetworkTable:
     """The table of `rules`; `networks` are those of the files that were read just now."""
-    from spliceproxy.config import NetworkFile, networks_in
+    from spliceproxy.config import NetworkFile, Source, networks_in
 
     def ordered() -> Iterator[tuple[IpNetwork, int]]:
         for rule in rules:
@@ -211,7 +212,9 @@ def _make(
                     continue
                 path = source.path
                 known = networks.get(path)
-                for network in networks_in(files[path].source) if known is None else known:
+                for network in (
+                    networks_in(Source(path, files[path].text)) if known is None else known
+                ):
                     yield network, answer
 
     return make_table(ordered())

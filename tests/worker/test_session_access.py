@@ -267,6 +267,18 @@ def test_a_reload_brings_new_rules_and_says_which_and_a_missing_list_stops_it(
             assert come_from(proxy, "127.0.0.8") == "reset"
 
 
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_list_that_is_missing_at_the_start_is_an_error(tmp_path: Path, command: str) -> None:
+    path = tmp_path / "app.yaml"
+    path.write_text(proxy_yaml("127.0.0.1:9", listener=access({"deny": f"file:{tmp_path}/no"})))
+    arguments = [sys.executable, "-m", "spliceproxy", command, path]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=20)
+    assert done.returncode == 78
+    assert done.stderr == (
+        f"{tmp_path}/no: listeners.web.access[0].deny: no such file; check its name and directory\n"
+    )
+
+
 def test_a_worker_that_comes_back_refuses_by_the_list_of_now(tmp_path: Path) -> None:
     path = tmp_path / "blocklist.txt"
     path.write_text("127.0.0.2\n")

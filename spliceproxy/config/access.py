@@ -64,16 +64,17 @@ class AccessRule(Section):
 
 
 class Bandwidth(Section):
-    """How fast one session may be. Connections over UNIX sockets are not slowed down."""
+    """How fast one session may be. What goes into a TCP connection is slowed down by the kernel;
+    what goes into a UNIX socket is copied in slices."""
 
     up: scalars.RateOff = setting(
         "off",
-        "Bytes per second from the client to the upstream, where that is a TCP connection.",
+        "Bytes per second from the client to the upstream.",
         example="10MiB/s",
     )
     down: scalars.RateOff = setting(
         "off",
-        "Bytes per second from the upstream to the client, where that is a TCP connection.",
+        "Bytes per second from the upstream to the client.",
         example="50MiB/s",
     )
 

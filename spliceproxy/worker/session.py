@@ -140,7 +140,7 @@ class Session:
         relay = Relay(self.client, sock, worker.means, worker.loop, self._on_relay_change)
         self.relay = relay
         if self.listener.pace is not None:
-            self.listener.pace.set(self.client, sock)
+            self.listener.pace.set(relay, worker.loop)
         if worker.loop.now - self.started >= FIRST_LOOK:
             self._settle(relay)
         if self._settled or self.pool.shortest_silence < FIRST_LOOK:

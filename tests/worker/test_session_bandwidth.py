@@ -10,13 +10,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import upstreams
-from harness.fds import cpu_seconds
-from harness.load import blocks, digest, drain_digest
+from harness.fds import context_switches, cpu_seconds
+from harness.load import blocks, digest, drain_digest, pump, read_exactly
 from harness.proxy import Proxy
+from harness.serving import reset
 from session_support import exchange, one_record, proxy_yaml, running_proxy, worker_sockets
 
 MIB = 1024 * 1024
@@ -127,18 +129,103 @@ def test_the_socket_that_sends_has_the_rate(bandwidth: object, up: int, down: in
         assert pacing(peers[echo.name]) == up
 
 
-@pytest.mark.parametrize("side", ["client", "upstream"])
-def test_a_unix_socket_is_not_slowed_down(side: str, tmp_path: Any) -> None:
+@pytest.mark.parametrize("mode", ["adaptive", "splice"])
+def test_both_directions_of_unix_sockets_are_slowed_down_too(tmp_path: Path, mode: str) -> None:
+    """Both at once over one session, which a client's FIN ends last."""
+    size, seconds = 24 * MIB, 3.0
     with ExitStack() as stack:
-        family = "unix" if side == "upstream" else "v4"
-        source = stack.enter_context(upstreams.source(8 * MIB, SEED, family))
-        bind = f"unix:{tmp_path}/s" if side == "client" else "127.0.0.1:0"
-        rates = {"up": "64KiB/s"} if side == "upstream" else {"down": "64KiB/s"}
+        peer = stack.enter_context(upstreams.exchange(size, SEED, "unix"))
+        rates = {"up": "8MiB/s", "down": "8MiB/s"}
+        bind, relay = f"unix:{tmp_path}/web", {"mode": mode}
+        text = proxy_yaml(peer.address, bind=bind, listener={"bandwidth": rates}, relay=relay)
+        proxy = stack.enter_context(running_proxy(text))
+        [pid] = proxy.worker_pids()
+        before, woke, began = cpu_seconds(pid), context_switches(pid), time.monotonic()
+        with proxy.connect("web", timeout=60) as client:
+            sender = threading.Thread(target=pump, args=(client, size, SEED))
+            sender.start()
+            assert drain_digest(client) == (size, digest(size, SEED))
+            took = time.monotonic() - began
+            sender.join()
+            client.shutdown(socket.SHUT_WR)
+            record = one_record(proxy)
+        used, woke = cpu_seconds(pid) - before, context_switches(pid) - woke
+    assert peer.results == [(size, digest(size, SEED))]
+    print(f"{size / took / MIB:.2f} MiB/s; {used:.2f} s of CPU, {woke} wakes")
+    assert 0.9 * seconds < took < 1.1 * seconds
+    assert (record["why"], record["bytes_up"], record["bytes_down"]) == ("done", size, size)
+    assert used < 1.0
+    assert woke < 3000
+
+
+def test_a_paused_flow_sleeps(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        source = stack.enter_context(upstreams.source(MIB, SEED))
+        bind, rates = f"unix:{tmp_path}/web", {"down": "16KiB/s"}
         text = proxy_yaml(source.address, bind=bind, listener={"bandwidth": rates})
         proxy = stack.enter_context(running_proxy(text))
-        with proxy.connect("web") as client:
-            assert drain_digest(client) == (8 * MIB, digest(8 * MIB, SEED))
-        assert one_record(proxy)["why"] == "done"
+        [pid] = proxy.worker_pids()
+        client = stack.enter_context(proxy.connect("web"))
+        began, before, woke = time.monotonic(), cpu_seconds(pid), context_switches(pid)
+        read_exactly(client, 32 * 1024)
+        took = time.monotonic() - began
+        used, woke = cpu_seconds(pid) - before, context_switches(pid) - woke
+        print(f"{took:.2f} s; {used:.2f} s of CPU, {woke} wakes")
+        assert 1.6 < took < 2.3
+        assert used < 0.1
+        assert woke < 100
+        client.close()
+        record = one_record(proxy)
+    assert record["closed_by"] == "client"
+
+
+def test_what_came_before_a_reset_still_arrives_slowly() -> None:
+    size = 48 * 1024
+    with ExitStack() as stack:
+        sink = stack.enter_context(upstreams.sink("unix"))
+        rates = {"up": "32KiB/s"}
+        proxy = stack.enter_context(
+            running_proxy(proxy_yaml(sink.address, listener={"bandwidth": rates}))
+        )
+        client = stack.enter_context(proxy.connect("web"))
+        client.sendall(bytes(size))
+        reset(client)
+        record = one_record(proxy)
+    assert (record["closed_by"], record["why"]) == ("client", "client_reset")
+    assert record["bytes_up"] == size
+    assert 900 < record["duration_ms"] < 2000
+
+
+def test_a_unix_upstream_that_reads_even_slower_gets_every_byte() -> None:
+    size = 8 * MIB
+    with ExitStack() as stack:
+        sink = stack.enter_context(upstreams.sink("unix", rate=4 * MIB))
+        rates = {"up": "8MiB/s"}
+        proxy = stack.enter_context(
+            running_proxy(proxy_yaml(sink.address, listener={"bandwidth": rates}))
+        )
+        [pid] = proxy.worker_pids()
+        before = cpu_seconds(pid)
+        client = stack.enter_context(proxy.connect("web"))
+        pump(client, size, SEED)
+        client.shutdown(socket.SHUT_WR)
+        assert client.makefile("rb").read().decode() == digest(size, SEED)
+        assert one_record(proxy)["bytes_up"] == size
+        assert cpu_seconds(pid) - before < 0.5
+
+
+def test_small_messages_over_a_slow_unix_socket_do_not_wait() -> None:
+    with ExitStack() as stack:
+        echo = stack.enter_context(upstreams.echo("unix"))
+        rates = {"up": "64KiB/s", "down": "64KiB/s"}
+        proxy = stack.enter_context(
+            running_proxy(proxy_yaml(echo.address, listener={"bandwidth": rates}))
+        )
+        client = stack.enter_context(proxy.connect("web"))
+        began = time.monotonic()
+        for _ in range(100):
+            assert exchange(client, b"ping") == b"ping"
+        assert time.monotonic() - began < 1.0
 
 
 def test_curl_downloads_at_the_rate() -> None:

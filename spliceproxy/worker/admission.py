@@ -19,9 +19,18 @@ if TYPE_CHECKING:
     from spliceproxy.worker.session import Session
 
 
-def admits(access: NetworkTable, address: object) -> bool:
-    """Whether the client at `address`, as accept(2) tells it, may come in."""
-    return not isinstance(address, tuple) or access.find(address[0]) != DENY
+def admitted(session: Session, access: NetworkTable) -> bool:
+    """Whether the client of a session that is about to begin may come in; else it is refused."""
+    address = session.client_address
+    if not isinstance(address, tuple) or admits(access, address[0]):
+        return True
+    refuse(session, "access_denied")
+    return False
+
+
+def admits(access: NetworkTable, ip: str) -> bool:
+    """Whether a client with this IP address may come in."""
+    return access.find(ip) != DENY
 
 
 def refuse(session: Session, why: Why) -> None:

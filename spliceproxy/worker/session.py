@@ -24,7 +24,7 @@ from spliceproxy.telemetry.record import (
     milliseconds,
     tcp_info,
 )
-from spliceproxy.worker.admission import admits, refuse
+from spliceproxy.worker.admission import admitted
 from spliceproxy.worker.connector import Connector, set_keepalive
 from spliceproxy.worker.pool import Upstream, client_key
 
@@ -92,9 +92,7 @@ class Session:
 
     def start(self) -> None:
         """Watch the client, and look for an upstream."""
-        access = self.listener.access
-        if access is not None and not admits(access, self.client_address):
-            refuse(self, "access_denied")
+        if self.listener.access is not None and not admitted(self, self.listener.access):
             return
         self.worker.on_session_start(self)
         loop = self.worker.loop

@@ -5,21 +5,19 @@ One UNIX seqpacket pair per worker carries small typed messages, and listening s
 300 KB is EMSGSIZE, and a sealed memfd can be read but never changed under the reader.
 
 Messages are flat and go as JSON, in both directions. A `Snapshot` goes from the supervisor to its
-workers only, and only for as long as both are the same program, so it is pickled.
+workers only, and only for as long as both are the same program, so it is pickled (`sealed`).
 """
 
 from __future__ import annotations
 
 import array
 import errno
-import fcntl
 import os
-import pickle
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import orjson
 
@@ -55,9 +53,8 @@ class TcpPlan:
     """IP addresses to connect from."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamPlan:
-    """One address that serves."""
+class UpstreamPlan(NamedTuple):
+    """One address that serves. A tuple, because there may be thousands to unpickle."""
 
     name: str
     """As the record and the logs show it: `10.0.0.1:80`, `[::1]:80`, `unix:/run/app.sock`."""
@@ -121,6 +118,8 @@ class PoolPlan:
     """For `source_hash`: a Maglev table of indices into `upstreams`, for each tier."""
     eject: EjectPlan | None = None
     """None: failures are not counted."""
+    slow_start: bool = False
+    """A part of an upstream's share may be held back on the board."""
     queue: QueuePlan | None = None
     """None: nobody waits."""
     replay: int | None = None
@@ -182,28 +181,6 @@ class Snapshot:
     log_level: str
     log_format: str
     """auto, console or json; auto looks at each stream: stderr, and stdout for the records."""
-
-
-def seal(snapshot: Snapshot) -> int:
-    """Write `snapshot` into a sealed memfd and return its fd, which the caller owns."""
-    fd = os.memfd_create("spliceproxy-snapshot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open(fd, "wb", closefd=False) as file:
-        pickle.dump(snapshot, file)
-    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    return fd
-
-
-def unseal(fd: int) -> Snapshot:
-    """Read the snapshot behind `fd`, which stays open and may be read by others at the same time.
-
-    Raises IpcError where it holds something else.
-    """
-    data = os.pread(fd, os.fstat(fd).st_size, 0)
-    snapshot = pickle.loads(data)
-    if not isinstance(snapshot, Snapshot):
-        raise IpcError(f"expected a Snapshot, received a {type(snapshot).__name__}")
-    return snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +245,35 @@ class Stop(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class End(Message):
+    """To a worker: end the sessions that you have with these upstreams or by these listeners.
+
+    Those that come to them later are ended too while the order runs, and it runs for `over`.
+    """
+
+    why: str
+    """For the session's record: drained, upstream_down, removed, failback."""
+    upstreams: Sequence[int] = ()
+    """Their slots on the board; MOST_NAMED of them at the most."""
+    listeners: Sequence[int] = ()
+    """The slots of their counters."""
+    over: float = 0.0
+    """Seconds in which they end one by one, who is silent longest first; 0: at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spare(Message):
+    """To a worker: leave these upstreams and listeners out of every order that runs."""
+
+    upstreams: Sequence[int] = ()
+    listeners: Sequence[int] = ()
+
+
+MOST_NAMED = 5000
+"""Slots of one message, which so stays far below MAX_MESSAGE."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reopen(Message):
     """To a worker: open the file of session records anew (it was rotated)."""
 
@@ -293,7 +299,19 @@ class Failing(Message):
 
 _MESSAGES: dict[str, type[Message]] = {
     kind.__name__: kind
-    for kind in (Configure, Serve, Release, Retire, Retired, Stop, Reopen, Ready, Failing)
+    for kind in (
+        Configure,
+        Serve,
+        Release,
+        Retire,
+        Retired,
+        Stop,
+        Reopen,
+        Ready,
+        Failing,
+        End,
+        Spare,
+    )
 }
 
 

@@ -35,9 +35,12 @@ class LeastSessions(Policy):
         self._next_look = 0
         keys = []
         for index, weight in enumerate(weights):
-            turn = max(0, ceil(start * weight - (index + 0.5) / size))
-            moment = (turn + (index + 0.5) / size) / weight if weight else inf
-            keys.append(self._key(index, moment))
+            if weight:
+                turn = max(0, ceil(start * weight - (index + 0.5) / size))
+                moment = (turn + (index + 0.5) / size) / weight
+                keys.append((live(index) / weight, moment, index))
+            else:
+                keys.append((inf, inf, index))
         self._tree = Tournament(keys)
 
     def choose(self, excluded: Collection[int] = (), _key: bytes = b"", /) -> int | None:
@@ -107,8 +110,10 @@ class Tournament:
         self.keys = list(keys)
         self._winners = [*keys, *keys]
         """Node 1 is the root; those of node n are 2n and 2n + 1; the last ones are the keys."""
+        winners = self._winners
         for node in range(size - 1, 0, -1):
-            self._play(node)
+            one, other = winners[2 * node], winners[2 * node + 1]
+            winners[node] = one if one < other else other
 
     def least(self) -> _Key:
         """The least key. There must be one."""

@@ -17,6 +17,7 @@ from spliceproxy.cli.reload import reload
 from spliceproxy.cli.run import run
 from spliceproxy.cli.schema import schema
 from spliceproxy.cli.status import status
+from spliceproxy.cli.upgrade import upgrade
 from spliceproxy.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, SpliceproxyError
 
 EXIT_INTERRUPTED = 130
@@ -49,7 +50,7 @@ def spliceproxy() -> None:
     """
 
 
-for _command in (run, check, forward, status, reload, drain, undrain, demo, schema):
+for _command in (run, check, forward, status, reload, upgrade, drain, undrain, demo, schema):
     spliceproxy.add_command(_command)
 
 
@@ -69,8 +70,10 @@ def run_command(arguments: Sequence[str]) -> int:
         click.echo(error.format_message(), err=True)
         return error.exit_code
     except click.ClickException as error:
+        _tell_predecessor(_usage_text(error))
         return _fail(_usage_text(error), error.exit_code)
     except SpliceproxyError as error:
+        _tell_predecessor(str(error))
         if error.exit_code == EXIT_CONFIG:
             click.echo(str(error), err=True)  # each problem begins with file:line:column
             return EXIT_CONFIG
@@ -85,6 +88,14 @@ def _fail(text: str, code: int) -> int:
     for line in text.splitlines():
         click.echo(f"spliceproxy: {line}", err=True)
     return code
+
+
+def _tell_predecessor(text: str) -> None:
+    """In an upgrade the process that is to be replaced hears why it is not."""
+    if "SPLICEPROXY_HANDOVER" in os.environ:
+        from spliceproxy.control.handover import tell_predecessor
+
+        tell_predecessor(text)
 
 
 def _usage_text(error: click.ClickException) -> str:

@@ -1,4 +1,5 @@
-"""`spliceproxy drain TARGET` and `undrain TARGET`: an upstream keeps its sessions, takes no new."""
+"""`spliceproxy drain TARGET` and `undrain TARGET`: no new sessions; those that are there go on, or
+end one by one over a time."""
 
 from __future__ import annotations
 
@@ -12,10 +13,35 @@ from spliceproxy.errors import EXIT_FAILED, EXIT_OK
 
 _LOOK = 0.2
 """Seconds between two looks at the sessions that are left."""
+_TELL = 1.0
+"""Seconds between two lines about sessions that are being ended."""
+_GRACE = 10.0
+"""Seconds after its time in which a paced drain must be over."""
+_TIMEOUT = 30.0
+"""Seconds for the answer to an order: a reload under way, or names that are looked up, may take
+so long."""
+
+
+def _seconds(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
+    """`60s`, `5m`, `1h`, as in the configuration, or a plain number of seconds."""
+    from spliceproxy.config import units
+
+    if text is None:
+        return None
+    try:
+        return units.time(text if text[-1:].isalpha() else f"{text}s")
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command
 @click.argument("target")
+@click.option(
+    "--over",
+    metavar="TIME",
+    callback=_seconds,
+    help="End its sessions within this time, the idle ones first: 60s, 5m, 0 for at once.",
+)
 @click.option(
     "--wait",
     "patience",
@@ -24,46 +50,66 @@ _LOOK = 0.2
     help="Wait until its sessions have ended; exit code 1 when they have not by then.",
 )
 @admin_option
-def drain(target: str, patience: float | None, admin: str | None) -> int:
+def drain(target: str, over: float | None, patience: float | None, admin: str | None) -> int:
     """Let TARGET take no new sessions; those that it has go on.
 
-    TARGET is pool/NAME for all upstreams of a pool, or pool/NAME/UPSTREAM for one of them, with
-    the name that `spliceproxy status` shows. It stays drained over a reload, until `undrain`.
+    TARGET is pool/NAME for all upstreams of a pool, pool/NAME/UPSTREAM for one of them, with the
+    name that `spliceproxy status` shows, listener/NAME, or all, which is every listener. A
+    listener gives up its addresses, so that new clients are refused. TARGET stays drained over a
+    reload, until `undrain`.
+
+    With --over its sessions are ended, by a reset, evenly and at random moments, those that are
+    silent longest first, and none is left after TIME. The command tells how many there are, and
+    ends with them; interrupting it stops only the telling.
 
     \b
     Examples:
-      spliceproxy drain pool/app/10.0.0.1:80
+      spliceproxy drain pool/app/10.0.0.1:80 --over 60s
       spliceproxy drain pool/app/10.0.0.1:80 --wait 300 && ssh 10.0.0.1 upgrade
+      spliceproxy drain all --over 5m && systemctl stop spliceproxy
     """
-    drained = ask(admin, "POST", "/v1/drain", {"target": target})
+    if over is not None and patience is not None:
+        raise click.UsageError("--over ends when the sessions have; leave --wait out")
+    order: dict[str, Any] = {"target": target} | ({} if over is None else {"over": over})
+    drained = ask(admin, "POST", "/v1/drain", order, _TIMEOUT)
     click.echo(f"{target}: draining, {_sessions(drained['sessions'])}")
     if not drained["left"]:
-        pool = target.split("/")[1]
-        click.echo(f"every upstream of pool {pool} is draining: it takes no client", err=True)
-    if patience is None:
-        return EXIT_OK
-    return _wait(target, drained["upstreams"], patience, admin)
+        click.echo(_nobody_left(target), err=True)
+    if over is not None:
+        return _follow(drained, over, admin)
+    if patience is not None:
+        return _wait(drained, patience, admin)
+    return EXIT_OK
 
 
 @click.command
 @click.argument("target")
 @admin_option
 def undrain(target: str, admin: str | None) -> None:
-    """Let TARGET take new sessions again.
+    """Let TARGET take new sessions again, and let those that it has live.
 
-    TARGET is what was drained: pool/NAME or pool/NAME/UPSTREAM.
+    TARGET is what was drained: pool/NAME, pool/NAME/UPSTREAM, listener/NAME or all. A listener
+    binds its addresses again; if one of them is in use by now, nothing changes.
     """
-    undrained = ask(admin, "POST", "/v1/undrain", {"target": target})
+    undrained = ask(admin, "POST", "/v1/undrain", {"target": target}, _TIMEOUT)
     what = "takes new sessions again" if undrained["changed"] else "was not draining"
     click.echo(f"{target}: {what}")
 
 
-def _wait(target: str, upstreams: list[str], patience: float, admin: str | None) -> int:
+def _nobody_left(target: str) -> str:
+    if target.startswith("pool/"):
+        pool = target.split("/")[1]
+        return f"every upstream of pool {pool} is draining: it takes no client"
+    return "every listener is draining: no client gets in"
+
+
+def _wait(drained: dict[str, Any], patience: float, admin: str | None) -> int:
     """Tell each change of the number of sessions until it is 0, or `patience` seconds are over."""
+    target = drained["target"]
     deadline = time.monotonic() + patience
     shown = None
     while True:
-        left = _left(ask(admin, "GET", "/v1/status"), target.split("/")[1], upstreams)
+        left = _left(ask(admin, "GET", "/v1/status"), drained)
         if not left:
             click.echo(f"{target}: drained")
             return EXIT_OK
@@ -77,15 +123,59 @@ def _wait(target: str, upstreams: list[str], patience: float, admin: str | None)
         time.sleep(pause)
 
 
-def _left(status: dict[str, Any], pool: str, upstreams: list[str]) -> int:
-    """Live sessions of these upstreams of a pool; those of one that is gone have no place here."""
-    return sum(
-        int(upstream["sessions"])
+def _follow(drained: dict[str, Any], over: float, admin: str | None) -> int:
+    """Tell once a second how many sessions are left, until there is none.
+
+    Somebody may call it off meanwhile; then the exit code is 1.
+    """
+    target = drained["target"]
+    began = told = time.monotonic()
+    shown = drained["sessions"]
+    while True:
+        status = ask(admin, "GET", "/v1/status")
+        left, now = _left(status, drained), time.monotonic()
+        if not left:
+            click.echo(f"{target}: drained")
+            return EXIT_OK
+        if not _is_draining(status, drained):
+            click.echo(f"{target}: undrained meanwhile, {_sessions(left)} left", err=True)
+            return EXIT_FAILED
+        if now - began > over + _GRACE:
+            click.echo(f"{target}: {_sessions(left)} left after {now - began:.0f} s", err=True)
+            return EXIT_FAILED
+        if left != shown and now - told >= _TELL:
+            click.echo(f"{target}: {_sessions(left)}")
+            shown, told = left, now
+        time.sleep(_LOOK)
+
+
+def _left(status: dict[str, Any], drained: dict[str, Any]) -> int:
+    """Live sessions of what was drained; those of what is gone have no place here."""
+    if drained["target"] == "all":
+        return int(status["sessions"])
+    return sum(int(one["sessions"]) for one in _meant(status, drained))
+
+
+def _is_draining(status: dict[str, Any], drained: dict[str, Any]) -> bool:
+    """Whether all of it is draining, as far as it is configured."""
+    return all(
+        one["draining"] if "draining" in one else "draining" in one["states"]
+        for one in _meant(status, drained)
+    )
+
+
+def _meant(status: dict[str, Any], drained: dict[str, Any]) -> list[dict[str, Any]]:
+    """The upstreams or listeners of the status that the order named."""
+    if not drained["target"].startswith("pool/"):
+        return [one for one in status["listeners"] if one["name"] in drained["listeners"]]
+    pool, names = drained["target"].split("/")[1], set(drained["upstreams"])
+    return [
+        upstream
         for one in status["pools"]
         if one["name"] == pool
         for upstream in one["upstreams"]
-        if upstream["name"] in upstreams
-    )
+        if upstream["name"] in names
+    ]
 
 
 def _sessions(number: int) -> str:

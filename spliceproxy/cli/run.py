@@ -32,6 +32,7 @@ def run(file: Path | None, watch: bool) -> int:
     SIGINT (Ctrl-C)  end at once
     SIGHUP           read the configuration again; if it is wrong, nothing changes
     SIGUSR1          open the file of session records anew, after it was rotated
+    SIGUSR2          replace this process by a new one of the program, as `upgrade` does
     """
     from spliceproxy import config, control
 

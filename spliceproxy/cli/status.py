@@ -25,7 +25,8 @@ def status(as_json: bool, admin: str | None) -> None:
     """Show the running proxy: its workers, listeners, pools and upstreams.
 
     An upstream is up, down (its health checks fail), ejected (live sessions failed on it) or
-    draining (somebody said so). Sessions are those that live at this moment.
+    draining (somebody said so). A listener that is draining lets nobody in. Sessions are those
+    that live at this moment; beside a pool stands how many clients wait in its queue, if any.
     """
     answer = ask(admin, "GET", "/v1/status")
     if as_json:
@@ -46,6 +47,8 @@ def _parts(answer: dict[str, Any]) -> list[RenderableType]:
         f"spliceproxy {answer['version']}  pid {answer['pid']}  "
         f"up {_duration(answer['uptime_seconds'])}  sessions {answer['sessions']}"
     )
+    if answer["older_sessions"]:
+        head += f"  and {answer['older_sessions']} of before an upgrade"
     return [
         head,
         "",
@@ -70,7 +73,8 @@ def _listeners(listeners: list[dict[str, Any]]) -> Table:
     for one in listeners:
         most = one["max_sessions"]
         sessions = f"{one['sessions']} of {most}" if most else str(one["sessions"])
-        table.add_row(one["name"], ", ".join(one["addresses"]) or "-", one["pool"], sessions)
+        where = "draining" if one["draining"] else ", ".join(one["addresses"]) or "-"
+        table.add_row(one["name"], where, one["pool"], sessions)
     return table
 
 
@@ -80,6 +84,8 @@ def _pools(pools: list[dict[str, Any]]) -> Table:
     table = _table("pool", "upstream", "state", "tier", "weight")
     for pool in pools:
         name = pool["name"]
+        if pool["waiting"]:
+            name += f" ({pool['waiting']} waiting)"
         for one in pool["upstreams"]:
             state = Text(", ".join(one["states"]), _COLOURS.get(one["states"][0], ""))
             numbers = (str(one[key]) for key in ("tier", "weight", "sessions"))

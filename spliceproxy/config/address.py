@@ -6,12 +6,17 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from spliceproxy.config.problems import show
 
 ADDRESS = "write host:port, [v6]:port, unix:/path or unix:@name"
 MAX_UNIX_PATH = 107
 """Bytes of a UNIX socket's path, at most: sun_path has 108 and ends with NUL, unix(7)."""
+
+_REMEMBERED = 20_000
+"""Texts whose addresses are kept: one is parsed for its type, for what it has to do with others,
+and again at each reload. As many as one file can hold."""
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -60,6 +65,7 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@lru_cache(_REMEMBERED)
 def parse_address(text: str) -> Address:
     """The address of an upstream: it has a host, and a port that is not 0; or `srv:` or `file:`.
 
@@ -78,6 +84,7 @@ def parse_address(text: str) -> Address:
     return address
 
 
+@lru_cache(_REMEMBERED)
 def parse_bind(text: str) -> Address:
     """The address of a listener, where `:port` is every address and port 0 is any free port.
 
@@ -125,6 +132,7 @@ def parse_dns_server(text: str) -> Address:
     return server
 
 
+@lru_cache(_REMEMBERED)
 def parse_ip(text: str) -> IpAddress | None:
     """An IP address without port or brackets, or None."""
     try:

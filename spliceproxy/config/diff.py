@@ -5,6 +5,7 @@
     ~ pool app: + upstream 10.0.0.3:80
     ~ pool app: upstream 10.0.0.1:80: weight 1 → 3
     ~ timeouts.idle 1h → 10m
+    ~ workers 2 → 3 (needs spliceproxy upgrade)
 
 Both are resolved; what a listener or a pool only inherits is told once, where it was written.
 """
@@ -20,7 +21,7 @@ from spliceproxy.config.pool import Pool, Upstream
 from spliceproxy.config.units import size_text, time_text
 
 NEEDS_RESTART = ("workers", "relay", "admin", "log.format", "log.sessions.to")
-"""Keys that a running process cannot change, or all keys below them."""
+"""Keys that a running process cannot change, or all keys below them: they come with an upgrade."""
 
 _NAMED = ("listeners", "pools", "include")
 _SIZES = frozenset({"pipe_size", "receive", "send", "replay"})
@@ -40,7 +41,7 @@ _Values = dict[str, object]
 def difference(old: Config, new: Config) -> list[str]:
     """One line for each thing that is not the same; none where all is."""
     top = _changes(_values(old, _NAMED), _values(new, _NAMED))
-    lines = [f"~ {change}" for change in _lines(top)]
+    lines = [f"~ {change}" for change in _top_lines(top)]
     inherited = set(top.values())
     lines += _named("listener", old.listeners, new.listeners, inherited)
     lines += _named("pool", old.pools, new.pools, inherited)
@@ -50,11 +51,11 @@ def difference(old: Config, new: Config) -> list[str]:
 def needs_restart(old: Config, new: Config) -> list[str]:
     """The keys that differ, and that only a new process can change."""
     changed = _changes(_values(old, _NAMED), _values(new, _NAMED))
-    return [
-        key
-        for key in changed
-        if any(key == fixed or key.startswith(f"{fixed}.") for fixed in NEEDS_RESTART)
-    ]
+    return [key for key in changed if _is_fixed(key)]
+
+
+def _is_fixed(key: str) -> bool:
+    return any(key == fixed or key.startswith(f"{fixed}.") for fixed in NEEDS_RESTART)
 
 
 def keep_what_needs_a_restart(old: Config, new: Config) -> Config:
@@ -108,13 +109,15 @@ def _access(old: Listener, new: Listener) -> Iterator[str]:
 
 
 def _upstreams(old: Pool, new: Pool) -> Iterator[str]:
-    before = {str(one.address): one for one in old.upstreams}
-    after = {str(one.address): one for one in new.upstreams}
+    before = {one.address: one for one in old.upstreams}
+    after = {one.address: one for one in new.upstreams}
     for address in before.keys() - after.keys():
         yield f"- upstream {address}"
     for address, one in after.items():
         if address not in before:
             yield f"+ upstream {address}"
+            continue
+        if one == before[address]:
             continue
         for line in _lines(_changes(_of(before[address]), _of(one))):
             yield f"upstream {address}: {line}"
@@ -151,6 +154,11 @@ def _hashable(value: object) -> object:
 def _lines(changes: dict[str, tuple[object, object]]) -> Iterator[str]:
     for key, (before, after) in changes.items():
         yield f"{key} {_text(key, before)} → {_text(key, after)}"
+
+
+def _top_lines(changes: dict[str, tuple[object, object]]) -> Iterator[str]:
+    for key, line in zip(changes, _lines(changes), strict=True):
+        yield f"{line} (needs spliceproxy upgrade)" if _is_fixed(key) else line
 
 
 def _text(key: str, value: object) -> str:

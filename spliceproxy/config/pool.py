@@ -92,18 +92,22 @@ class Eject(Section):
 
 
 class Queue(Section):
-    """Clients that wait while no upstream can be chosen, in the order in which they came."""
+    """Clients that wait while no upstream can be chosen, in the order in which they came. One that
+    hangs up leaves; one that has only finished sending is served."""
 
     size: scalars.QueueSize = setting(
-        "500", "Clients that may wait; each worker has a queue of its own.", example="5000"
+        "500",
+        "Clients that may wait, further ones are refused; each worker has a queue of its own.",
+        example="5000",
     )
     timeout: scalars.PositiveTimeOff = setting(
-        "5s", "How long one may wait; `off`: until it hangs up.", example="30s"
+        "5s", "How long one may wait in all; `off`: until it hangs up.", example="30s"
     )
     when: scalars.QueueWhen = setting(
         "full",
         "`full`: while the upstreams that could be chosen have as many sessions as they may. "
-        "`full_or_down`: also while there is none that could be chosen.",
+        "`full_or_down`: also while there is none that could be chosen. A session whose connects "
+        "failed waits for the upstreams that it has not tried.",
         example="full_or_down",
     )
 
@@ -139,35 +143,45 @@ class Pool(Section):
     retries: scalars.Retries = setting(
         "2", "Other upstreams that are tried when a connection cannot be made.", example="0"
     )
-    queue: Annotated[Queue | None, BeforeValidator(none_if_off)] = section(
-        Queue, "Where clients wait while no upstream can be chosen; `off`: they are refused.", "off"
+    queue: Annotated[Queue | None, BeforeValidator(none_if_off)] = setting(
+        "off",
+        "Where clients wait while no upstream can be chosen; `off`: they are refused.",
+        example="{size: 5000}",
     )
     replay: scalars.ReplaySizeOff = setting(
         "off",
-        "An upstream that ends a session before its first byte is replaced by another one, which "
-        "is sent again what the client had sent, up to so many bytes; counts as one of `retries`. "
-        "An upstream may so see the same bytes twice: only for protocols to which that does no "
-        "harm.",
+        "An upstream that ends a session, by FIN or reset, before its first byte is replaced by "
+        "another one, which is sent again what the client had sent, its FIN included; counts as "
+        "one of `retries`. Not once the client has sent more bytes than this, nor where the "
+        "upstream's FIN answers the client's. Upstreams may so see the same bytes twice: only for "
+        "protocols to which that does no harm.",
         example="16KiB",
     )
     slow_start: scalars.PositiveTimeOff = setting(
         "off",
         "An upstream that came back or that was found later gets its full share of sessions only "
-        "after this time, and grows to it from a tenth. Not at the start, nor with `source_hash`.",
+        "after this time, and grows to it from a tenth. It came back when it was found up again or "
+        "its ejection ended. Not at the start, nor with `source_hash`: each client has its place.",
         example="30s",
     )
     on_down: scalars.KeepOrReset = setting(
-        "keep", "What becomes of the sessions of an upstream that is found down.", example="reset"
+        "keep",
+        "What becomes of the sessions of an upstream that its health checks find down. `keep`: "
+        "they go on for as long as they can. `reset`: both sides get a reset at once, so that the "
+        "client comes again and gets another upstream; who is still connecting goes there by "
+        "itself.",
+        example="reset",
     )
     on_remove: scalars.KeepOrReset = setting(
         "keep",
-        "What becomes of the sessions of an upstream that left the configuration, or that its "
-        "name no longer stands for.",
+        "The same for an upstream that left the configuration, or that its name no longer stands "
+        "for.",
         example="reset",
     )
     on_failback: scalars.KeepOrReset = setting(
         "keep",
-        "What becomes of the sessions of a higher tier when a lower one can be used again.",
+        "The same for sessions with a higher tier, when a lower one can be used again after it "
+        "had none that could.",
         example="reset",
     )
     eject: Annotated[Eject | None, BeforeValidator(none_if_off)] = section(

@@ -10,11 +10,14 @@ A start goes through it in this order:
 - `supervisor`: the life of the process, with `systemd`, `reaper` (as PID 1) and `obituary`.
 - `fleet`: the workers, each a `worker_process`; `service` says who serves which socket, and
   `retire` how a socket is shut without losing a client.
-- `discovery`: the upstreams behind host names, SRV records and lists, now and later. `reload` puts
-  in force what it finds, and a new configuration; `file_watch` asks for that one by itself.
-- `parts`: what follows the configuration beside the workers. `ejection` passes over upstreams on
-  which live traffic fails.
-- `door`: what the operator asks and says while it runs, at a `door_socket`; `report` is the answer.
+- `discovery`: the upstreams behind host names, SRV records and lists, now and later. `changes`
+  holds what is in force; `reload` puts something else there, and `file_watch` asks for it.
+- `parts`: what follows the configuration beside the workers: `health`, `ejection`, `slow_start`,
+  and `aftermath`, which ends sessions whose upstream is gone.
+- `door`: what the operator asks and says while it runs, at a `door_socket`; `report` is the answer;
+  `draining` and `closed` (listeners) are what he ordered.
+- `succession`: a new process takes the place of this one. `upgrade` is the old one's side of it,
+  `inherited` the new one's, `handover` what they tell each other.
 """
 
 from spliceproxy.control.start import run

@@ -1,26 +1,38 @@
-"""Which upstreams somebody told to take no new sessions. It holds over a reload."""
+"""What somebody told to take no new sessions: upstreams, pools, listeners. It holds over a reload.
+
+The sessions that are there go on, or come to their end one by one over a time that is given: each
+worker then ends its own, the idle ones first (`worker/ending.py`), and none is left at the end.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from spliceproxy.config.suggest import nearest
+from spliceproxy.control.aftermath import Tell, orders
+from spliceproxy.control.closed import ClosedListeners
 from spliceproxy.control.parts import InForce, UpstreamStates
 from spliceproxy.control.slots import UpstreamKey
 from spliceproxy.errors import SpliceproxyError
-from spliceproxy.ipc import PoolPlan, UpstreamPlan
-from spliceproxy.telemetry.board import DRAINING
+from spliceproxy.ipc import MOST_NAMED, End, PoolPlan, Spare, UpstreamPlan
+from spliceproxy.telemetry.board import DRAINING, MAX_LISTENERS, SESSIONS, Board, listener_sessions
 
 _SHOWN = 10
 """Names that an error lists, at most."""
+_TARGETS = "pool/NAME, pool/NAME/UPSTREAM, listener/NAME or all"
+_SLACK = 5.0
+"""Seconds after its time in which a worker that is late may still obey an order."""
 
 
 class TargetError(SpliceproxyError):
-    """What was named is neither `pool/NAME` nor `pool/NAME/UPSTREAM`."""
+    """What was named is no target."""
 
 
 class UnknownTargetError(TargetError):
-    """There is no such pool, or no such upstream in it."""
+    """There is no such pool, no such upstream in it, or no such listener."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,60 +42,169 @@ class Drained:
     target: str
     upstreams: tuple[str, ...]
     """The names of those that the target means."""
+    listeners: tuple[str, ...]
+    """The same of listeners."""
     changed: int
     """How many of them were not so before."""
     sessions: int
     """Their live sessions."""
     left: int
-    """Upstreams of the pool that somebody did not drain."""
+    """Upstreams of the pool, or listeners, that somebody did not drain."""
+
+
+class Drains(TypedDict):
+    """All that is drained, by names, as JSON."""
+
+    upstreams: list[UpstreamKey]
+    """An empty name of an upstream stands for the whole pool."""
+    listeners: list[str]
 
 
 class Draining:
-    """Keeps the names that are drained, and has the workers know. Sessions are left alone."""
+    """Keeps the names that are drained, and has the workers know."""
 
-    def __init__(self, states: UpstreamStates) -> None:
+    def __init__(
+        self, states: UpstreamStates, board: Board, tell: Tell, closed: ClosedListeners | None
+    ) -> None:
+        """`tell` tells every worker. Without `closed` no listener can be drained."""
         self._states = states
+        self._board = board
+        self._tell = tell
+        self._closed = closed
         self._drained: set[UpstreamKey] = set()
+        """An empty name of an upstream stands for all of the pool, also those that come later."""
+        self._in_force: InForce
         self._pools: tuple[PoolPlan, ...] = ()
+        self._paced_upstreams: dict[int, float] = {}
+        """Slots of the upstreams whose sessions are being ended, and until when (monotonic)."""
+        self._paced_listeners: dict[int, float] = {}
+        """The same of listeners."""
 
     def apply(self, in_force: InForce) -> None:
         """Mark what is drained among the upstreams of this configuration.
 
-        A name that is not there any more is kept: should it come back, it is still drained.
+        A name that is not there any more is kept: should it come back, it is still drained. A slot
+        that is another's now is none whose sessions end.
         """
+        self._in_force = in_force
         self._pools = in_force.snapshot.pools
+        serving = []
         for pool, upstream in in_force.upstreams():
-            self._states.mark(upstream.slot, DRAINING, (pool.name, upstream.name) in self._drained)
+            drained = not self._drained.isdisjoint(_keys(pool, upstream))
+            self._states.mark(upstream.slot, DRAINING, drained)
+            serving += [] if drained else [upstream.slot]
+        closed = set() if self._closed is None else self._closed.names
+        listeners = in_force.snapshot.listeners
+        self._spare(serving, [one.slot for one in listeners if one.name not in closed])
 
-    def drain(self, target: str, on: bool) -> Drained:
-        """Drain (`on`) or undrain a pool's upstreams or one of them; once more changes nothing.
+    def names(self) -> Drains:
+        """All that is drained."""
+        listeners = [] if self._closed is None else sorted(self._closed.names)
+        return {"upstreams": sorted(self._drained), "listeners": listeners}
 
-        Raises TargetError, UnknownTargetError; then nothing was changed.
+    def recall(self, names: Drains) -> None:
+        """Have these drained, and no others, from the next `apply` on."""
+        self._drained = {(pool, upstream) for pool, upstream in names["upstreams"]}
+        if self._closed is not None:
+            self._closed.recall(names["listeners"])
+
+    async def order(self, target: str, on: bool, over: float | None = None) -> Drained:
+        """Drain (`on`) or undrain a target; once more changes nothing.
+
+        With `over` its sessions end within so many seconds; 0 is at once. To undrain calls that
+        off. Raises TargetError, UnknownTargetError, and SpliceproxyError where an address of a
+        listener cannot be given up, or could not be had again; then nothing was changed.
         """
+        if target == "all" or target.partition("/")[0] == "listener":
+            return await self._order_listeners(target, on, over)
+        return self.drain(target, on, over)
+
+    def drain(self, target: str, on: bool, over: float | None = None) -> Drained:
+        """The same for a pool's upstreams or one of them."""
         pool, upstreams = self._find(target)
-        changed = 0
-        for upstream in upstreams:
-            key = pool.name, upstream.name
-            if on:
-                self._drained.add(key)
-            else:
-                self._drained.discard(key)
-            changed += self._states.mark(upstream.slot, DRAINING, on)
+        if on:
+            self._drained.update((pool.name, one.name) for one in upstreams)
+            self._drained |= {(pool.name, "")} if len(target.split("/")) == 2 else set()
+        else:
+            self._undrain(pool, upstreams)
+        changed = sum(self._states.mark(one.slot, DRAINING, on) for one in upstreams)
+        slots = [one.slot for one in upstreams]
+        self._pace(slots, (), on, over)
         return Drained(
             target=target,
-            upstreams=tuple(upstream.name for upstream in upstreams),
+            upstreams=tuple(one.name for one in upstreams),
+            listeners=(),
             changed=changed,
-            sessions=sum(self._states.live(upstream.slot) for upstream in upstreams),
+            sessions=sum(self._states.live(slot) for slot in slots),
             left=sum(not self._states.has(one.slot, DRAINING) for one in pool.upstreams),
         )
+
+    def _undrain(self, pool: PoolPlan, upstreams: Sequence[UpstreamPlan]) -> None:
+        """Of a pool that was drained as a whole, the others stay drained by their own names."""
+        if (pool.name, "") in self._drained:
+            self._drained.remove((pool.name, ""))
+            self._drained.update((pool.name, one.name) for one in pool.upstreams)
+        self._drained.difference_update((pool.name, one.name) for one in upstreams)
+
+    async def _order_listeners(self, target: str, on: bool, over: float | None) -> Drained:
+        closed = self._closed
+        if closed is None:
+            raise TargetError(f"{target}: no listener can be drained here")
+        plans = {one.name: one for one in self._in_force.snapshot.listeners}
+        if target == "all":
+            names, slots = tuple(plans), tuple(range(MAX_LISTENERS))  # also of those that left
+            sessions = self._board.total(SESSIONS)
+        else:
+            name = _listener_name(target, plans)
+            names, slots = (name,), (plans[name].slot,)
+            sessions = self._board.total(listener_sessions(slots[0]))
+        gone = tuple(closed.names) if target == "all" else ()
+        changed = await (closed.close(names) if on else closed.open((*names, *gone)))
+        self._pace((), slots, on, over)
+        return Drained(
+            target=target,
+            upstreams=(),
+            listeners=names,
+            changed=changed,
+            sessions=sessions,
+            left=sum(name not in closed.names for name in plans),
+        )
+
+    def _pace(
+        self, upstreams: Sequence[int], listeners: Sequence[int], on: bool, over: float | None
+    ) -> None:
+        """Have sessions end within `over` seconds, or call it off; the newest order holds."""
+        if on and over is None:
+            return
+        self._spare(upstreams, listeners)
+        if not on or over is None:
+            return
+        until = time.monotonic() + over + _SLACK
+        self._paced_upstreams.update(dict.fromkeys(upstreams, until))
+        self._paced_listeners.update(dict.fromkeys(listeners, until))
+        for message in orders("drained", upstreams, over):
+            self._tell(message)
+        if listeners:
+            self._tell(End("drained", listeners=listeners, over=over))
+
+    def _spare(self, upstreams: Iterable[int], listeners: Iterable[int]) -> None:
+        """Have the workers end no more sessions of these, where they may be at it."""
+        spared = _take(self._paced_upstreams, upstreams)
+        for at in range(0, len(spared), MOST_NAMED):
+            self._tell(Spare(upstreams=spared[at : at + MOST_NAMED]))
+        spared = _take(self._paced_listeners, listeners)
+        if spared:
+            self._tell(Spare(listeners=spared))
 
     def _find(self, target: str) -> tuple[PoolPlan, tuple[UpstreamPlan, ...]]:
         kind, _, rest = target.partition("/")
         name, slash, wanted = rest.partition("/")
         pools = {pool.name: pool for pool in self._pools}
         if kind != "pool" or not name or (slash and not wanted):
-            meant = f"; did you mean pool/{target}?" if kind in pools else ""
-            raise TargetError(f"{target}: write pool/NAME or pool/NAME/UPSTREAM{meant}")
+            listeners = {one.name for one in self._in_force.snapshot.listeners}
+            kinds = [k for k, names in (("pool", pools), ("listener", listeners)) if kind in names]
+            meant = f"; did you mean {kinds[0]}/{target}?" if kinds else ""
+            raise TargetError(f"{target}: write {_TARGETS}{meant}")
         if name not in pools:
             raise UnknownTargetError(f"{target}: there is no pool {name}; {_known(name, pools)}")
         pool = pools[name]
@@ -96,7 +217,29 @@ class Draining:
         return pool, (upstreams[wanted],)
 
 
-def _known(word: str, names: dict[str, PoolPlan] | dict[str, UpstreamPlan]) -> str:
+def _listener_name(target: str, plans: Collection[str]) -> str:
+    """The listener that a target means. Raises TargetError, UnknownTargetError."""
+    name = target.partition("/")[2]
+    if not name:
+        raise TargetError(f"{target}: write {_TARGETS}")
+    if name not in plans:
+        known = _known(name, plans)
+        raise UnknownTargetError(f"{target}: there is no listener {name}; {known}")
+    return name
+
+
+def _keys(pool: PoolPlan, upstream: UpstreamPlan) -> tuple[UpstreamKey, UpstreamKey]:
+    """The names by which an upstream may be drained."""
+    return (pool.name, ""), (pool.name, upstream.name)
+
+
+def _take(paced: dict[int, float], slots: Iterable[int]) -> list[int]:
+    """Forget those of `slots` whose sessions are being ended; which ones may be so still."""
+    now = time.monotonic()
+    return [slot for slot in slots if paced.pop(slot, now) > now]
+
+
+def _known(word: str, names: Collection[str]) -> str:
     if near := nearest(word, names):
         return f"did you mean {near}?"
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

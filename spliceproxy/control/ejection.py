@@ -85,6 +85,15 @@ class PoolEjection:
         past.until = self.waiting[slot] = now + wait
         return wait
 
+    def resume(self, slot: int, until: float, doublings: int) -> None:
+        """A member waits already, as another process decided; `doublings` are of its next wait."""
+        self.waiting[slot] = until
+        self._past[slot] = _Past(doublings, until)
+
+    def doublings(self, slot: int) -> int:
+        """Of the next wait of one that waits."""
+        return self._past[slot].doublings
+
     def forget(self, slot: int) -> None:
         """Know nothing of a slot any more: it is, or will be, another upstream's."""
         self.waiting.pop(slot, None)
@@ -99,6 +108,8 @@ class Ejection:
         self._pools: dict[str, PoolEjection] = {}
         self._names: dict[int, UpstreamKey] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._learned: dict[UpstreamKey, tuple[float, int]] = {}
+        """Seconds that the process before this one still had them wait, and their doublings."""
 
     def apply(self, in_force: InForce) -> None:
         """Keep who stays, forget who left, and let in whom these rules eject no more."""
@@ -119,6 +130,32 @@ class Ejection:
                 back = [] if pool is None else list(pool.waiting)
             for slot in back:
                 self._let_in(slot)
+        self._resume()
+
+    def knowledge(self) -> list[list[object]]:
+        """Pool, upstream, seconds left to wait, and doublings of those that wait."""
+        now = asyncio.get_running_loop().time()
+        return [
+            [*self._names[slot], max(0.0, until - now), pool.doublings(slot)]
+            for pool in self._pools.values()
+            for slot, until in pool.waiting.items()
+        ]
+
+    def learn(self, knowledge: list[tuple[str, str, float, int]]) -> None:
+        """Have these wait on, from the next `apply`."""
+        self._learned = {(pool, name): (left, more) for pool, name, left, more in knowledge}
+
+    def _resume(self) -> None:
+        loop = asyncio.get_running_loop()
+        learned, self._learned = self._learned, {}
+        for slot, name in self._names.items() if learned else ():
+            pool = self._pools.get(name[0])
+            if name not in learned or pool is None or slot not in pool.members:
+                continue
+            left, doublings = learned[name]
+            pool.resume(slot, loop.time() + left, doublings)
+            self._states.mark(slot, EJECTED, True)
+            self._timers[slot] = loop.call_later(left, self._on_waited, slot)
 
     def on_failing(self, slot: int, why: str) -> None:
         """A worker says that sessions failed on an upstream again and again; `why` the last did."""

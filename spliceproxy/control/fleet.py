@@ -36,6 +36,8 @@ class Patience:
     longest_pause: float = 30.0
     long_life: float = 10.0
     """A worker that lived so long is not dying at once: its next restart is the first again."""
+    upgrade: float = 30.0
+    """For a new process to be ready to take over."""
 
 
 DEFAULT_PATIENCE = Patience()

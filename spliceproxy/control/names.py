@@ -62,14 +62,20 @@ def resolve_binds(config: Config) -> Places:
 
 
 def _run(lookups: list[_Lookup]) -> None:
-    """Run all of them in daemon threads.
+    """Run all of them: names in daemon threads, and what needs no look-up at once.
 
     getaddrinfo(3) cannot be interrupted, and takes its time where DNS is silent: a thread that
     the interpreter waits for at its end (as concurrent.futures has them) would hold up a stop.
     """
+    names = []
+    for one in lookups:
+        if one.address.host and one.address.ip is None:
+            names.append(one)
+        else:
+            one.run()
     todo: SimpleQueue[_Lookup] = SimpleQueue()
     done: SimpleQueue[BaseException | None] = SimpleQueue()
-    for one in lookups:
+    for one in names:
         todo.put(one)
 
     def work() -> None:
@@ -83,9 +89,9 @@ def _run(lookups: list[_Lookup]) -> None:
                 else:
                     done.put(None)
 
-    for _ in range(min(_THREADS, len(lookups))):
+    for _ in range(min(_THREADS, len(names))):
         threading.Thread(target=work, name="lookup", daemon=True).start()
-    for _ in lookups:
+    for _ in names:
         error = done.get()
         if error is not None:
             raise error

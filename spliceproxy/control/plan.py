@@ -116,6 +116,7 @@ def _plan_pool(pool: Pool, found: FoundAt, slots: UpstreamSlots) -> PoolPlan:
         session_timeout=pool.timeouts.session,
         tcp=_plan_tcp(pool.tcp),
         eject=_plan_eject(pool.eject),
+        slow_start=bool(pool.slow_start) and pool.balance != "source_hash",
         queue=_plan_queue(pool.queue),
         replay=pool.replay,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ from spliceproxy.control.service import Service
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.errors import SpliceproxyError
-from spliceproxy.ipc import seal
+from spliceproxy.sealed import seal
 
 if TYPE_CHECKING:
     from spliceproxy.config import Address, Config
@@ -79,12 +79,22 @@ class _Sockets:
 class Reloader:
     """Carries out reloads, one at a time."""
 
-    def __init__(self, setup: Setup, service: Service, fleet: Fleet, sealed: int) -> None:
-        """`sealed` is the fd of the snapshot that the fleet has, which is the reloader's now."""
+    def __init__(
+        self,
+        setup: Setup,
+        service: Service,
+        fleet: Fleet,
+        sealed: int,
+        closed: Collection[str] = (),
+    ) -> None:
+        """`sealed` is the fd of the snapshot that the fleet has, which is the reloader's now.
+
+        `closed` holds the names of listeners that somebody drained, at any time."""
         self._setup = setup
         self._service = service
         self._fleet = fleet
         self._sealed = sealed
+        self._closed = closed
 
     async def reload(self, in_force: InForce) -> tuple[InForce, list[str]]:
         """Read the configuration and put it in force. Returns it, and what differs, in lines.
@@ -100,7 +110,7 @@ class Reloader:
         fixed = needs_restart(old, config)
         config = keep_what_needs_a_restart(old, config)
         if fixed:
-            _log.warning("these keys need a restart, and stay as they are", keys=fixed)
+            _log.warning("these keys need spliceproxy upgrade, and stay as they are", keys=fixed)
         if config == old:
             return in_force, lines
         places = await asyncio.to_thread(resolve_binds, config)
@@ -164,10 +174,14 @@ class Reloader:
         )
 
     def _open(self, config: Config, places: Places) -> _Sockets:
-        """Bind what is new, and let its clients in: they wait until the workers were told."""
+        """Bind what is new, and let its clients in: they wait until the workers were told.
+
+        What is drained stays closed.
+        """
+        listeners = [one for one in config.listeners.values() if one.name not in self._closed]
         wanted = {
             _key(address, listener.name): listener
-            for listener in config.listeners.values()
+            for listener in listeners
             for address in listener.bind
         }
         kept, gone, names = [], [], {}
@@ -186,7 +200,7 @@ class Reloader:
                 kept.append(one)
                 names[one.number] = listener.name
         fresh = []
-        for listener in config.listeners.values():
+        for listener in listeners:
             missing = [a for a in listener.bind if _key(a, listener.name) not in covered]
             if missing and listener.name not in by_name:
                 fresh.append(listener.model_copy(update={"bind": tuple(missing)}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +34,14 @@ class House:
     service: Service
     board: Board
     states: UpstreamStates
+    older_sessions: Callable[[], int] = lambda: 0
+    """Sessions of processes that this one replaced."""
 
 
-def report(house: House, in_force: InForce, *, pid: int, uptime: float) -> Report:
-    """Process, workers, listeners and pools. `uptime` is seconds."""
+def report(
+    house: House, in_force: InForce, closed: Collection[str], *, pid: int, uptime: float
+) -> Report:
+    """Process, workers, listeners and pools. `closed` ones are drained; `uptime` is seconds."""
     addresses = house.service.addresses()
     snapshot = in_force.snapshot
     return {
@@ -44,9 +49,13 @@ def report(house: House, in_force: InForce, *, pid: int, uptime: float) -> Repor
         "pid": pid,
         "uptime_seconds": round(uptime, 3),
         "sessions": house.board.total(SESSIONS),
+        "older_sessions": house.older_sessions(),
         "workers": _workers(house),
         "listeners": [
-            _listener(house, listener, addresses.get(listener.name, []))
+            {
+                **_listener(house, listener, addresses.get(listener.name, [])),
+                "draining": listener.name in closed,
+            }
             for listener in snapshot.listeners
         ],
         "pools": [_pool(house, pool) for pool in snapshot.pools],
@@ -81,9 +90,11 @@ def _listener(house: House, listener: ListenerPlan, addresses: list[str]) -> Rep
 
 
 def _pool(house: House, pool: PoolPlan) -> Report:
+    """`waiting` are the clients in its queue."""
     return {
         "name": pool.name,
         "balance": pool.balance,
+        "waiting": house.board.upstreams.queued(pool.slot),
         "upstreams": [_upstream(house, upstream) for upstream in pool.upstreams],
     }
 

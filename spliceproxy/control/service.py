@@ -126,6 +126,17 @@ class Service:
             )
         self.settle(workers)
 
+    def hand_over(
+        self, sockets: Iterable[ListeningSocket], workers: Iterable[WorkerProcess]
+    ) -> None:
+        """Another process serves the queues of these: stop accepting, and let go of them."""
+        workers = list(workers)
+        for one in sockets:
+            for worker in _serving(one, workers):
+                _release(worker, one)
+            one.file = None
+            self._close(one)
+
     def on_retired(
         self, worker: WorkerProcess, number: int, workers: Iterable[WorkerProcess]
     ) -> None:

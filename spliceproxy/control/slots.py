@@ -55,7 +55,11 @@ class UpstreamSlots:
         those of pools that have no upstream in it."""
         pools = {(pool, "") for pool, _upstream in kept}
         for key, slot in list(self._slots.items()):
-            if key not in kept and key not in pools and not upstreams.live(slot):
+            if (
+                key not in kept
+                and key not in pools
+                and not (upstreams.live(slot) or upstreams.queued(slot))
+            ):
                 del self._slots[key]
                 upstreams.set_state(slot, 0)
                 self._free.append(slot)

@@ -37,6 +37,14 @@ class SocketFile:
         self._path = path
         self._identity = _identity(path)
 
+    @classmethod
+    def existing(cls, path: Path) -> SocketFile | None:
+        """The file that another process bound; None where somebody has removed it."""
+        try:
+            return cls(path)
+        except OSError:
+            return None
+
     def remove(self) -> None:
         """Remove it, unless somebody else's is there by now, or the directory is not ours."""
         with suppress(OSError):

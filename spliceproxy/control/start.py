@@ -14,6 +14,7 @@ from spliceproxy.control.door_socket import open_door
 from spliceproxy.control.early_signals import EarlySignals, Stopped
 from spliceproxy.control.file_watch import Sources
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Patience
+from spliceproxy.control.inherited import Claim, Predecessor
 from spliceproxy.control.limits import find_bites
 from spliceproxy.control.machine import Machine, raise_nofile, read_machine, usable_cpus
 from spliceproxy.control.names import resolve_binds
@@ -27,7 +28,7 @@ from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.supervisor import WORKER_COMMAND, Supervisor, name_process
 from spliceproxy.control.systemd import Notifier, take_handed_sockets
-from spliceproxy.errors import EXIT_OK
+from spliceproxy.errors import EXIT_OK, SpliceproxyError
 from spliceproxy.ipc import Snapshot
 from spliceproxy.telemetry.log import hold_standard_fds, set_up
 
@@ -54,10 +55,16 @@ def run(
     about to exit.
     """
     signals = EarlySignals()
+    predecessor = None
     try:
         hold_standard_fds()
         set_up(config.log.level, config.log.format)
-        return _run(config, command, patience, load, sources, signals)
+        predecessor = Predecessor.from_environment()
+        return _run(config, command, patience, load, sources, signals, predecessor)
+    except SpliceproxyError as error:
+        if predecessor is not None:
+            predecessor.link.refuse(str(error))
+        raise
     except Stopped:
         _log.info("stopped before it served")
         return EXIT_OK
@@ -72,14 +79,16 @@ def _run(
     load: Callable[[], Config] | None,
     sources: Sources | None,
     signals: EarlySignals,
+    predecessor: Predecessor | None,
 ) -> int:
     name_process()
     raise_nofile()
     machine = read_machine()
     workers = config.workers or usable_cpus()
     setup = Setup(load, machine, workers, UpstreamSlots(), Discovery(), AccessTables(), sources)
-    with open_door(config.admin) as door:
-        sockets, snapshot = _prepare(config, setup, signals)
+    inherited = (lambda _path: None) if predecessor is None else predecessor.door
+    with open_door(config.admin, inherited) as door:
+        sockets, snapshot = _prepare(config, setup, signals, predecessor)
         supervisor = Supervisor(
             InForce(config, snapshot),
             sockets,
@@ -87,6 +96,7 @@ def _run(
             notifier=Notifier.from_environment(),
             signals=signals,
             door=door,
+            predecessor=predecessor,
             command=command,
             patience=patience,
         )
@@ -94,28 +104,39 @@ def _run(
 
 
 def _prepare(
-    config: Config, setup: Setup, signals: EarlySignals
+    config: Config, setup: Setup, signals: EarlySignals, predecessor: Predecessor | None
 ) -> tuple[list[ListeningSocket], Snapshot]:
-    """All that may fail, and then the listening sockets, with clients let in."""
+    """All that may fail, and then the listening sockets, with clients let in; where there is a
+    predecessor, nobody is let in before it lets go."""
     machine, workers = setup.machine, setup.workers
     with signals.end_waiting():
         places = resolve_binds(config)
         setup.access.load(config)
     problems = [*find_pool_problems(config.pools.values()), *find_record_problems(config)]
     listeners, handed = tuple(config.listeners.values()), take_handed_sockets()
-    sockets = bind_sockets(listeners, places, workers, handed, problems)
+    claim = Claim(missing=[*listeners])
+    if predecessor is not None:
+        closed = predecessor.closed_listeners()
+        listeners = tuple(one for one in listeners if one.name not in closed)
+        claim = predecessor.claim(listeners, workers)
+    sockets = bind_sockets(claim.missing, places, workers, handed, problems)
+    if predecessor is not None:
+        predecessor.waiting += sockets
+        sockets = [*claim.sockets, *sockets]
     try:
         found = setup.discovery.found(config)
         tables = setup.access.tables(config)
         snapshot = make_snapshot(config, found, machine, workers, len(sockets), setup.slots, tables)
         _tell_bites(config, snapshot, machine, workers, len(sockets))
         signals.check()
-        let_in(sockets)
+        if predecessor is None:
+            let_in(sockets)
     except BaseException:
         close_sockets(sockets)
         raise
-    for listener, address in dict.fromkeys((one.listener, str(one)) for one in sockets):
-        _log.info("listening", listener=listener, address=address)
+    if predecessor is None:
+        for listener, address in dict.fromkeys((one.listener, str(one)) for one in sockets):
+            _log.info("listening", listener=listener, address=address)
     return sockets, snapshot
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import structlog
 
-from spliceproxy.control.discovery.changes import tell_empty
+from spliceproxy.control.aftermath import Aftermath
+from spliceproxy.control.changes import Changes
+from spliceproxy.control.closed import ClosedListeners
 from spliceproxy.control.door import Door
 from spliceproxy.control.door_socket import DoorSocket
 from spliceproxy.control.early_signals import EarlySignals
@@ -21,16 +23,20 @@ from spliceproxy.control.ejection import Ejection
 from spliceproxy.control.file_watch import FileWatch
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
 from spliceproxy.control.health import Monitor
+from spliceproxy.control.inherited import Predecessor
 from spliceproxy.control.obituary import Obituary
 from spliceproxy.control.parts import InForce, Part, UpstreamStates
 from spliceproxy.control.reaper import reap_strangers
 from spliceproxy.control.reload import Reloader, Setup
 from spliceproxy.control.report import House
 from spliceproxy.control.service import Service
+from spliceproxy.control.slow_start import SlowStart
 from spliceproxy.control.sockets import ListeningSocket
+from spliceproxy.control.succession import Succession, Wing
 from spliceproxy.control.systemd import Notifier
-from spliceproxy.errors import EXIT_FAILED, EXIT_OK, SpliceproxyError
-from spliceproxy.ipc import Reopen, seal
+from spliceproxy.errors import EXIT_FAILED, EXIT_OK
+from spliceproxy.ipc import Reopen
+from spliceproxy.sealed import seal
 from spliceproxy.telemetry.board import Board
 
 _log = structlog.get_logger()
@@ -57,17 +63,20 @@ class Supervisor:
         notifier: Notifier,
         signals: EarlySignals,
         door: DoorSocket | None = None,
+        predecessor: Predecessor | None = None,
         command: Sequence[str] = WORKER_COMMAND,
         patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
-        """Takes over `sockets`, `notifier` and what `signals` remembers, while it runs."""
-        self._in_force = in_force
+        """Takes over `sockets`, `notifier` and what `signals` remembers, while it runs; with a
+        `predecessor`, it serves the sockets when that one lets go."""
+        self._began_with = in_force
         self._sockets = sockets
         self._setup = setup
         self._workers = setup.workers
         self._notifier = notifier
         self._signals = signals
         self._door = door
+        self._predecessor = predecessor
         self._command = command
         self._patience = patience
 
@@ -75,23 +84,14 @@ class Supervisor:
         """Serve until a signal ends it; returns the exit code."""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._reload_wanted = asyncio.Event()
-        self._reloading = asyncio.Lock()
-        snapshot = self._in_force.snapshot
-        self._service = Service(self._sockets)
+        snapshot = self._began_with.snapshot
+        self._service = Service(self._sockets if self._predecessor is None else ())
         self._obituary = Obituary(snapshot.sessions_to, snapshot.log_format)
         try:
             board, sealed = Board.create(self._workers), seal(snapshot)
             view = Board(board, self._workers)
-            self._upstreams = view.upstreams
-            self._states = UpstreamStates(self._upstreams)
-            ejection = Ejection(self._states)
-            setup = self._setup
-            self._parts: list[Part] = [setup.discovery, setup.access, Monitor(self._states)]
-            self._parts.append(ejection)
-            if self._setup.sources is not None:
-                config, changed = self._in_force.config, self._reload_wanted.set
-                self._parts.append(FileWatch(self._setup.sources, config, changed))
+            states = UpstreamStates(view.upstreams)
+            ejection = Ejection(states)
             self._fleet = Fleet(
                 self._command,
                 self._service,
@@ -102,14 +102,63 @@ class Supervisor:
                 self._patience,
                 on_failing=ejection.on_failing,
             )
-            self._reloader = Reloader(self._setup, self._service, self._fleet, sealed)
+            # The aftermath first: it sees the configuration change before the others clear flags.
+            aftermath = Aftermath(states, self._fleet.tell)
+            self._parts: list[Part] = [
+                aftermath,
+                self._setup.discovery,
+                self._setup.access,
+                Monitor(states),
+                ejection,
+                SlowStart(states),
+            ]
+            closed = ClosedListeners(
+                self._service, self._fleet, self._workers, lambda: self._changes.alone()
+            )
+            self._reloader = Reloader(self._setup, self._service, self._fleet, sealed, closed.names)
+            self._changes = changes = Changes(
+                self._began_with,
+                self._reloader,
+                self._setup,
+                self._parts,
+                view.upstreams,
+                self._notifier,
+                self._refuses_changes,
+            )
+            if self._setup.sources is not None:
+                config, changed = self._began_with.config, changes.reload_soon
+                self._parts.append(FileWatch(self._setup.sources, config, changed))
             if self._door is not None:
-                house = House(self._fleet, self._service, view, self._states)
-                self._parts.append(Door(self._door, house, self.reload))
+                house = House(
+                    self._fleet,
+                    self._service,
+                    view,
+                    states,
+                    lambda: self._succession.older_sessions,
+                )
+                self._parts.append(Door(self._door, house, changes.reload, self.upgrade, closed))
+            self._succession = Succession(
+                Wing(
+                    self._service,
+                    self._fleet,
+                    self._notifier,
+                    self._parts,
+                    self._door,
+                    self._on_reopen,
+                    changes.lock,
+                    lambda: changes.in_force,
+                    self._patience.upgrade,
+                ),
+                self._predecessor,
+                self._sockets,
+                self._stop,
+                self._hurry,
+            )
             try:
                 return await self._live()
             finally:
                 self._fleet.close()
+                self._succession.close()
                 os.close(board)
                 self._reloader.close()
         finally:
@@ -123,16 +172,24 @@ class Supervisor:
         self._listen_to_signals()
         tasks = [
             asyncio.create_task(work)
-            for work in (self._tell_ready(), self._ping(), self._reload_when_wanted())
+            for work in (
+                self._tell_ready(),
+                self._ping(),
+                self._reload_when_wanted(),
+                self._succession.take_over(),
+            )
         ]
         try:
-            await self._find_upstreams()
+            self._succession.learn()
+            await self._changes.find_upstreams(self._stop)
             self._fleet.start()
             for part in self._parts:
-                part.apply(self._in_force)
+                part.apply(self._changes.in_force)
             for changed in (self._setup.discovery.changed, self._setup.access.changed):
-                tasks.append(asyncio.create_task(self._follow(changed)))
-            await _first_of(self._stop, self._fleet.failed)
+                tasks.append(asyncio.create_task(self._changes.follow(changed)))
+            await _first_of(self._stop, self._fleet.failed, self._succession.succeeded)
+            if self._succession.succeeded.is_set():
+                return await self._end_behind()
             return await self._end()
         finally:
             for task in tasks:
@@ -146,6 +203,7 @@ class Supervisor:
             signal.SIGTERM: self._on_terminate,
             signal.SIGINT: self._on_interrupt,
             signal.SIGUSR1: self._on_reopen,
+            signal.SIGUSR2: self._on_upgrade,
             signal.SIGHUP: self._on_hangup,
         }
         for number, handler in handlers.items():
@@ -166,90 +224,33 @@ class Supervisor:
     def _on_reopen(self) -> None:
         self._fleet.tell(Reopen())
         self._obituary.reopen()
+        self._succession.reopen()
+
+    def _on_upgrade(self) -> None:
+        task = asyncio.create_task(self.upgrade())
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def _on_hangup(self) -> None:
-        self._reload_wanted.set()
+        self._changes.reload_soon()
 
     async def _reload_when_wanted(self) -> None:
-        """Reload after each SIGHUP; those that come meanwhile are one more."""
         await self._fleet.ready.wait()
-        while True:
-            await self._reload_wanted.wait()
-            self._reload_wanted.clear()
-            with suppress(SpliceproxyError):  # it is in the log
-                await self.reload()
+        await self._changes.reload_when_wanted()
 
-    async def reload(self) -> list[str]:
-        """Put the configuration in force as it is now in its file; what differs, in lines.
+    def _refuses_changes(self) -> str:
+        """Why nothing else can be put in force any more; empty: it can."""
+        if self._stop.is_set():
+            return "the proxy is stopping"
+        if self._succession.succeeded.is_set():
+            return "another process serves since an upgrade"
+        return ""
+
+    async def upgrade(self) -> dict[str, int]:
+        """Have a new process of the program serve; its `pid`, and the `sessions` left to this one.
 
         Raises SpliceproxyError with a line for each problem; then nothing has changed.
         """
-        async with self._reloading:
-            if self._stop.is_set():
-                raise SpliceproxyError("not reloaded: the proxy is stopping")
-            began = time.monotonic()
-            self._notifier.notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
-            try:
-                in_force, lines = await self._reloader.reload(self._in_force)
-            except SpliceproxyError as error:
-                _log.error("not reloaded: nothing has changed", problems=str(error).splitlines())
-                self._setup.discovery.apply(self._in_force)
-                self._setup.access.apply(self._in_force)
-                raise
-            finally:
-                self._notifier.notify(READY=1)
-            self._obey(in_force)
-            tell_empty(in_force)
-            milliseconds = round((time.monotonic() - began) * 1000, 1)
-            _log.info("reloaded", changes=lines or ["nothing changed"], milliseconds=milliseconds)
-            return lines
-
-    def _obey(self, in_force: InForce) -> None:
-        """Have all parts follow what the workers obey already."""
-        self._in_force = in_force
-        for part in self._parts:
-            part.apply(in_force)
-        self._forget_slots()
-
-    def _forget_slots(self) -> None:
-        kept = {(pool.name, upstream.name) for pool, upstream in self._in_force.upstreams()}
-        self._setup.slots.forget(kept, self._upstreams)
-
-    async def _find_upstreams(self) -> None:
-        """Wait a little for names and lists, so that the workers begin with what they tell."""
-        finding = asyncio.create_task(self._setup.discovery.prepare(self._in_force.config))
-        stopping = asyncio.create_task(self._stop.wait())
-        try:
-            await asyncio.wait((finding, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if finding.done():
-                await finding
-        finally:
-            finding.cancel()
-            stopping.cancel()
-            await asyncio.gather(finding, stopping, return_exceptions=True)
-        await self._refresh("upstreams found")
-        tell_empty(self._in_force)
-
-    async def _follow(self, changed: asyncio.Event) -> None:
-        """Put in force what was found or read, whenever it is something else."""
-        while True:
-            await changed.wait()
-            async with self._reloading:
-                if self._stop.is_set():
-                    return
-                before = self._in_force
-                await self._refresh("upstreams changed")
-                if self._in_force is not before:
-                    self._obey(self._in_force)
-
-    async def _refresh(self, event: str) -> None:
-        self._setup.discovery.changed.clear()
-        self._setup.access.changed.clear()
-        try:
-            self._in_force = await self._reloader.refresh(event, self._in_force)
-        except SpliceproxyError as error:
-            _log.error("upstreams that were found cannot be used", problem=str(error))
-            self._forget_slots()
+        return await self._succession.upgrade()
 
     def _on_child(self) -> None:
         self._fleet.reap()
@@ -257,6 +258,7 @@ class Supervisor:
 
     async def _tell_ready(self) -> None:
         await self._fleet.ready.wait()
+        await self._succession.serving.wait()
         if self._stop.is_set():
             return
         _log.info("ready", workers=self._workers, pid=os.getpid())
@@ -264,6 +266,7 @@ class Supervisor:
 
     async def _ping(self) -> None:
         """Tell the watchdog that all is well, twice as often as it asks, while that is true."""
+        await self._succession.serving.wait()
         while self._notifier.watchdog:
             if self._fleet.well:
                 self._notifier.notify(WATCHDOG=1)
@@ -275,10 +278,11 @@ class Supervisor:
                 "giving up: no worker came up; its last words stand above",
                 command=" ".join(self._command),
             )
+            self._succession.refuse("no worker came up; its last words stand in the log")
             return EXIT_FAILED
         # A reload under way is finished: half of it would leave sockets that nobody serves.
-        async with self._reloading:
-            self._drain = self._in_force.config.timeouts.drain
+        async with self._changes.lock:
+            self._drain = self._changes.in_force.config.timeouts.drain
         sessions = self._fleet.statistics().sessions
         _log.info("stopping", sessions=sessions, drain_seconds=self._drain)
         self._notifier.notify(STOPPING=1, STATUS=f"stopping: {sessions} sessions to end")
@@ -286,9 +290,28 @@ class Supervisor:
         _log.info("stopped")
         return EXIT_OK
 
+    async def _end_behind(self) -> int:
+        """A successor serves: sessions end when they like, unless it stops, or this process is
+        told to."""
+        await self._succession.upgraded.wait()
+        for part in self._parts:
+            if isinstance(part, Door | FileWatch):
+                await part.close()
+        self._service.close()
+        self._fleet.stop(None)
+        await _first_of(self._fleet.gone, self._stop)
+        await _first_of(self._succession.older_gone, self._stop)
+        if self._stop.is_set():
+            told = self._succession.drain
+            self._drain = self._changes.in_force.config.timeouts.drain if told is None else told
+            await self._retire_and_drain()
+        _log.info("stopped: all sessions from before the upgrade have ended")
+        return EXIT_OK
+
     async def _retire_and_drain(self) -> None:
         """Empty the queues, let sessions end, and leave no worker, at the latest by SIGKILL."""
         began = time.monotonic()
+        self._succession.stop_older(self._drain)
         self._fleet.retire()
         limit = _RETIRE_TIME if self._drain is None else min(_RETIRE_TIME, self._drain)
         await _first_of(self._service.closed, self._fleet.gone, self._hurry, timeout=limit)
@@ -300,12 +323,17 @@ class Supervisor:
             self._fleet.stop(left)
             grace = None if left is None else left + _DRAIN_GRACE
             await _first_of(self._fleet.gone, self._hurry, timeout=grace)
+            await _first_of(self._succession.older_gone, self._hurry, timeout=grace)
+        if self._hurry.is_set():
+            self._succession.hurry_older()
         if self._hurry.is_set() and not self._fleet.gone.is_set():
             self._fleet.stop(0)
             await _first_of(self._fleet.gone, timeout=_HURRY_GRACE)
         if not self._fleet.gone.is_set():
             self._fleet.kill("did not stop in time")
             await self._fleet.gone.wait()
+        if self._hurry.is_set():
+            await _first_of(self._succession.older_gone, timeout=_HURRY_GRACE)
 
 
 async def _first_of(*events: asyncio.Event, timeout: float | None = None) -> None:

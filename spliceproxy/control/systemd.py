@@ -24,6 +24,7 @@ class Notifier:
         """`address` is a path or `@abstract`; `watchdog` is how often `WATCHDOG=1` is wanted, in
         seconds between two of them at most."""
         self.watchdog = watchdog
+        self._given = address
         self._sock: socket.socket | None = None
         if address:
             self._address = "\0" + address[1:] if address.startswith("@") else address
@@ -38,6 +39,13 @@ class Notifier:
         pid = environ.pop("WATCHDOG_PID", str(os.getpid()))
         wanted = microseconds.isdecimal() and int(microseconds) > 0 and pid == str(os.getpid())
         return cls(address, int(microseconds) / 1e6 if wanted else None)
+
+    def environment(self) -> dict[str, str]:
+        """What tells another process the same: the one that is to replace this one."""
+        found = {} if self._given is None else {"NOTIFY_SOCKET": self._given}
+        if self.watchdog is not None:
+            found["WATCHDOG_USEC"] = str(round(self.watchdog * 1e6))
+        return found
 
     def notify(self, **state: str | int) -> None:
         """Send assignments: `notify(READY=1, STATUS="ready")`.

@@ -116,12 +116,14 @@ class Relay:
         """The side that failed: the first one, where both did."""
 
     def start(self, client_events: int, upstream_events: int) -> None:
-        """Begin, with the events that were seen before."""
-        client, upstream = self.up.src, self.down.src
-        self._reactor.set_handler(client.fileno(), self.up.on_event)
+        """Begin, with the events that were seen before; without them where `up` is over already."""
+        up = self.up
+        client, upstream = up.src, self.down.src
+        handler = up.on_event_after_end if up.end else up.on_event
+        self._reactor.set_handler(client.fileno(), handler)
         self._reactor.set_handler(upstream.fileno(), self._on_event_before_first_byte)
         if client_events:
-            self.up.on_event(client_events)
+            up.on_event(client_events)
         if upstream_events and not self.down.end:
             self._on_event_before_first_byte(upstream_events)
 

@@ -38,6 +38,21 @@ EJECTED = 2
 DRAINING = 4
 """It keeps its sessions and takes no new ones: somebody said so."""
 
+FLAGS = DOWN | EJECTED | DRAINING
+"""The bits of a state that are flags."""
+HELD = 0xFF << 8
+"""The bits with the percent of its share that are held back from an upstream that starts slowly."""
+
+
+def held_back(state: int) -> int:
+    """The percent of its share that an upstream in this state does without."""
+    return (state & HELD) >> 8
+
+
+def with_held_back(state: int, percent: int) -> int:
+    """The same state, but `percent`, 0 to 99, are held back."""
+    return state & ~HELD | percent << 8
+
 
 def listener_sessions(slot: int) -> int:
     """The index of the slot with the live sessions of the listener that owns `slot`."""
@@ -47,17 +62,18 @@ def listener_sessions(slot: int) -> int:
 class Upstreams:
     """States and session counts of all upstreams, by the slot that the supervisor gave each.
 
-    `sessions[n][slot]` is what worker n alone writes: its live sessions with that upstream.
+    `sessions[n][slot]` is what worker n alone writes: its live sessions with that upstream, and
+    `waiting[n][slot]` how many wait in its queue of the pool that has that slot.
     """
 
     def __init__(self, words: memoryview, workers: int) -> None:
-        """`words`: 1 + MAX_UPSTREAMS * (1 + workers) of them, cast to "Q"."""
+        """`words`: 1 + MAX_UPSTREAMS * (1 + 2 * workers) of them, cast to "Q"."""
         self._version = words[:1]
         self._states = words[1 : 1 + MAX_UPSTREAMS]
         counts = words[1 + MAX_UPSTREAMS :]
-        self.sessions = [
-            counts[n * MAX_UPSTREAMS : (n + 1) * MAX_UPSTREAMS] for n in range(workers)
-        ]
+        parts = [counts[n * MAX_UPSTREAMS : (n + 1) * MAX_UPSTREAMS] for n in range(2 * workers)]
+        self.sessions = parts[:workers]
+        self.waiting = parts[workers:]
 
     @property
     def version(self) -> int:
@@ -65,7 +81,7 @@ class Upstreams:
         return self._version[0]
 
     def state(self, slot: int) -> int:
-        """DOWN, EJECTED and DRAINING, added up."""
+        """DOWN, EJECTED and DRAINING, added up, and what is held back (`held_back`)."""
         return self._states[slot]
 
     def set_state(self, slot: int, state: int) -> None:
@@ -76,14 +92,21 @@ class Upstreams:
 
     def live(self, slot: int) -> int:
         """Live sessions of all workers with an upstream."""
-        return sum(counts[slot] for counts in self.sessions)
+        total = 0
+        for counts in self.sessions:
+            total += counts[slot]
+        return total
+
+    def queued(self, slot: int) -> int:
+        """Sessions of all workers that wait for a place with a pool."""
+        return sum(counts[slot] for counts in self.waiting)
 
     def clear(self, worker: int) -> None:
-        """Forget the sessions of a dead worker."""
-        counts = self.sessions[worker]
-        for slot in range(MAX_UPSTREAMS):
-            if counts[slot]:
-                counts[slot] = 0
+        """Forget the sessions of a dead worker, and those that waited."""
+        for counts in (self.sessions[worker], self.waiting[worker]):
+            for slot, count in enumerate(counts):
+                if count:
+                    counts[slot] = 0
 
 
 class Board:
@@ -124,4 +147,4 @@ class Board:
 
 def _words(workers: int) -> int:
     """64-bit words of a whole board."""
-    return workers * (SLOTS + MAX_UPSTREAMS) + 1 + MAX_UPSTREAMS
+    return workers * (SLOTS + 2 * MAX_UPSTREAMS) + 1 + MAX_UPSTREAMS

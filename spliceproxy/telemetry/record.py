@@ -25,7 +25,7 @@ unknown, or does not apply, is null.
 | `bytes_down` | payload bytes delivered to the client's socket |
 | `spliced_up` | those of `bytes_up` that went by splice(2), never through this program's memory |
 | `spliced_down` | the same of `bytes_down` |
-| `queue_ms` | time in the pool's queue, milliseconds |
+| `queue_ms` | time in the pool's queue, milliseconds; null where it did not wait |
 | `tls_ms` | time of the client's TLS handshake, milliseconds |
 | `connect_ms` | time of the connect that succeeded, milliseconds |
 | `first_byte_ms` | from accept to the upstream's first byte, milliseconds |
@@ -88,6 +88,7 @@ Why = Literal[
     "drained",
     "removed",
     "upstream_down",
+    "failback",
     "operator",
     "stopped",
     "worker_died",

@@ -2,5 +2,6 @@
 
 `worker` obeys the supervisor and counts; `loop` and `timers` call whoever has something to do;
 `listener` accepts; `session` is one client from accept to record; `connector` and `pool` find it an
-upstream. The bytes themselves are moved by the relay, whose flows the loop calls directly.
+upstream, `queue` is where it waits for one, `replay` finds another one, and `ending` ends sessions
+on purpose. The bytes themselves are moved by the relay, whose flows the loop calls directly.
 """

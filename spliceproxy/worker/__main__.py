@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     """Run one worker to its end; returns the exit code."""
     channel_fd, board_fd, index = map(int, arguments)
     log.set_up("info", "auto")  # until the configuration says more
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         # A terminal and systemd signal the whole group: the supervisor alone decides what it means.
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from spliceproxy.ipc import DENY
 from spliceproxy.relay.relay import arm_reset
+from spliceproxy.worker.session_record import session_record
 
 if TYPE_CHECKING:
     from spliceproxy.telemetry.record import How, Why
@@ -45,7 +46,7 @@ def refuse(session: Session, why: Why) -> None:
         with suppress(OSError):  # the client is gone
             client.shutdown(socket.SHUT_WR)
     if listener.records_all or worker.wants_record(listener, why):
-        record = session.record("proxy", how, why)
+        record = session_record(session, "proxy", how, why)
         record["phase"], record["pool"] = "accept", None
         worker.write_record(record)
     client.close()  # at once: no event can be under way for what epoll never knew

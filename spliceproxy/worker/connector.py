@@ -22,6 +22,7 @@ from spliceproxy.relay.relay import interest
 from spliceproxy.telemetry.record import Why
 from spliceproxy.worker.loop import Loop
 from spliceproxy.worker.pool import Pool, Upstream
+from spliceproxy.worker.queue import Queue, Wait
 from spliceproxy.worker.timers import Timer
 
 NO_RESOURCES_ERRNOS: Final = frozenset(
@@ -58,6 +59,13 @@ class Waiting(Timer, Protocol):
     def on_failing(self, upstream: Upstream, why: Why) -> None:
         """`upstream.failures` have come to `eject.after`; `why` is what the last one was."""
 
+    def on_queued(self) -> None:
+        """No place is free: the session waits in the pool's queue now."""
+
+    def on_pool(self, pool: Pool) -> bytes:
+        """A reload put `pool` in the place of the one in whose queue the session waited. Returns
+        the client's key, where that pool is keyed."""
+
     def on_not_connected(self, why: Why) -> None:
         """No upstream could be had. `why` is what happened to the last one."""
 
@@ -79,6 +87,7 @@ class Connector:
         "sock",
         "tried",
         "upstream",
+        "wait",
         "waiting",
         "wake",
     )
@@ -96,17 +105,99 @@ class Connector:
         self.sock: SocketType | None = None
         self.tried: tuple[int, ...] = ()
         self.upstream: Upstream | None = None
+        self.wait: Wait | None = None
+        """Its time in the queue, where it had to do with it."""
         self.began = loop.now
         """The loop's time at which the last try began, in seconds."""
 
     def start(self) -> None:
         """Try the first upstream. May call back before it returns."""
-        self._advance("no_upstream")
+        queue = self._pool.queue
+        if queue is not None and queue.waiting:
+            self._queue_up(queue, "no_upstream")
+        else:
+            self._advance("no_upstream")
+
+    def start_with(self, upstream: Upstream, tried: tuple[int, ...]) -> None:
+        """Go on after the upstreams `tried`, with one that was taken from the pool already."""
+        self.tried = tried
+        why = self._try(upstream)
+        if why is not None:
+            self._advance(why)
+
+    @property
+    def held(self) -> Upstream | None:
+        """The upstream that it is connecting to."""
+        return self._held
+
+    def move_on(self, why: Why) -> None:
+        """Leave the upstream that it is connecting to, and try another one as after a failure;
+        `why` is what the session ended of where there is none. May call back."""
+        self._close()
+        self._advance(why)
 
     def cancel(self) -> None:
         """Give up; nobody is called."""
         self._close()
         self._give_back()
+        self._leave_queue()
+
+    @property
+    def queued(self) -> bool:
+        """It waits for a place."""
+        return self.wait is not None and self.wait.queue is not None
+
+    def _queue_up(self, queue: Queue, why: Why) -> None:
+        """Wait for a place, or end with `why` where waiting is of no use."""
+        wait = self.wait or Wait()
+        wait.why = why
+        self._follow(queue.pool)
+        refusal = queue.join(self, wait)
+        if refusal is None or refusal == "queue_full":
+            self.wait = wait
+        if refusal is not None:
+            self.waiting.on_not_connected(refusal)
+            return
+        self._expires = self.wake = None
+        plan = queue.pool.plan.queue
+        if plan is not None and plan.timeout is not None:
+            self.wake = wait.since + plan.timeout - (wait.seconds or 0.0)
+            self._loop.arm(self.waiting, self.wake)
+        self.waiting.on_queued()
+
+    def _leave_queue(self) -> None:
+        wait = self.wait
+        if wait is not None and wait.queue is not None:
+            wait.queue.leave(self, wait)
+
+    def _follow(self, pool: Pool) -> None:
+        """Go on with the pool that took the place of this one, if any did."""
+        before = self._pool
+        if pool is not before:
+            self._pool = pool
+            self._key = self.waiting.on_pool(pool)
+            tried = {before.upstreams[index].slot for index in self.tried}
+            self.tried = tuple(each.index for each in pool.upstreams if each.slot in tried)
+
+    def take_turn(self, pool: Pool) -> bool:
+        """Take a place that is free in `pool`, for `on_turn`; False: none is for this session."""
+        self._follow(pool)
+        self._held = pool.take_turn(self.tried, self._key)
+        return self._held is not None
+
+    def on_turn(self) -> None:
+        """The wait is over: connect with what was taken, or end where there is no hope."""
+        wait, upstream = self.wait, self._held
+        assert wait is not None
+        self._leave_queue()
+        self.wake = None
+        if upstream is None:
+            self.waiting.on_not_connected(wait.why)
+            return
+        wait.past_it = True
+        why = self._try(upstream)
+        if why is not None:
+            self._advance(why)
 
     def _give_back(self) -> None:
         held = self._held
@@ -122,28 +213,40 @@ class Connector:
 
     def _advance(self, why: Why) -> None:
         """Try upstreams until one is on its way; `why` is what happened to the one before."""
-        loop = self._loop
-        plan = self._pool.plan
+        pool = self._pool
         self._give_back()
-        while why != "no_resources" and len(self.tried) <= plan.retries:
-            upstream = self._pool.take(self.tried, self._key)
+        while why != "no_resources" and len(self.tried) <= pool.plan.retries:
+            upstream = pool.take(self.tried, self._key)
             if upstream is None:
+                if pool.queue is not None:
+                    self._queue_up(pool.queue, why)
+                    return
                 break
-            self._held = upstream
-            self.tried = (*self.tried, upstream.index)
-            self.upstream = upstream
-            self.began = loop.now
-            if plan.connect_timeout is not None:
-                self.wake = self._expires = self.began + plan.connect_timeout
-                loop.arm(self.waiting, self.wake)
-            code = self._connect(upstream)
-            if not code:
+            failure = self._try(upstream)
+            if failure is None:
                 return
-            self._give_back()
-            why = _verdict(code)
-            if code in UPSTREAM_ERRNOS:
-                self._count_failure(upstream, why)
+            why = failure
         self.waiting.on_not_connected(why)
+
+    def _try(self, upstream: Upstream) -> Why | None:
+        """Begin to connect with what was taken: None, or what failed at once."""
+        loop = self._loop
+        self._held = upstream
+        self.tried = (*self.tried, upstream.index)
+        self.upstream = upstream
+        self.began = loop.now
+        timeout = self._pool.plan.connect_timeout
+        if timeout is not None:
+            self.wake = self._expires = self.began + timeout
+            loop.arm(self.waiting, self.wake)
+        code = self._connect(upstream)
+        if not code:
+            return None
+        self._give_back()
+        why = _verdict(code)
+        if code in UPSTREAM_ERRNOS:
+            self._count_failure(upstream, why)
+        return why
 
     def _count_failure(self, upstream: Upstream, why: Why) -> None:
         """A connect failed, and not by this machine's doing."""
@@ -216,7 +319,11 @@ class Connector:
         self.waiting.on_connected(sock, upstream, events)
 
     def on_wake(self, now: float) -> None:
-        """The connect timeout, or the time to try a full UNIX socket again."""
+        """The end of the wait or of the try, or the time to try a full UNIX socket again."""
+        if self.queued:
+            self._leave_queue()
+            self.waiting.on_not_connected("queue_timeout")
+            return
         upstream = self.upstream
         assert upstream is not None
         if self._expires is not None and now >= self._expires:

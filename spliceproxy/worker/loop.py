@@ -135,7 +135,7 @@ class Loop:
         for number in self._wakeup[0].recv(256):
             call = self._signal_calls.get(number)
             if call is not None:
-                self._guarded(call)
+                self.guarded(call)
 
     def run(self) -> None:
         """Handle events until `stop`."""
@@ -186,9 +186,10 @@ class Loop:
         calls = self._again
         self._again = []
         for call in calls:
-            self._guarded(call)
+            self.guarded(call)
 
-    def _guarded(self, call: Callable[[], None]) -> None:
+    def guarded(self, call: Callable[[], None]) -> None:
+        """Call now; a failure is the one of the object whose method `call` is."""
         try:
             call()
         except Exception as error:

@@ -6,11 +6,11 @@ import random
 import socket
 from array import array
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from spliceproxy.balance.at_random import PowerOfTwo, Random
 from spliceproxy.balance.least_sessions import LeastSessions
@@ -18,11 +18,17 @@ from spliceproxy.balance.maglev import SourceHash
 from spliceproxy.balance.policy import Policy
 from spliceproxy.balance.round_robin import RoundRobin
 from spliceproxy.ipc import PoolPlan, Sockaddr, UpstreamPlan
+from spliceproxy.sealed import PIECE
 from spliceproxy.telemetry.board import Upstreams
-from spliceproxy.worker.tier import EJECTED_ONES, EVERYONE, HEALTHY, Tier
+from spliceproxy.worker.tier import EJECTED_ONES, EVERYONE, HEALTHY, Tier, groups_of
+
+if TYPE_CHECKING:
+    from spliceproxy.worker.queue import Queue
 
 LOOKS: Final = 16
 """Full upstreams that a choice looks at again: other workers' sessions end without an event."""
+LOOKS_OF_A_QUEUE: Final = 1000
+"""Full upstreams that a queue looks at again in each tick, in about a millisecond."""
 
 
 class Upstream:
@@ -61,7 +67,6 @@ class Upstream:
         self.weight = plan.weight
         self.tier = plan.tier
         self.max_sessions = plan.max_sessions
-        self.slot = plan.slot
         self.state = 0
         """Its state on the board, when last looked at."""
         self.full = False
@@ -88,30 +93,38 @@ class Pool:
         "_least",
         "_order",
         "_sources",
-        "_start",
         "_states",
         "_tiers",
+        "_usable",
         "_version",
+        "_weighted",
         "keyed",
         "name",
         "plan",
+        "queue",
         "shortest_silence",
         "upstreams",
     )
 
     def __init__(
-        self, plan: PoolPlan, start: float, ephemeral: range, states: Upstreams, worker: int
+        self,
+        plan: PoolPlan,
+        start: float,
+        upstreams: Sequence[Upstream],
+        states: Upstreams,
+        worker: int,
     ) -> None:
-        """`start`: where in its cycle the balancing begins, 0 to 1. The sessions are counted in
-        `states`, among those of `worker`."""
+        """`start`: where in its cycle the balancing begins, 0 to 1. `upstreams` are made of the
+        plan's. The sessions are counted in `states`, among those of `worker`."""
         self.plan = plan
         self.name = plan.name
         silences = (plan.idle_timeout, plan.half_close_timeout)
         self.shortest_silence = min(inf if silence is None else silence for silence in silences)
         """Seconds of silence that may end a session of this pool, at the least."""
-        self.upstreams = [
-            Upstream(index, upstream, ephemeral) for index, upstream in enumerate(plan.upstreams)
-        ]
+        self.upstreams = upstreams
+        self.queue: Queue | None = None
+        """Where its clients wait."""
+        self._weighted = sum(upstream.weight > 0 for upstream in upstreams)
         self._sources: dict[int, list[tuple[str, int]]] = {
             socket.AF_INET: [(ip, 0) for ip in plan.tcp.sources if ":" not in ip],
             socket.AF_INET6: [(ip, 0) for ip in plan.tcp.sources if ":" in ip],
@@ -119,31 +132,20 @@ class Pool:
         self.keyed = plan.balance == "source_hash"
         """The choice depends on the client's key."""
         self._least = plan.balance == "least_sessions"
-        self._start = start
         self._states = states
         self._counts = states.sessions[worker]
         self._full: OrderedDict[int, Upstream] = OrderedDict()
         self._tiers: dict[int, Tier] = {}
+        live = partial(_live, states, [upstream.slot for upstream in upstreams])
         for number in sorted({upstream.tier for upstream in self.upstreams}):
             members = [upstream for upstream in self.upstreams if upstream.tier == number]
-            make = partial(self._policy, plan.tables.get(number, array("H")))
-            self._tiers[number] = Tier(members, len(self.upstreams), make)
+            # Nothing in it leads back to this pool: a circle would have to wait for the collector.
+            table = plan.tables.get(number, array("H"))
+            make = partial(_make_policy, plan.balance, start, live, table)
+            self._tiers[number] = Tier(
+                members, len(self.upstreams), make, slow_start=plan.slow_start
+            )
         self._follow()
-
-    def _policy(self, table: array[int], weights: Sequence[int]) -> Policy:
-        match self.plan.balance:
-            case "random":
-                return Random(weights, random.random)
-            case "power_of_two":
-                return PowerOfTwo(weights, self._live, random.random)
-            case "least_sessions":
-                return LeastSessions(weights, self._live, self._start)
-            case "source_hash":
-                return SourceHash(table, weights)
-        return RoundRobin(weights, self._start)
-
-    def _live(self, index: int) -> int:
-        return self._states.live(self.upstreams[index].slot)
 
     def take(self, tried: Collection[int] = (), key: bytes = b"") -> Upstream | None:
         """The upstream whose turn it is, none of the indices in `tried`; None: none is left.
@@ -172,6 +174,34 @@ class Pool:
                 self._set_full(upstream, full=True)
         return None
 
+    def take_turn(self, tried: Collection[int], key: bytes) -> Upstream | None:
+        """As `take`, for a session that waited: the pool's own limit holds for a further try of
+        it too, because it gave its place back before."""
+        limit = self.plan.max_sessions
+        if limit is not None and self._states.live(self.plan.slot) >= limit:
+            return None
+        return self.take(tried, key)
+
+    def is_full(self, tried: Collection[int]) -> bool:
+        """Whether one who tried these was refused for want of room alone. Asked after a take."""
+        if self._states.version != self._version:
+            self._follow()
+        return self._usable > sum(self._is_usable(self.upstreams[index]) for index in tried)
+
+    def has_others(self, tried: Collection[int]) -> bool:
+        """Whether there are upstreams beside these, in whatever state."""
+        return self._weighted > sum(self.upstreams[index].weight > 0 for index in tried)
+
+    def _is_usable(self, upstream: Upstream) -> bool:
+        groups = groups_of(upstream)
+        return any(group in groups for group in (HEALTHY, EJECTED_ONES)) or (
+            EVERYONE in groups and self._panics(self._tiers[upstream.tier])
+        )
+
+    def _panics(self, tier: Tier) -> bool:
+        panic = self.plan.panic
+        return panic is not None and tier.healthy_share < panic
+
     def give_back(self, upstream: Upstream) -> None:
         """The session with `upstream` is over, or goes elsewhere."""
         counts = self._counts
@@ -181,6 +211,9 @@ class Pool:
             self._set_full(upstream, full=False)
         elif self._least:
             self._tiers[upstream.tier].changed(upstream)
+        queue = self.queue
+        if queue is not None and queue.waiting:
+            queue.wake()
 
     def _set_full(self, upstream: Upstream, *, full: bool) -> None:
         """Keep it away from the policies, or let them have it again."""
@@ -191,9 +224,13 @@ class Pool:
         else:
             del self._full[upstream.index]
 
-    def _look_at_full_ones(self) -> None:
+    def look_around(self) -> None:
+        """Look at more full upstreams than a choice does: somebody waits for one of them."""
+        self._look_at_full_ones(LOOKS_OF_A_QUEUE)
+
+    def _look_at_full_ones(self, looks: int = LOOKS) -> None:
         full = self._full
-        for _ in range(min(LOOKS, len(full))):
+        for _ in range(min(looks, len(full))):
             index, upstream = next(iter(full.items()))
             limit = upstream.max_sessions
             if limit is None or self._states.live(upstream.slot) < limit:
@@ -209,8 +246,8 @@ class Pool:
             state = states.state(upstream.slot)
             if state != upstream.state:
                 self._tiers[upstream.tier].set_state(upstream, state)
-        tiers, panic = self._tiers.values(), self.plan.panic
-        panicking = [tier for tier in tiers if panic is not None and tier.healthy_share < panic]
+        tiers = self._tiers.values()
+        panicking = [tier for tier in tiers if self._panics(tier)]
         order = [
             tier.policy(group)
             for group in (HEALTHY, EJECTED_ONES)
@@ -218,6 +255,12 @@ class Pool:
             if tier.count(group)
         ]
         order += [tier.policy(EVERYONE) for tier in panicking]
+        self._usable = sum(
+            tier.count(EVERYONE)
+            if tier in panicking
+            else tier.count(HEALTHY) + tier.count(EJECTED_ONES)
+            for tier in tiers
+        )
         in_use = next((tier for tier in tiers if tier.count(HEALTHY)), None)
         self._order = self._first = order
         if in_use is not None and in_use in panicking:
@@ -230,6 +273,41 @@ class Pool:
             return []
         sources.append(sources.pop(0))
         return list(sources)
+
+
+def make_upstreams(plan: PoolPlan, ephemeral: range) -> Generator[None, None, list[Upstream]]:
+    """The upstreams of a pool, with a pause after each piece. `ephemeral`: see there."""
+    made: list[Upstream] = []
+    plans = plan.upstreams
+    for at in range(0, len(plans), PIECE):
+        piece = plans[at : at + PIECE]
+        made += [Upstream(at + index, one, ephemeral) for index, one in enumerate(piece)]
+        yield
+    return made
+
+
+def _make_policy(
+    balance: str,
+    start: float,
+    live: Callable[[int], int],
+    table: array[int],
+    weights: Sequence[int],
+) -> Policy:
+    match balance:
+        case "random":
+            return Random(weights, random.random)
+        case "power_of_two":
+            return PowerOfTwo(weights, live, random.random)
+        case "least_sessions":
+            return LeastSessions(weights, live, start)
+        case "source_hash":
+            return SourceHash(table, weights)
+    return RoundRobin(weights, start)
+
+
+def _live(states: Upstreams, slots: Sequence[int], index: int) -> int:
+    """The live sessions of an upstream."""
+    return states.live(slots[index])
 
 
 def client_key(address: object) -> bytes:

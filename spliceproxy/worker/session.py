@@ -13,23 +13,16 @@ from socket import SocketType
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.relay.relay import Relay, arm_reset, interest, unsent
-from spliceproxy.telemetry.record import (
-    ClosedBy,
-    How,
-    Phase,
-    Record,
-    Why,
-    address_text,
-    iso_ms,
-    milliseconds,
-    tcp_info,
-)
+from spliceproxy.telemetry.record import ClosedBy, How, Why, milliseconds
 from spliceproxy.worker.admission import admitted
 from spliceproxy.worker.connector import Connector, set_keepalive
-from spliceproxy.worker.pool import Upstream, client_key
+from spliceproxy.worker.pool import Pool, Upstream, client_key
+from spliceproxy.worker.replay import Replay
+from spliceproxy.worker.session_record import session_record
 
 if TYPE_CHECKING:
     from spliceproxy.worker.listener import ListeningSocket
+    from spliceproxy.worker.queue import Wait
     from spliceproxy.worker.worker import Worker
 
 PARTING_POLL: Final = 0.05
@@ -46,15 +39,16 @@ class Session:
 
     __slots__ = (
         "_client_events",
-        "_connect_ms",
         "_connector",
         "_held",
+        "_replay",
         "_settled",
         "_survivor",
         "_unsent",
         "_unsent_since",
         "client",
         "client_address",
+        "connect_ms",
         "entry",
         "listener",
         "pool",
@@ -63,6 +57,7 @@ class Session:
         "slot",
         "started",
         "upstream",
+        "wait",
         "worker",
     )
 
@@ -82,13 +77,15 @@ class Session:
         self._held: Upstream | None = None
         """Connected with, and to be given back to the pool."""
         self.relay: Relay | None = None
+        self._replay: Replay | None = None
         self.retries = 0
         self.slot = 0
         self._client_events = 0
-        self._connect_ms: float | None = None
+        self.connect_ms: float | None = None
         self._connector: Connector | None = None
         self._survivor: SocketType | None = None
         self._settled = False
+        self.wait: Wait | None = None
 
     def start(self) -> None:
         """Watch the client, and look for an upstream."""
@@ -110,8 +107,14 @@ class Session:
         connector.start()
 
     @property
-    def phase(self) -> Phase:
-        return "connect" if self.relay is None else "relay"
+    def with_upstream(self) -> Upstream | None:
+        """The upstream that counts it: it is connected with it, or connecting to it."""
+        return self._held if self._connector is None else self._connector.held
+
+    @property
+    def parting(self) -> bool:
+        """It is over, but for the last bytes on their way to the side that survived."""
+        return self._survivor is not None
 
     def owns(self, part: object) -> bool:
         """Whether `part` is the session or one of its parts."""
@@ -119,22 +122,36 @@ class Session:
             return part.waiting is self
         relay = self.relay
         flows = () if relay is None else (relay, relay.up, relay.down)
-        return part in (self, *flows)
+        return part in (self, *flows) or (part is not None and part is self._replay)
 
     def _on_client_before_relay(self, events: int) -> None:
         """Remember what the client did, for the relay. A reset ends the wait for an upstream."""
         self._client_events |= events
-        if events & (EPOLLERR | EPOLLHUP) and self.client.family != socket.AF_UNIX:
+        if events & (EPOLLERR | EPOLLHUP):
+            connector = self._connector
+            if self.client.family != socket.AF_UNIX or (connector and connector.queued):
+                self.end("client", "reset", "client_reset")
+
+    def on_queued(self) -> None:
+        """Called by the connector. A client of a UNIX socket may have gone before; what it sent is
+        not worth a place for which others wait."""
+        if self._client_events & (EPOLLERR | EPOLLHUP):
             self.end("client", "reset", "client_reset")
+
+    def on_pool(self, pool: Pool) -> bytes:
+        """Called by the connector: a reload gave the queue to another pool of the same name."""
+        self.pool = pool
+        return client_key(self.client_address) if pool.keyed else b""
 
     def on_connected(self, sock: SocketType, upstream: Upstream, events: int) -> None:
         """Called by the connector: bytes can flow."""
         connector, worker = self._connector, self.worker
         assert connector is not None
         self._connector = None
+        self.wait = connector.wait
         self.upstream = self._held = upstream
         self.retries = len(connector.tried) - 1
-        self._connect_ms = milliseconds(worker.loop.now - connector.began)
+        self.connect_ms = milliseconds(worker.loop.now - connector.began)
         relay = Relay(self.client, sock, worker.means, worker.loop, self._on_relay_change)
         self.relay = relay
         if self.listener.pace is not None:
@@ -143,7 +160,24 @@ class Session:
             self._settle(relay)
         if self._settled or self.pool.shortest_silence < FIRST_LOOK:
             self._arm()
-        relay.start(self._client_events, events)
+        if self.pool.plan.replay is None:
+            relay.start(self._client_events, events)
+            return
+        self._replay = replay = self._replay or Replay(self)
+        replay.tried = connector.tried
+        replay.start(relay, self._client_events, events)
+
+    def reconnect(self, connector: Connector, *, by_fin: bool) -> None:
+        """Called by the replay: the upstream ended without a byte, and is left for another one."""
+        relay, held = self.relay, self._held
+        assert relay is not None
+        assert held is not None
+        if by_fin:
+            self._on_early_close(relay)
+        self.relay = self._held = self.upstream = self.connect_ms = None
+        self.pool.give_back(held)
+        self._connector = connector
+        self.worker.loop.set_handler(self.client.fileno(), self._on_client_before_relay)
 
     def on_failing(self, upstream: Upstream, why: Why) -> None:
         """Called by the connector: that upstream failed again and again."""
@@ -266,6 +300,13 @@ class Session:
         else:
             self._arm()
 
+    def leave_upstream(self, why: Why) -> None:
+        """Its upstream is to have no sessions: end, or connect elsewhere while that can be."""
+        if self._connector is None:
+            self.abort(why)
+        else:
+            self._connector.move_on(why)
+
     def abort(self, why: Why) -> None:
         """End the session from our side, by a reset: neither peer may take it for finished."""
         sides = [self.client] if self.relay is None else [self.client, self.relay.down.src]
@@ -284,11 +325,15 @@ class Session:
             self.upstream = connector.upstream
             self.retries = max(0, len(connector.tried) - 1)
             connector.cancel()
+            self.wait = connector.wait
             self._connector = None
         held = self._held
         if held is not None:
             self._held = None
             self.pool.give_back(held)
+        replay = self._replay
+        if replay is not None:
+            replay.relay = self._replay = None
         relay = self.relay
         if relay is not None:
             relay.abandon()
@@ -297,60 +342,13 @@ class Session:
                 _forgive(upstream, relay)
         listener = self.listener
         if listener.records_all or worker.wants_record(listener, why):
-            worker.write_record(self.record(closed_by, how, why))
+            worker.write_record(session_record(self, closed_by, how, why))
         loop.close_socket_later(self.client)
         if relay is not None:
             loop.close_socket_later(relay.down.src)
             loop.close_later(relay)
             self.relay = None
         worker.on_session_end(self)
-
-    def record(self, closed_by: ClosedBy, how: How, why: Why) -> Record:
-        """What is to be told of the session's end."""
-        worker, entry, relay, client = self.worker, self.entry, self.relay, self.client
-        now = worker.loop.now
-        peer = address_text(client.family, self.client_address)
-        client_rtt, client_retrans = tcp_info(client)
-        upstream_rtt = upstream_retrans = first_byte_ms = None
-        up = down = spliced_up = spliced_down = 0
-        if relay is not None:
-            upstream_rtt, upstream_retrans = tcp_info(relay.down.src)
-            up, spliced_up = relay.up.moved, relay.up.spliced
-            down, spliced_down = relay.down.moved, relay.down.spliced
-            if relay.first_byte_at is not None:
-                first_byte_ms = milliseconds(relay.first_byte_at - self.started)
-        return {
-            "session": next(worker.session_ids),
-            "worker": worker.index,
-            "listener": self.listener.name,
-            "route": None,
-            "pool": self.pool.name,
-            "upstream": None if self.upstream is None else self.upstream.name,
-            "client": peer,
-            "peer": peer,
-            "local": entry.local_text(client),
-            "start": iso_ms(self.started + worker.wall_offset),
-            "duration_ms": milliseconds(now - self.started),
-            "phase": self.phase,
-            "closed_by": closed_by,
-            "how": how,
-            "why": why,
-            "bytes_up": up,
-            "bytes_down": down,
-            "spliced_up": spliced_up,
-            "spliced_down": spliced_down,
-            "queue_ms": None,
-            "tls_ms": None,
-            "connect_ms": self._connect_ms,
-            "first_byte_ms": first_byte_ms,
-            "retries": self.retries,
-            "sni": None,
-            "alpn": None,
-            "client_rtt_us": client_rtt,
-            "client_retrans": client_retrans,
-            "upstream_rtt_us": upstream_rtt,
-            "upstream_retrans": upstream_retrans,
-        }
 
 
 def _forgive(upstream: Upstream, relay: Relay) -> None:

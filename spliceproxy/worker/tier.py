@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.balance.policy import Policy
-from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED
+from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED, FLAGS, held_back
 
 if TYPE_CHECKING:
     from spliceproxy.worker.pool import Upstream
@@ -31,29 +31,40 @@ def _groups(state: int) -> tuple[int, ...]:
     return (EJECTED_ONES if state & EJECTED else HEALTHY, EVERYONE)
 
 
-_GROUPS: Final = tuple(_groups(state) for state in range((DOWN | EJECTED | DRAINING) + 1))
-"""The groups to which an upstream in this state belongs."""
+_GROUPS: Final = tuple(_groups(state) for state in range(FLAGS + 1))
+"""The groups to which an upstream with these flags belongs."""
+
+
+def groups_of(upstream: Upstream) -> tuple[int, ...]:
+    """The groups to which it belongs now, full or not."""
+    return _GROUPS[upstream.state & FLAGS] if upstream.weight else ()
 
 
 class Tier:
     """One tier of a pool. An upstream of weight 0 belongs to no group."""
 
-    __slots__ = ("_counts", "_make", "_members", "_policies", "_size")
+    __slots__ = ("_counts", "_make", "_members", "_policies", "_size", "_whole")
 
     def __init__(
         self,
         members: Sequence[Upstream],
         size: int,
         make: Callable[[Sequence[int]], Policy],
+        *,
+        slow_start: bool = False,
     ) -> None:
-        """`make` makes a policy for weights by index, of `size` upstreams; others have none."""
+        """`make` makes a policy for weights by index, of `size` upstreams; others have none.
+
+        With `slow_start` a part of a weight may be held back: policies count in percents of it.
+        """
         self._members = [member for member in members if member.weight]
         self._size = size
         self._make = make
+        self._whole = 100 if slow_start else 1
         self._policies: list[Policy | None] = [None, None, None]
         self._counts = [0, 0, 0]
         for member in self._members:
-            for group in _GROUPS[member.state]:
+            for group in _GROUPS[member.state & FLAGS]:
                 self._counts[group] += 1
 
     def count(self, group: int) -> int:
@@ -72,38 +83,46 @@ class Tier:
         if policy is None:
             weights = [0] * self._size
             for member in self._members:
-                if group in _GROUPS[member.state] and not member.full:
-                    weights[member.index] = member.weight
+                if group in _GROUPS[member.state & FLAGS] and not member.full:
+                    weights[member.index] = self._weight(member)
             self._policies[group] = policy = self._make(weights)
         return policy
 
     def set_state(self, upstream: Upstream, state: int) -> None:
         """The upstream is in this state now."""
-        before, after = _GROUPS[upstream.state], _GROUPS[state]
+        before, after = _GROUPS[upstream.state & FLAGS], _GROUPS[state & FLAGS]
+        weight = self._weight(upstream)
         upstream.state = state
         if not upstream.weight:
             return
+        other = self._weight(upstream) != weight
         for group in before:
             if group not in after:
                 self._counts[group] -= 1
                 self._set_weight(group, upstream, 0)
         for group in after:
-            if group not in before:
-                self._counts[group] += 1
-                if not upstream.full:
-                    self._set_weight(group, upstream, upstream.weight)
+            fresh = group not in before
+            self._counts[group] += fresh
+            if (fresh or other) and not upstream.full:
+                self._set_weight(group, upstream, self._weight(upstream))
 
     def set_full(self, upstream: Upstream) -> None:
         """The upstream became full, or is full no more."""
-        for group in _GROUPS[upstream.state]:
-            self._set_weight(group, upstream, 0 if upstream.full else upstream.weight)
+        weight = 0 if upstream.full else self._weight(upstream)
+        for group in _GROUPS[upstream.state & FLAGS]:
+            self._set_weight(group, upstream, weight)
 
     def changed(self, upstream: Upstream) -> None:
         """The upstream's live sessions are fewer than before."""
-        for group in _GROUPS[upstream.state]:
+        for group in _GROUPS[upstream.state & FLAGS]:
             policy = self._policies[group]
             if policy is not None:
                 policy.changed(upstream.index)
+
+    def _weight(self, upstream: Upstream) -> int:
+        """Its weight for the policies: never 0 but where it is 0 in the configuration."""
+        whole = self._whole
+        return upstream.weight * (whole if whole == 1 else whole - held_back(upstream.state))
 
     def _set_weight(self, group: int, upstream: Upstream, weight: int) -> None:
         policy = self._policies[group]

@@ -7,7 +7,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from functools import partial
 from select import EPOLLIN, EPOLLOUT
 from typing import Final
 
@@ -16,6 +17,7 @@ import structlog
 from spliceproxy.ipc import (
     Channel,
     Configure,
+    End,
     Failing,
     Message,
     Ready,
@@ -25,18 +27,21 @@ from spliceproxy.ipc import (
     Retired,
     Serve,
     Snapshot,
+    Spare,
     Stop,
-    unseal,
 )
 from spliceproxy.relay.means import Means
 from spliceproxy.relay.pipes import PipePool
+from spliceproxy.sealed import unseal_in_steps
 from spliceproxy.telemetry import log
 from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board
 from spliceproxy.telemetry.record import Record, Why, session_ids, wanted
 from spliceproxy.telemetry.writer import RecordWriter
+from spliceproxy.worker.ending import Endings
 from spliceproxy.worker.listener import Listener, ListeningSocket
 from spliceproxy.worker.loop import Loop
-from spliceproxy.worker.pool import Pool, Upstream, ephemeral_ports
+from spliceproxy.worker.pool import Pool, Upstream, ephemeral_ports, make_upstreams
+from spliceproxy.worker.queue import queue_of
 from spliceproxy.worker.session import Session
 
 HEARTBEAT_INTERVAL: Final = 1.0
@@ -63,6 +68,15 @@ class Alarm:
         self._call()
 
 
+class LastWord:
+    """Something to say once all that was closed before it is closed."""
+
+    __slots__ = ("close",)
+
+    def __init__(self, say: Callable[[], None]) -> None:
+        self.close = say
+
+
 class Worker:
     """The worker's process in one object. `run` is its whole life."""
 
@@ -79,17 +93,22 @@ class Worker:
         self.means: Means
         self._channel = channel
         self._board = board
-        self._region = board.regions[index]
+        self.region = board.regions[index]
+        self.upstream_sessions = board.upstreams.sessions[index]
+        """This worker's live sessions with each upstream, by slot."""
         self._records: RecordWriter | None = None
         self._pipes: PipePool | None = None
         self._snapshot: Snapshot
         self._pools: dict[str, Pool] = {}
         self._listeners: dict[str, Listener] = {}
         self._sockets: dict[int, ListeningSocket] = {}
+        self._steps: Generator[None, None, None] | None = None
+        """What is left to do of a configuration that was received."""
         self._stopping = False
         self._heart = Alarm(self._beat)
         self._flush = Alarm(self._flush_records)
         self._drained = Alarm(self._end_all)
+        self._endings = Endings(self)
         self._shortage_said = 0.0
         # Not bind(): that would choose, for ever, the destination from before log.set_up().
         self._log = structlog.get_logger(worker=index)
@@ -114,7 +133,7 @@ class Worker:
             self._channel.flush()
             if not self._channel.waiting:
                 self.loop.modify(self._channel.fileno(), EPOLLIN)
-        while True:
+        while self._steps is None:  # what comes after a configuration may need it
             try:
                 received = self._channel.receive()
             except BlockingIOError:
@@ -127,12 +146,8 @@ class Worker:
     def _obey(self, message: Message, fds: list[int]) -> None:
         match message:
             case Configure(generation):
-                snapshot = unseal(fds[0])
-                os.close(fds[0])
-                if self._records is None:
-                    self._begin(snapshot)
-                self._follow(snapshot)
-                self._tell(Ready(os.getpid(), generation))
+                self._steps = self._configure(fds[0], generation)
+                self._take_step()
             case Serve(number, name, shared):
                 self._serve(number, name, fds[0], shared)
             case Release(number):
@@ -141,11 +156,37 @@ class Worker:
                 if number in self._sockets:
                     self._sockets[number].retire()
                 else:
-                    self._tell(Retired(number))
+                    self._tell_retired(number)
             case Stop(drain):
                 self._stop(drain)
+            case End():
+                self._endings.begin(message)
+            case Spare():
+                self._endings.spare(message)
             case Reopen():
                 self._reopen()
+
+    def _configure(self, fd: int, generation: int) -> Generator[None, None, None]:
+        """Obey the snapshot behind `fd` from the last step on: each takes a millisecond or few."""
+        try:
+            snapshot = yield from unseal_in_steps(fd)
+        finally:
+            os.close(fd)
+        if self._records is None:
+            self._begin(snapshot)
+        yield
+        yield from self._follow(snapshot)
+        self._tell(Ready(os.getpid(), generation))
+
+    def _take_step(self) -> None:
+        """Do a piece of what takes long, and the next one after the events that came meanwhile."""
+        assert self._steps is not None
+        try:
+            next(self._steps)
+        except StopIteration:
+            self._steps = None
+        else:
+            self.loop.run_again(self._take_step)
 
     def _tell(self, message: Message) -> None:
         try:
@@ -186,21 +227,30 @@ class Worker:
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
 
-    def _follow(self, snapshot: Snapshot) -> None:
+    def _follow(self, snapshot: Snapshot) -> Generator[None, None, None]:
         """Obey this snapshot from now on. Sessions go on with what they began with.
 
         A pool whose plan is the same stays, and so does its place in the round.
         """
         log.set_up(snapshot.log_level, snapshot.log_format)
-        self._snapshot = snapshot
         ephemeral = ephemeral_ports()
         upstreams = self._board.upstreams
-        before, self._pools = self._pools, {}
+        pools = {}
         for plan in snapshot.pools:
-            pool = before.get(plan.name)
+            pool = self._pools.get(plan.name)
             if pool is None or pool.plan != plan:
-                pool = Pool(plan, random.random(), ephemeral, upstreams, self.index)
-            self._pools[plan.name] = pool
+                yield
+                members = yield from make_upstreams(plan, ephemeral)
+                pool = Pool(plan, random.random(), members, upstreams, self.index)
+                yield
+            pools[plan.name] = pool
+        for name, pool in pools.items():
+            before = self._pools.get(name)
+            if pool is not before:
+                waiting = upstreams.waiting[self.index]
+                pool.queue = queue_of(pool, before, self.loop, waiting)
+        self._snapshot = snapshot
+        self._pools = pools
         self._listeners = {
             plan.name: Listener(plan, self._pools[plan.pool]) for plan in snapshot.listeners
         }
@@ -226,7 +276,7 @@ class Worker:
         """Count it."""
         sessions = self.sessions
         sessions.add(session)
-        region = self._region
+        region = self.region
         region[SESSIONS] = len(sessions)
         region[session.listener.counter] += 1
 
@@ -234,7 +284,7 @@ class Worker:
         """Count it, and let somebody else in."""
         sessions = self.sessions
         sessions.discard(session)
-        region = self._region
+        region = self.region
         region[SESSIONS] = len(sessions)
         region[session.listener.counter] -= 1
         if self.paused:
@@ -267,7 +317,14 @@ class Worker:
     def on_retired(self, entry: ListeningSocket) -> None:
         """A retired socket's queue stayed empty."""
         self._close_socket(entry.number)
-        self._tell(Retired(entry.number))
+        self._tell_retired(entry.number)
+
+    def _tell_retired(self, number: int) -> None:
+        """Say so when this process's copy is closed: sockets are at the end of the batch, in order.
+
+        Somebody may bind the address at once, and would find it in use.
+        """
+        self.loop.close_later(LastWord(partial(self._tell, Retired(number))))
 
     def _close_socket(self, number: int) -> None:
         entry = self._sockets.pop(number, None)
@@ -294,7 +351,7 @@ class Worker:
 
     def _beat(self) -> None:
         loop = self.loop
-        self._region[HEARTBEAT] = time.monotonic_ns()
+        self.region[HEARTBEAT] = time.monotonic_ns()
         self.wall_offset = time.time() - time.monotonic()
         loop.arm(self._heart, loop.now + HEARTBEAT_INTERVAL)
         self._report()

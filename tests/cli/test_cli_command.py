@@ -15,7 +15,18 @@ from command import Spliceproxy
 
 import spliceproxy as package
 
-COMMANDS = ["run", "check", "forward", "status", "reload", "drain", "undrain", "demo", "schema"]
+COMMANDS = [
+    "run",
+    "check",
+    "forward",
+    "status",
+    "reload",
+    "upgrade",
+    "drain",
+    "undrain",
+    "demo",
+    "schema",
+]
 
 
 def test_console_script_and_module_are_the_same_command(spliceproxy: Spliceproxy) -> None:

@@ -6,7 +6,7 @@ import json
 import socketserver
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from command import Spliceproxy
 from harness.proxy import Proxy, running_proxy
+from harness.upstreams import stall
+from harness.wait import wait_until
 
 YAML = """\
 admin: {{bind: "unix:{door}"}}
@@ -52,6 +54,20 @@ def test_status_shows_what_runs(proxy: Proxy, spliceproxy: Spliceproxy) -> None:
     assert ["app", "127.0.0.1:9001", "up", "0", "1", "0"] in lines
     assert ["127.0.0.1:9002", "up", "0", "2", "0"] in lines
     assert ["six", "[::1]:8080", "up", "0", "1", "0"] in lines
+
+
+def test_status_shows_how_many_wait_for_a_pool(door: Path, spliceproxy: Spliceproxy) -> None:
+    with stall() as silent:
+        text = (
+            f'admin: {{bind: "unix:{door}"}}\n'
+            'listeners: {web: {bind: "127.0.0.1:0", pool: app}}\n'
+            f'pools: {{app: {{upstreams: "{silent.address}", max_sessions: 1, queue: {{}}}}}}\n'
+        )
+        with running_proxy(text) as proxy, ExitStack() as stack:
+            assert "waiting" not in spliceproxy("status").stdout
+            for _ in range(3):
+                stack.enter_context(proxy.connect("web"))
+            wait_until(lambda: "app (2 waiting)" in spliceproxy("status").stdout, 4, "two waiting")
 
 
 @pytest.mark.usefixtures("proxy")
@@ -151,12 +167,14 @@ class _Unix(socketserver.ThreadingUnixStreamServer):
 
     script: list[bytes]
     asked: list[str]
+    bodies: list[Any]
 
 
 class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         assert isinstance(self.server, _Unix)
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        said = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.bodies += [json.loads(said)] if said else []
         self.server.asked.append(f"{self.command} {self.path}")
         body = self.server.script.pop(0)
         self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n" + body)
@@ -175,6 +193,7 @@ def scripted_door(path: Path, *answers: object) -> Iterator[_Unix]:
             one if isinstance(one, bytes) else json.dumps(one).encode() for one in answers
         ]
         server.asked = []
+        server.bodies = []
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -185,7 +204,15 @@ def scripted_door(path: Path, *answers: object) -> Iterator[_Unix]:
 
 
 def draining(sessions: int, name: str = "127.0.0.1:9001") -> dict[str, Any]:
-    return {"target": "", "upstreams": [name], "changed": 1, "sessions": sessions, "left": 1}
+    target = f"pool/app/{name}"
+    return {
+        "target": target,
+        "upstreams": [name],
+        "listeners": [],
+        "changed": 1,
+        "sessions": sessions,
+        "left": 1,
+    }
 
 
 def seen(sessions: int, name: str = "127.0.0.1:9001") -> dict[str, Any]:
@@ -219,6 +246,84 @@ def test_drain_gives_up_after_its_time(door: Path, spliceproxy: Spliceproxy) -> 
         shown = spliceproxy("drain", target, "--wait", "0")
     assert shown.returncode == 1
     assert shown.stderr == f"{target}: 2 sessions left after 0 s\n"
+
+
+def listeners(sessions: int, draining: bool = True) -> dict[str, Any]:
+    """A status with two listeners, and a session that is of neither."""
+    other = {"name": "other", "sessions": 9, "draining": False}
+    web = {"name": "web", "sessions": sessions, "draining": draining}
+    return {"sessions": sessions + 10, "listeners": [other, web], "pools": []}
+
+
+def web_drained(sessions: int) -> dict[str, Any]:
+    return {
+        **draining(sessions),
+        "target": "listener/web",
+        "upstreams": [],
+        "listeners": ["web"],
+    }
+
+
+def test_a_drain_with_a_time_tells_what_is_left_and_ends_with_the_last_session(
+    door: Path, spliceproxy: Spliceproxy
+) -> None:
+    looks = [listeners(5), *[listeners(3)] * 7, listeners(0)]
+    with scripted_door(door, web_drained(5), *looks) as server:
+        shown = spliceproxy("drain", "listener/web", "--over", "1m")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.splitlines() == [
+        "listener/web: draining, 5 sessions",
+        "listener/web: 3 sessions",
+        "listener/web: drained",
+    ]
+    assert server.bodies[0] == {"target": "listener/web", "over": 60.0}
+
+
+def test_a_drain_that_somebody_calls_off_says_so(door: Path, spliceproxy: Spliceproxy) -> None:
+    with scripted_door(door, web_drained(5), listeners(4), listeners(3, draining=False)):
+        shown = spliceproxy("drain", "listener/web", "--over", "90")
+    assert shown.returncode == 1
+    assert shown.stderr == "listener/web: undrained meanwhile, 3 sessions left\n"
+
+
+@pytest.mark.usefixtures("door")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--over", "soon"], '"soon" is not a time; write a number and a unit'),
+        (["--over", "5x"], '"5x" is not a time; write a number and a unit'),
+        (["--over", "-5"], "is not a time; write a number and a unit"),
+        (["--over", "5s", "--wait", "5"], "--over ends when the sessions have; leave --wait out"),
+    ],
+)
+def test_a_wrong_time_is_a_usage_error(
+    arguments: Sequence[str], said: str, spliceproxy: Spliceproxy
+) -> None:
+    shown = spliceproxy("drain", "pool/app", *arguments)
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert said in shown.stderr
+
+
+def test_a_listener_and_all_are_drained_and_undrained(
+    proxy: Proxy, spliceproxy: Spliceproxy
+) -> None:
+    shown = spliceproxy("drain", "listener/web", "--over", "0")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout == "listener/web: draining, 0 sessions\nlistener/web: drained\n"
+    lines = [line.split() for line in spliceproxy("status").stdout.splitlines()]
+    assert ["web", "draining", "app", "0"] in lines
+    assert ["six", *proxy.addresses("six"), "six", "0"] in lines
+    shown = spliceproxy("drain", "all")
+    assert shown.stdout == "all: draining, 0 sessions\n"
+    assert shown.stderr == "every listener is draining: no client gets in\n"
+    assert spliceproxy("undrain", "all").stdout == "all: takes new sessions again\n"
+    assert spliceproxy("undrain", "listener/web").stdout == "listener/web: was not draining\n"
+    assert "draining" not in spliceproxy("status").stdout
+    wrong = spliceproxy("drain", "listener/wen")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert wrong.stderr == (
+        "spliceproxy: listener/wen: there is no listener wen; did you mean web?\n"
+    )
 
 
 @pytest.mark.parametrize("answer", [b"hello", b"[]", b""])

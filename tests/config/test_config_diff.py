@@ -56,7 +56,11 @@ def test_the_same_configuration_differs_in_nothing() -> None:
         ("old: {", "old: {timeouts: {connect: 1s}, ", "~ pool old: timeouts.connect 5s → 1s"),
         ("idle: 1h", "idle: 10m", "~ timeouts.idle 1h → 10m"),
         ("timeouts:", "log: {level: debug}\ntimeouts:", "~ log.level info → debug"),
-        ("timeouts:", "relay: {pipe_size: 64KiB}\ntimeouts:", "~ relay.pipe_size 1MiB → 64KiB"),
+        (
+            "timeouts:",
+            "relay: {pipe_size: 64KiB}\ntimeouts:",
+            "~ relay.pipe_size 1MiB → 64KiB (needs spliceproxy upgrade)",
+        ),
     ],
 )
 def test_each_change_is_one_line(before: str, after: str, line: str) -> None:
@@ -75,6 +79,9 @@ def test_what_only_a_restart_can_change_is_named_and_stays() -> None:
     old = config.loads(OLD, "a.yaml")
     new = config.loads("workers: 3\nrelay: {mode: splice}\nlog: {level: debug}\n" + OLD, "a.yaml")
     assert config.needs_restart(old, new) == ["workers", "relay.mode"]
+    lines = config.difference(old, new)
+    assert "~ relay.mode adaptive → splice (needs spliceproxy upgrade)" in lines
+    assert "~ log.level info → debug" in lines
     kept = config.keep_what_needs_a_restart(old, new)
     assert config.needs_restart(old, kept) == []
     assert kept.log.level == "debug"

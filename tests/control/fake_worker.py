@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from spliceproxy import ipc
+from spliceproxy.sealed import unseal
 from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board
 
 
@@ -64,7 +65,7 @@ class FakeWorker:
     def on_message(self, message: ipc.Message, fds: list[int]) -> None:
         match message:
             case ipc.Configure(generation):
-                ipc.unseal(fds[0])
+                unseal(fds[0])
                 self.generation = generation
             case ipc.Serve(socket=number):
                 sock = socket.socket(fileno=os.dup(fds[0]))

@@ -74,6 +74,7 @@ def test_status_tells_process_workers_listeners_and_pools(
                 "pool": "app",
                 "sessions": 1,
                 "max_sessions": 50,
+                "draining": False,
             }
         ]
         [pool] = status["pools"]
@@ -126,9 +127,14 @@ def test_a_pool_is_drained_with_all_its_upstreams(door: Path) -> None:
 ORDERS = [
     ({"target": "pool/ap"}, 404, "pool/ap: there is no pool ap; did you mean app?"),
     ({"target": "pool/app/127.0.0.1:8"}, 404, "has no upstream 127.0.0.1:8; did you mean"),
-    ({"target": "app"}, 400, "app: write pool/NAME or pool/NAME/UPSTREAM; did you mean pool/app?"),
-    ({"target": "pool/app/"}, 400, "write pool/NAME or pool/NAME/UPSTREAM"),
-    ({"target": "listener/web"}, 400, "write pool/NAME or pool/NAME/UPSTREAM"),
+    ({"target": "app"}, 400, "listener/NAME or all; did you mean pool/app?"),
+    ({"target": "web"}, 400, "listener/NAME or all; did you mean listener/web?"),
+    ({"target": "pool/app/"}, 400, "write pool/NAME, pool/NAME/UPSTREAM, listener/NAME or all"),
+    ({"target": "listener/"}, 400, "write pool/NAME, pool/NAME/UPSTREAM, listener/NAME or all"),
+    ({"target": "listener/wep"}, 404, "there is no listener wep; did you mean web?"),
+    ({"target": "pool/app", "over": "60s"}, 400, "over is no number of seconds"),
+    ({"target": "pool/app", "over": True}, 400, "over is no number of seconds"),
+    ({"target": "pool/app", "over": -1}, 400, "over is from 0 to 2592000 seconds"),
     ({"target": 7}, 400, "target is no text"),
     ({"target": "pool/app", "until": "noon"}, 400, "the body is no order"),
     (b"target=pool/app", 400, "the body is no order"),

@@ -14,7 +14,8 @@ from spliceproxy.control import hash_tables
 from spliceproxy.control.machine import Machine
 from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.slots import UpstreamSlots
-from spliceproxy.ipc import PoolPlan, Snapshot, seal, unseal
+from spliceproxy.ipc import PoolPlan, Snapshot
+from spliceproxy.sealed import seal, unseal
 from spliceproxy.telemetry.board import Board
 
 ROOMY = Machine(1_000_000, 65535, 28_000, None, None)
@@ -108,3 +109,17 @@ def test_a_pool_keeps_its_place_on_the_board_for_as_long_as_it_has_upstreams() -
     fresh = {slots.slot("new", "a:1"), slots.slot("new", "b:1")}
     assert other in fresh  # the place of a pool that is gone is somebody else's
     assert app not in fresh
+
+
+def test_the_place_of_a_pool_for_which_clients_wait_is_nobody_else_s() -> None:
+    fd = Board.create(1)
+    upstreams = Board(fd, 1).upstreams
+    os.close(fd)
+    slots = UpstreamSlots()
+    gone = slots.pool_slot("gone")
+    upstreams.waiting[0][gone] = 1
+    slots.forget(set(), upstreams)
+    assert slots.pool_slot("new") != gone
+    upstreams.waiting[0][gone] = 0
+    slots.forget({("new", "a:1")}, upstreams)
+    assert slots.pool_slot("newer") == gone

@@ -154,8 +154,8 @@ def test_an_address_that_was_given_up_can_be_had_again_at_once() -> None:
 def test_what_needs_a_restart_is_named_and_the_rest_is_done() -> None:
     with two_named() as (one, two), running_proxy(yaml(one.address)) as proxy:
         said = reload(proxy, yaml(two.address, more="relay: {mode: splice}"))
-        assert "~ relay.mode adaptive → splice" in said["changes"]
-        warning = proxy.wait_log("these keys need a restart, and stay as they are")
+        assert "~ relay.mode adaptive → splice (needs spliceproxy upgrade)" in said["changes"]
+        warning = proxy.wait_log("these keys need spliceproxy upgrade, and stay as they are")
         assert warning["keys"] == ["relay.mode"]
         assert answer(proxy, "web") == "two"
 

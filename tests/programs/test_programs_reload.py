@@ -5,61 +5,17 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from harness.proxy import Name, Proxy, connect, running_proxy
+from harness.proxy import Proxy, running_proxy
+from harness.talkers import TALKERS, talkers
 from harness.upstreams import echo
 from harness.wait import wait_until
 from real_programs import need, nginx
 
 RELOADS = 50
-TALKERS = 8
-
-
-class Talker(threading.Thread):
-    """A session that lasts: it sends and hears again, until it is told to stop."""
-
-    def __init__(self, name: Name) -> None:
-        super().__init__(daemon=True)
-        self._sock = connect(name)
-        self.rounds = 0
-        self.trouble = ""
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        try:
-            with self._sock as sock:
-                while not self._over.is_set():
-                    sock.sendall(b"%8d" % self.rounds)
-                    came = b""
-                    while len(came) < 8:
-                        came += sock.recv(8 - len(came)) or b"the end ."
-                    if int(came) != self.rounds:
-                        self.trouble = repr(came)
-                        return
-                    self.rounds += 1
-        except (OSError, ValueError) as error:
-            self.trouble = repr(error)
-
-    def leave(self) -> None:
-        self._over.set()
-        self.join(10)
-
-
-@contextmanager
-def talkers(name: Name) -> Iterator[list[Talker]]:
-    crowd = [Talker(name) for _ in range(TALKERS)]
-    for one in crowd:
-        one.start()
-    try:
-        yield crowd
-    finally:
-        for one in crowd:
-            one.leave()
 
 
 def reload(proxy: Proxy, text: str) -> None:

@@ -26,6 +26,7 @@ from harness.wait import wait_until
 import spliceproxy.relay.flow
 import spliceproxy.relay.pipes
 import spliceproxy.relay.relay
+import spliceproxy.relay.trial
 import spliceproxy.worker.loop
 from spliceproxy.relay.means import Means
 from spliceproxy.relay.relay import arm_reset, unsent
@@ -39,6 +40,7 @@ parts = SimpleNamespace(
     flow=spliceproxy.relay.flow,
     pipes=spliceproxy.relay.pipes,
     relay=spliceproxy.relay.relay,
+    trial=spliceproxy.relay.trial,
     loop=spliceproxy.worker.loop,
     patience=10.0,
 )
@@ -231,8 +233,11 @@ class Rig:
         upstream_buffers: int | None = None,
         mss: int | None = None,
         ends: Any = None,
+        replay: int | None = None,
+        spares: int = 0,
     ) -> None:
-        """`ends`: (client, near_client, upstream, near_upstream) in place of new ones."""
+        """`ends`: (client, near_client, upstream, near_upstream) in place of new ones. `replay`:
+        begin with a trial that keeps so many bytes and has so many `spares` for its upstream."""
         if ends is None:
             to_client = connected(client, buffers, mss)
             ends = (*to_client, *connected(upstream, upstream_buffers or buffers, mss))
@@ -250,7 +255,44 @@ class Rig:
         """The side that failed, once the relay is over."""
         self.survivor: socket.socket | None = None
         bench.rigs.append(self)
-        self.relay.start(0, 0)
+        self.by_fin: list[bool] = []
+        """How the upstreams ended that the trial wanted to replace."""
+        self.left: list[socket.socket] = []
+        """The far ends of upstreams that were replaced."""
+        self._kind, self._spares = upstream, spares
+        if replay is None:
+            self.relay.start(0, 0)
+        else:
+            self.trial = _trial(self, replay)
+            self.trial.start(self.relay, 0, 0)
+
+    def replace(self, relay: Any) -> bool:
+        """Have a spare take the upstream's place, after the events of this batch."""
+        if not self._spares:
+            return False
+        self._spares -= 1
+        loop = self.bench.loop
+        relay.abandon()
+        loop.close_socket_later(self.near_upstream)
+        loop.close_later(relay)
+        self.left.append(self.upstream)
+        self.upstream, self.near_upstream = connected(self._kind)
+        loop.add(
+            self.near_upstream.fileno(), parts.relay.interest(self.near_upstream.family), _nobody
+        )
+        self.relay = parts.relay.Relay(
+            self.near_client, self.near_upstream, self.bench.means, self.bench, self._on_change
+        )
+        self.up, self.down = self.relay.up, self.relay.down
+        events = 0
+
+        def gather(new: int) -> None:
+            nonlocal events
+            events |= new
+
+        loop.set_handler(self.near_client.fileno(), gather)
+        self.bench.run_again(lambda: self.trial.start(self.relay, events, 0))
+        return True
 
     def _on_change(self, relay: Any) -> None:
         self.changes += 1
@@ -282,11 +324,20 @@ class Rig:
         loop.close_later(self.relay)
 
     def close(self) -> None:
-        self.client.close()
-        self.upstream.close()
+        for far in (self.client, self.upstream, *self.left):
+            far.close()
         if not self.parted:
             self.relay.abandon()
             self._close_near()
+
+
+def _trial(rig: Rig, replay: int) -> Any:
+    class Spares(parts.trial.Trial):  # type: ignore[misc, name-defined]
+        def replace(self, relay: Any, by_fin: bool) -> bool:
+            rig.by_fin.append(by_fin)
+            return rig.replace(relay)
+
+    return Spares(replay, rig.bench)
 
 
 def _nobody(_events: int) -> None:

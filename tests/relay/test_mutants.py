@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 import test_invariants as tests
 import test_invariants_bounds as bounds
+import test_trial as trials
+import test_trial_bounds as trial_bounds
 from harness.fds import open_fds
 from relay_rig import parts
 
@@ -284,6 +286,72 @@ MUTANTS = [
         "        self._closing.append(sock)",
         "        sock.close()",
         bounds.test_i10_an_event_of_a_closed_fd_reaches_nobody_who_has_its_number,
+    ),
+    mutant(
+        "trial",
+        "done = seen == FIN and relay.up.end",
+        "done = False",
+        trials.test_an_upstream_that_ends_after_the_client_did_has_done_its_work,
+        **V4,
+    ),
+    mutant(
+        "trial",
+        "            all_kept = len(kept) <= self._limit\n",
+        "            all_kept = True\n",
+        trials.test_a_body_that_is_larger_than_what_is_kept_arrives_whole,
+        **V4,
+        mode="adaptive",
+        finished=False,
+    ),
+    mutant(
+        "trial",
+        "relay.down.failed = seen == FAILED",
+        "pass",
+        trials.test_without_another_upstream_a_session_ends_as_it_does_without_a_trial,
+        **V4,
+        ending="reset",
+        size=1,
+        finished=False,
+        late=True,
+    ),
+    mutant(
+        "trial",
+        "        self.relay = relay\n        self._upstream_events = upstream_events\n",
+        "        self.relay = relay\n        self._finished = self._readable = False\n",
+        trials.test_the_fin_comes_again_after_a_reset,
+        **V4,
+        size=1,
+    ),
+    mutant(
+        "trial",
+        "        if relay.up.muted:\n",
+        "        if False:\n",
+        trial_bounds.test_a_full_upstream_stops_the_reading_and_what_it_has_not_taken_comes_again_too,
+        **V4,
+    ),
+    mutant(
+        "trial",
+        "memoryview(bytes(self._kept[up.moved :]))",
+        "memoryview(bytes(self._kept[-held:-1]) + b'!')",
+        trial_bounds.test_a_full_upstream_that_answers_gets_the_rest_by_the_relay,
+        **V4,
+    ),
+    mutant(
+        "trial",
+        "            up.writable = False\n",
+        "            up.moved = len(kept)\n",
+        trial_bounds.test_whatever_upstreams_do_the_last_one_has_every_byte_once,
+        seed=1,
+    ),
+    mutant(
+        "trial",
+        "return BYTES if relay.down.src.recv(1, MSG_PEEK | MSG_DONTWAIT) else FIN",
+        "return BYTES if relay.down.src.recv(1, MSG_DONTWAIT) else FIN",
+        trials.test_one_byte_of_an_upstream_binds_the_session_to_it,
+        **V4,
+        mode="adaptive",
+        ending="fin",
+        together=True,
     ),
 ]
 

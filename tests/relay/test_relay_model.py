@@ -3,6 +3,7 @@
 A script of writes, reads, shutdowns, urgent bytes, resets and closes on both sides is carried out
 on real sockets. Whatever the script was, the model's promises hold: each far end reads a prefix
 of what the other one wrote, a FIN only after all of it, and a reset where the session was broken.
+A trial without another upstream promises the same.
 
 SPLICEPROXY_EXAMPLES=5000 looks longer.
 """
@@ -222,6 +223,7 @@ def _nobody_elses_garbage() -> None:
     buffers=st.tuples(limits, limits),
     mss=st.sampled_from([536, 1448]),
     pipe=st.sampled_from([(1 << 20, 4), (65536, 4), (16384, 1), (65536, 0)]),
+    replay=st.sampled_from([None, None, 1, 16, 4096, 1 << 20]),
     script=st.lists(actions, min_size=1, max_size=30),
 )
 def test_a_relay_keeps_the_promises_of_the_model_whatever_the_peers_do(
@@ -231,13 +233,22 @@ def test_a_relay_keeps_the_promises_of_the_model_whatever_the_peers_do(
     buffers: tuple[int | None, int | None],
     mss: int,
     pipe: tuple[int, int],
+    replay: int | None,
     script: list[tuple[str, int, int]],
 ) -> None:
     before = open_fds()
     bench = Bench(mode, pipe_size=pipe[0], max_pipes=pipe[1])
     rig: Any = None
     try:
-        rig = Rig(bench, client, upstream, buffers=buffers[0], upstream_buffers=buffers[1], mss=mss)
+        rig = Rig(
+            bench,
+            client,
+            upstream,
+            buffers=buffers[0],
+            upstream_buffers=buffers[1],
+            mss=mss,
+            replay=replay,
+        )
         model = Model(bench, rig)
         for name, index, size in script:
             getattr(model, name)(model.sides[index], size)

@@ -91,3 +91,16 @@ def test_states_and_sessions_of_upstreams_are_seen_by_all() -> None:
     assert upstreams.live(7) == 2
     assert upstreams.state(0) == DOWN
     assert not any(map(any, board.regions))
+
+
+def test_those_who_wait_are_counted_by_worker_and_go_with_him() -> None:
+    fd = Board.create(2)
+    board = Board(fd, 2)
+    os.close(fd)
+    upstreams = board.upstreams
+    upstreams.waiting[0][5] = 3
+    upstreams.waiting[1][5] = 4
+    upstreams.sessions[1][5] = 1
+    assert (upstreams.queued(5), upstreams.queued(4), upstreams.live(5)) == (7, 0, 1)
+    board.clear_gauges(0)
+    assert (upstreams.queued(5), upstreams.live(5)) == (4, 1)

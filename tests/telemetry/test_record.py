@@ -88,7 +88,7 @@ def test_the_closed_lists_hold_what_the_design_names() -> None:
     named = """done client_reset upstream_reset idle_timeout half_close_timeout session_timeout
     connect_refused connect_timeout no_upstream no_source_port queue_full queue_timeout
     access_denied client_limit rate_limit preread_timeout bad_proxy_header tls_handshake
-    tls_truncated drained removed upstream_down operator stopped worker_died"""
+    tls_truncated drained removed upstream_down failback operator stopped worker_died"""
     assert set(named.split()) <= WHYS
 
 

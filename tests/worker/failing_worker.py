@@ -6,6 +6,8 @@ from __future__ import annotations
 import sys
 
 from spliceproxy.relay.flow import Flow
+from spliceproxy.relay.relay import Relay
+from spliceproxy.relay.trial import Trial
 from spliceproxy.worker.__main__ import main
 from spliceproxy.worker.connector import Connector
 from spliceproxy.worker.session import Session
@@ -35,9 +37,17 @@ def on_deadline(self: Session, now: float) -> None:
     well_timed(self, now)
 
 
+def send(self: Trial, relay: Relay) -> bool:
+    sent = well_sending(self, relay)
+    if self._kept == b"mistake in a trial":
+        raise MistakeError("before the first byte")
+    return sent
+
+
 well_moving, Flow._move_copy = Flow._move_copy, move_copy  # type: ignore[method-assign]
 well_starting, Connector.start = Connector.start, start  # type: ignore[method-assign]
 well_timed, Session.on_deadline = Session.on_deadline, on_deadline  # type: ignore[method-assign]
+well_sending, Trial._send = Trial._send, send  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

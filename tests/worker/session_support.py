@@ -25,6 +25,7 @@ from harness.fds import open_fds
 from harness.proxy import Proxy
 from harness.wait import wait_until
 
+from spliceproxy.telemetry.board import Board
 from spliceproxy.telemetry.record import FIELDS
 
 Record = dict[str, Any]
@@ -58,6 +59,17 @@ def running_proxy(yaml_text: str, **how: Any) -> Iterator[Proxy]:
         if proxy.process.poll() is None:
             proxy.signal(signal.SIGINT)
         proxy.wait()
+
+
+@contextmanager
+def board_of(proxy: Proxy, workers: int) -> Iterator[Board]:
+    """The running proxy's own board, as its supervisor has it."""
+    number = next(fd for fd, target in open_fds(proxy.pid).items() if "spliceproxy-board" in target)
+    fd = os.open(f"/proc/{proxy.pid}/fd/{number}", os.O_RDWR)
+    try:
+        yield Board(fd, workers)
+    finally:
+        os.close(fd)
 
 
 def name_of(sock: socket.socket) -> str:

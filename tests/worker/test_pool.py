@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
 import os
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -15,9 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spliceproxy.control.hash_tables import plan_tables
-from spliceproxy.ipc import PoolPlan, TcpPlan, UpstreamPlan
-from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED, Board
-from spliceproxy.worker.pool import LOOKS, Pool, client_key
+from spliceproxy.ipc import (
+    PoolPlan,
+    RelayPlan,
+    Snapshot,
+    TcpPlan,
+    UpstreamPlan,
+)
+from spliceproxy.sealed import at_once, seal, unseal, unseal_in_steps
+from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED, FLAGS, Board, with_held_back
+from spliceproxy.worker.pool import LOOKS, Pool, client_key, make_upstreams
 
 SEED = random.randrange(2**32)
 POLICIES = ["round_robin", "random", "power_of_two", "least_sessions", "source_hash"]
@@ -42,7 +53,8 @@ def pool(
         "app", balance, plans, 2, 5.0, 60.0, 60.0, None, TcpPlan(), slot=POOL_SLOT,
         tables=plan_tables(plans) if balance == "source_hash" else {}, **keys,
     )  # fmt: skip
-    return Pool(plan, 0.0, range(0), board.upstreams, worker)
+    upstreams = at_once(make_upstreams(plan, range(0)))
+    return Pool(plan, 0.0, upstreams, board.upstreams, worker)
 
 
 def takes(pool: Pool, number: int, tried: tuple[int, ...] = ()) -> Counter[int | None]:
@@ -168,6 +180,19 @@ def test_a_pool_s_own_limit_holds_over_all_workers(board: Board) -> None:
     assert (mine.take(), other.take()) == (None, None)
 
 
+def test_the_pool_s_own_limit_holds_for_a_further_try_that_waited(board: Board) -> None:
+    app = pool(board, upstream(0), upstream(1), max_sessions=1)
+    first = app.take()
+    assert first is not None
+    assert app.take_turn((1,), b"") is None
+    assert app.is_full((1,))
+    assert not app.is_full((0, 1))
+    app.give_back(first)
+    taken = app.take_turn((1,), b"")
+    assert taken is not None
+    assert taken.slot == 0
+
+
 def test_many_full_ones_are_looked_at_a_few_at_a_time(board: Board) -> None:
     size = 1000
     app = pool(board, *(upstream(slot, max_sessions=1) for slot in range(size)))
@@ -185,7 +210,11 @@ def test_many_full_ones_are_looked_at_a_few_at_a_time(board: Board) -> None:
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("state"), st.integers(0, 7), st.integers(0, 7)),
+        st.tuples(
+            st.just("state"),
+            st.integers(0, 7),
+            st.builds(with_held_back, st.integers(0, 7), st.sampled_from([0, 45, 90])),
+        ),
         st.tuples(st.just("take"), st.sets(st.integers(0, 7), max_size=3), st.just(0)),
         st.tuples(st.just("end"), st.integers(0, 99), st.just(0)),
     ),
@@ -207,7 +236,8 @@ def test_whatever_happens_the_choice_is_what_the_order_says_and_counts_come_back
         upstream(slot, weight=slot % 3, tier=slot // 4, max_sessions=2 + slot if slot < 6 else None)
         for slot in range(8)
     ]
-    app = pool(board, *plans, balance=balance, panic=panic)
+    slow_start = data.draw(st.booleans())
+    app = pool(board, *plans, balance=balance, panic=panic, slow_start=slow_start)
     open_sessions = []
     for what, value, state in steps:
         if what == "state":
@@ -218,6 +248,9 @@ def test_whatever_happens_the_choice_is_what_the_order_says_and_counts_come_back
             allowed = expected(board, plans, panic, value)
             taken = app.take(tuple(value), b"key")
             assert (None if taken is None else taken.slot) in (allowed or {None})
+            if taken is None:
+                usable = set().union(*order_of(board, plans, panic, value))
+                assert app.is_full(value) == bool(usable - value)
             if taken is not None:
                 open_sessions.append(taken)
                 assert board.upstreams.live(POOL_SLOT) == len(open_sessions)
@@ -229,8 +262,24 @@ def test_whatever_happens_the_choice_is_what_the_order_says_and_counts_come_back
 def expected(
     board: Board, plans: list[UpstreamPlan], panic: float | None, tried: set[int]
 ) -> set[int]:
-    """The slots that may be chosen, in the words of the manual."""
-    state = board.upstreams.state
+    """The slots that may be chosen."""
+
+    def free(slot: int) -> bool:
+        limit = plans[slot].max_sessions
+        return slot not in tried and (limit is None or board.upstreams.live(slot) < limit)
+
+    groups = order_of(board, plans, panic, tried)
+    return next(filter(None, ({s for s in group if free(s)} for group in groups)), set())
+
+
+def order_of(
+    board: Board, plans: list[UpstreamPlan], panic: float | None, tried: set[int]
+) -> list[list[int]]:
+    """The groups of slots that may be chosen, were nobody full, in the words of the manual."""
+
+    def state(slot: int) -> int:
+        return board.upstreams.state(slot) & FLAGS
+
     of_tier: dict[int, list[int]] = {}
     for plan in plans:
         if plan.weight:
@@ -250,12 +299,7 @@ def expected(
     in_use = next((tier for tier in of_tier if healthy[tier]), None)
     if in_use in panicking and not tried:
         order.insert(0, everyone[in_use])
-
-    def free(slot: int) -> bool:
-        limit = plans[slot].max_sessions
-        return slot not in tried and (limit is None or board.upstreams.live(slot) < limit)
-
-    return next(filter(None, ({s for s in group if free(s)} for group in order)), set())
+    return order
 
 
 @pytest.mark.parametrize("balance", POLICIES)
@@ -270,6 +314,52 @@ def test_a_session_among_ten_thousand_upstreams_costs_little_more_than_among_ten
     few, many = cost(10), cost(10_000)
     print(f"{balance}: {few} lines among 10, {many} among 10,000")
     assert many <= 3 * few
+
+
+def test_a_new_configuration_is_followed_in_steps_that_do_not_grow_with_the_pool() -> None:
+    def longest_step(size: int) -> tuple[int, int]:
+        """The lines of the longest step, and how many there are."""
+        plan = PoolPlan(
+            "app",
+            "round_robin",
+            tuple(map(upstream, range(size))),
+            2,
+            5.0,
+            60.0,
+            60.0,
+            None,
+            TcpPlan(),
+        )
+        relay = RelayPlan("adaptive", 65536, 2, None)
+        fd = seal(Snapshot((), (plan,), relay, None, 10, "stdout", "info", "json"))
+        lines = []
+        for steps in (unseal_in_steps(fd), make_upstreams(plan, range(0))):
+            over = False
+            while not over:
+                lines.append(lines_run(lambda steps=steps: list(islice(steps, 1))))
+                over = inspect.getgeneratorstate(steps) == inspect.GEN_CLOSED
+        assert unseal(fd).pools == (plan,)
+        os.close(fd)
+        return max(lines), len(lines)
+
+    (few, some), (many, more) = longest_step(1000), longest_step(10_000)
+    print(f"{few} lines in the longest of {some} steps for 1,000; {many} of {more} for 10,000")
+    assert many <= few + 100
+    assert more >= 5 * some
+
+
+def test_a_pool_that_was_replaced_is_freed_at_once(board: Board) -> None:
+    """A circle would leave 10,000 upstreams to the collector, which then takes its time."""
+    for balance in POLICIES:
+        app = pool(board, upstream(0), upstream(1, tier=1), balance=balance, panic=0.5)
+        takes(app, 5)
+        one = app.upstreams[0]
+        gc.disable()
+        try:
+            del app
+            assert sys.getrefcount(one) == 2, balance  # this name, and the argument
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("balance", POLICIES)

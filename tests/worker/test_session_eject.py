@@ -20,6 +20,7 @@ from harness.wait import wait_until
 from session_support import private_network, read_until_reset, set_nofile, worker_sockets
 
 from spliceproxy import ipc
+from spliceproxy.sealed import seal
 from spliceproxy.telemetry.board import SESSIONS, Board
 
 SLOT = 4321
@@ -122,7 +123,7 @@ def lone_worker(
             )
         stack.callback(process.wait, 10)
         stack.callback(process.kill)
-        sealed = ipc.seal(plan(pool))
+        sealed = seal(plan(pool))
         channel.send(ipc.Configure(0), sealed)
         os.close(sealed)
         with socket.create_server(("127.0.0.1", 0)) as listening:

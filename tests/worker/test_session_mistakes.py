@@ -20,10 +20,11 @@ from harness.wait import wait_until
 from session_support import Record, check_record, exchange, read_until_reset
 
 from spliceproxy import ipc
+from spliceproxy.sealed import seal
 from spliceproxy.telemetry.board import SESSIONS, Board
 
 WORKER = Path(__file__).with_name("failing_worker.py")
-POOLS = ("well", "mistake", "mistake in a timer")
+POOLS = ("well", "mistake", "mistake in a timer", "mistake in a trial")
 
 
 class LoneWorker:
@@ -68,6 +69,7 @@ def plan(upstream: Upstream) -> ipc.Snapshot:
             half_close_timeout=60.0,
             session_timeout=None,
             tcp=ipc.TcpPlan(),
+            replay=1000 if "trial" in name else None,
         )
         for name in POOLS
     ]
@@ -104,7 +106,7 @@ def lone_worker(upstream: Upstream, directory: Path) -> Iterator[LoneWorker]:
         stack.callback(process.wait, 10)
         stack.callback(process.kill)
         worker = LoneWorker(process, Board(board, 1), output)
-        snapshot = ipc.seal(plan(upstream))
+        snapshot = seal(plan(upstream))
         channel.send(ipc.Configure(0), snapshot)
         os.close(snapshot)
         for number, name in enumerate(POOLS):
@@ -129,6 +131,7 @@ def suppress_reset(early: bool) -> AbstractContextManager[None]:
         ("well", b"first", b"mistake in a handler", "relay"),
         ("mistake", b"", b"", "connect"),
         ("mistake in a timer", b"", b"hello", "relay"),
+        ("mistake in a trial", b"", b"mistake in a trial", "relay"),
     ],
 )
 def test_a_mistake_costs_the_session_in_which_it_is_made(

@@ -7,33 +7,20 @@ import random
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 from harness import upstreams
-from harness.fds import open_fds
 from harness.load import read_to_end
 from harness.proxy import Proxy
 from harness.serving import reset
 from harness.wait import wait_until
-from session_support import exchange, expect_refusal, proxy_yaml, running_proxy
+from session_support import board_of, exchange, expect_refusal, proxy_yaml, running_proxy
 
-from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED, Board
+from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED
 
 SEED = random.randrange(2**32)
-
-
-@contextmanager
-def board_of(proxy: Proxy, workers: int) -> Iterator[Board]:
-    """The running proxy's own board, as its supervisor has it."""
-    number = next(fd for fd, target in open_fds(proxy.pid).items() if "spliceproxy-board" in target)
-    fd = os.open(f"/proc/{proxy.pid}/fd/{number}", os.O_RDWR)
-    try:
-        yield Board(fd, workers)
-    finally:
-        os.close(fd)
 
 
 def visits(proxy: Proxy, number: int) -> Counter[str]:

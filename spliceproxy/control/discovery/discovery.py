@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spliceproxy.control.addresses import Place, resolve
 from spliceproxy.control.discovery.found import Found, FoundAt, found_at_once, is_place, within
 from spliceproxy.control.discovery.hosts import HOSTS
 from spliceproxy.control.discovery.lists import ListFile
-from spliceproxy.control.discovery.lookup import DEFAULT_PACE, Ask, Lookup, Pace
+from spliceproxy.control.discovery.lookup import DEFAULT_PACE, Ask, Known, Lookup, Pace
 from spliceproxy.control.discovery.resolver import RESOLV_CONF, Resolver, Service
 from spliceproxy.control.discovery.services import ranked
 from spliceproxy.control.discovery.watch import Watcher
@@ -55,6 +56,8 @@ class Discovery:
         self._found: dict[Address, tuple[Found, ...]] = {}
         self._lists: dict[str, ListFile] = {}
         self._lookups: dict[_Key, Lookup] = {}
+        self._known: dict[_Key, Known] = {}
+        """What another process knew of names that this one has not asked for yet."""
         self._names: dict[Address, set[_Key]] = {}
         """The names that lead from an address to its upstreams."""
         self._watcher: Watcher | None = None
@@ -102,6 +105,21 @@ class Discovery:
         """Look for the upstreams of this configuration, and for no others any more."""
         self._follow(in_force.config, _to_find(in_force.config))
         self._update()
+
+    def knowledge(self) -> list[list[Any]]:
+        """The last good answers: DNS may fail just when another process takes over."""
+        return [
+            [kind, name, [[_as_json(value) for value in values] for values in lookup.known()]]
+            for (kind, name), lookup in self._lookups.items()
+        ]
+
+    def learn(self, knowledge: list[list[Any]]) -> None:
+        """Have these answers hold for names that were not asked for yet."""
+        for kind, name, families in knowledge:
+            self._known[kind, name] = [
+                tuple(values) if kind == "host" else tuple(Service(**one) for one in values)
+                for values in families
+            ]
 
     async def close(self) -> None:
         """End all questions, and watch no file any more."""
@@ -194,7 +212,8 @@ class Discovery:
 
     def _look_up(self, kind: str, name: str) -> Lookup:
         assert self._dns is not None
-        return Lookup(name, self._ask(kind, name), self._dns, self._pace, self._on_news)
+        known = self._known.pop((kind, name), ())
+        return Lookup(name, self._ask(kind, name), self._dns, self._pace, self._on_news, known)
 
     def _ask(self, kind: str, name: str) -> Ask:
         assert self._resolver is not None
@@ -224,6 +243,10 @@ class Discovery:
         names.add((kind, name))
         lookup = self._lookups.get((kind, name))
         return () if lookup is None else lookup.values()
+
+
+def _as_json(value: str | Service) -> object:
+    return value if isinstance(value, str) else asdict(value)
 
 
 def _addresses(config: Config) -> Iterator[Address]:

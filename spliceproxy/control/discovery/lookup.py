@@ -50,11 +50,17 @@ Ask = Callable[[], Awaitable[Sequence[Reply]]]
 """Asks once; one reply for each family, always in the same order."""
 
 
+Values = tuple[str, ...] | tuple[Service, ...]
+
+Known = Sequence[Values]
+"""What a name stands for, for each family of records."""
+
+
 @dataclass(slots=True)
 class _Family:
     """What is known of one kind of records."""
 
-    values: tuple[str, ...] | tuple[Service, ...] = ()
+    values: Values = ()
     gone_since: float | None = None
     """When it was first said that there are none any more."""
 
@@ -77,9 +83,18 @@ class Lookup:
     """Keeps what one name stands for; needs a running loop."""
 
     def __init__(
-        self, name: str, ask: Ask, dns: Dns, pace: Pace, on_news: Callable[[], None]
+        self,
+        name: str,
+        ask: Ask,
+        dns: Dns,
+        pace: Pace,
+        on_news: Callable[[], None],
+        known: Known = (),
     ) -> None:
-        """`on_news` hears when it stands for something else, and of the first reply and answer."""
+        """`on_news` hears when it stands for something else, and of the first reply and answer.
+
+        `known` is what another process knew of it, which holds until there is an answer.
+        """
         self.name = name
         self.ask = ask
         self.dns = dns
@@ -91,7 +106,7 @@ class Lookup:
         """Whether one of them had values, or said for all families that there are none."""
         self._pace = pace
         self._on_news = on_news
-        self._families: list[_Family] = []
+        self._families = [_Family(values) for values in known]
         self._unanswered = 0
         """Questions since the last one that found something."""
         self._trouble = ""
@@ -101,6 +116,10 @@ class Lookup:
     def values(self) -> list[str | Service]:
         """What it stands for now."""
         return [value for family in self._families for value in family.values]
+
+    def known(self) -> Known:
+        """What it stands for, for each family of records."""
+        return [family.values for family in self._families]
 
     def ask_again(self) -> None:
         """Ask at once: something is different."""

@@ -76,6 +76,8 @@ class Monitor:
         self._closing: set[asyncio.Task[None]] = set()
         self._known: set[UpstreamKey] | None = None
         """Every upstream of the configuration in force; None: there was none yet."""
+        self._learned: dict[UpstreamKey, bool] = {}
+        """What the process before this one knew of those that are not watched so far."""
         self._told_late = False
         self._told_local = False
 
@@ -100,6 +102,19 @@ class Monitor:
             self._watch(key, pool, upstream)
         self._pools = pools
         self._known = {(pool.name, upstream.name) for pool, upstream in in_force.upstreams()}
+
+    def knowledge(self) -> list[tuple[str, str, bool | None]]:
+        """Pool, upstream, and whether it is up (null: not checked) of every upstream."""
+        found = []
+        for key in self._known or ():
+            watched = self._watched.get(key)
+            found.append((*key, None if watched is None else watched.state.up))
+        return found
+
+    def learn(self, knowledge: list[tuple[str, str, bool | None]]) -> None:
+        """Go on where another process ended, as over a reload."""
+        self._known = {(pool, upstream) for pool, upstream, _up in knowledge}
+        self._learned = {(pool, name): up for pool, name, up in knowledge if up is not None}
 
     async def close(self) -> None:
         """End all checks at once. What the workers were told stays."""
@@ -138,7 +153,8 @@ class Monitor:
             place = place.with_port(pool.health.port)
         if old is None:
             new = self._known is not None and key not in self._known
-            watched = _Watched(key, upstream.slot, place, pool, HealthState(up=not new))
+            up = self._learned.pop(key, not new)
+            watched = _Watched(key, upstream.slot, place, pool, HealthState(up=up))
         else:
             self._schedule.remove(old)
             watched = _Watched(key, upstream.slot, place, pool, old.state, old.since, old.warned)

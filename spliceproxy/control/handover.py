@@ -1,0 +1,205 @@
+"""What an old supervisor and the new one that replaces it tell each other.
+
+The new process inherits the fds of all listening sockets, of the door, of a seqpacket pair and of
+a memfd. The memfd holds the `Legacy`: which fd is which socket, and what is known at run time. It
+is JSON, because the two are not the same program. Over the pair go small JSON objects, each with a
+word in `say`:
+
+    started  pid            the new process exists (said on its behalf by whoever started it)
+    failed   problems       new → old: it cannot serve, and why; it ends
+    ready                   new → old: all its workers are ready; nobody was served so far
+    take                    old → new: serve; the memfd has what is known by now
+    serving  taken, door    new → old: it serves these fds; whether it took the door
+    yours                   old → new: files and the door are yours; the memfd has what is known
+                            by now, and the service manager knows you
+    sessions sessions       old → new: so many are left, now and then
+    reopen                  new → old: the files of session records were rotated
+    stop     drain          new → old: end within so many seconds, null: without limit
+    hurry                   new → old: end now
+
+The end of the pair means that the other process is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import MutableMapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from spliceproxy.errors import SpliceproxyError
+
+if TYPE_CHECKING:
+    from spliceproxy.config import Address
+
+VARIABLE = "SPLICEPROXY_HANDOVER"
+"""Environment: `PAIR,MEMFD`, two inherited fds."""
+
+_VERSION = 1
+_MAX_MESSAGE = 64 * 1024
+"""Bytes."""
+_MOST_PROBLEMS = 20_000
+"""Characters of the problems that are told."""
+
+Said = dict[str, Any]
+
+
+class HandoverError(SpliceproxyError):
+    """What was inherited makes no sense."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftSocket:
+    """One listening socket, as its first owner describes it."""
+
+    fd: int
+    listener: str
+    key: list[str] | None
+    """Of the address that it serves, see `socket_key`; None: it was handed over by its name."""
+    owner: int | None
+    """The worker whose socket it was; None: it is shared."""
+    backlog: int
+    handed: bool
+    """The service manager holds it too."""
+    file: bool
+    """It has a file, to be removed at the end."""
+    tcp: Any
+    """The options that it has: `listeners.*.tcp` in JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Legacy:
+    """All that an old supervisor leaves."""
+
+    sockets: list[LeftSocket]
+    door: tuple[int, str] | None
+    """The fd of the door's listening socket, and its path."""
+    knowledge: dict[str, Any] = field(default_factory=dict)
+    """Of each Lasting part, by its name."""
+
+    def write(self, fd: int) -> None:
+        """Into a memfd, in place of what was there. Raises OSError."""
+        os.ftruncate(fd, 0)
+        with open(fd, "wb", closefd=False) as file:
+            file.seek(0)
+            file.write(orjson.dumps({"version": _VERSION, **asdict(self)}))
+
+    @classmethod
+    def read(cls, fd: int) -> Legacy:
+        """From a memfd. Raises HandoverError."""
+        try:
+            values = orjson.loads(os.pread(fd, os.fstat(fd).st_size, 0))
+            version = values.pop("version")
+            if version != _VERSION:
+                raise HandoverError(
+                    f"the running program hands over in version {version}, and this one takes "
+                    f"version {_VERSION}: stop it and start this one instead"
+                )
+            values["sockets"] = [LeftSocket(**one) for one in values["sockets"]]
+            return cls(**values)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise HandoverError(f"what the old process left makes no sense: {error!r}") from None
+
+
+def socket_key(address: Address, listener: str) -> list[str]:
+    """What the socket of an address is known by. Several listeners may ask for any free port."""
+    return [str(address), "" if address.port or address.is_unix else listener]
+
+
+class Link:
+    """One end of the pair. `say` never fails: a peer that is gone is heard of by `gone`."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Takes over `sock`."""
+        sock.setblocking(False)
+        self._sock = sock
+        self._heard: asyncio.Queue[Said | None] = asyncio.Queue()
+        self._reading = False
+        self.gone = asyncio.Event()
+        """Set when the other process is gone, as soon as that was read."""
+
+    def listen(self) -> None:
+        """Hear the other side from now on, in the running event loop."""
+        if not self._reading:
+            self._reading = True
+            asyncio.get_running_loop().add_reader(self._sock.fileno(), self._receive)
+
+    async def hear(self) -> Said | None:
+        """The next message; None when the other process is gone."""
+        return None if self.gone.is_set() and self._heard.empty() else await self._heard.get()
+
+    def say(self, word: str, **more: object) -> None:
+        with suppress(OSError):
+            self._sock.send(orjson.dumps({"say": word, **more}))
+
+    def refuse(self, text: str) -> None:
+        """The new process cannot serve: `text` has a line for each problem."""
+        self.say("failed", problems=text[:_MOST_PROBLEMS].splitlines())
+
+    def close(self) -> None:
+        """A second call does nothing."""
+        if self._sock.fileno() < 0:
+            return
+        if self._reading:
+            asyncio.get_running_loop().remove_reader(self._sock.fileno())
+        self._sock.close()
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                data = self._sock.recv(_MAX_MESSAGE)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            said = _decode(data)
+            self._heard.put_nowait(said)
+            if said is None:
+                asyncio.get_running_loop().remove_reader(self._sock.fileno())
+                self._reading = False
+                self.gone.set()
+                return
+
+
+def _decode(data: bytes) -> Said | None:
+    """The message; None where the other side is gone, or is no spliceproxy."""
+    try:
+        said = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+    return said if isinstance(said, dict) and isinstance(said.get("say"), str) else None
+
+
+def inherited_fds(environ: MutableMapping[str, str] = os.environ) -> tuple[int, int] | None:
+    """The pair's fd and the memfd's, close-on-exec from now on; None: nobody hands over.
+
+    The variable is removed: workers must not inherit it. Raises HandoverError.
+    """
+    text = environ.pop(VARIABLE, "")
+    if not text:
+        return None
+    try:
+        pair, memfd = map(int, text.split(","))
+        for fd in (pair, memfd):
+            os.set_inheritable(fd, False)
+    except (ValueError, OSError):
+        raise HandoverError(
+            f"{VARIABLE}={text}: only an upgrade sets this variable; unset it"
+        ) from None
+    return pair, memfd
+
+
+def tell_predecessor(text: str) -> None:
+    """Where this process was to replace another one: it cannot, and `text` says why.
+
+    For what goes wrong before the proxy itself begins.
+    """
+    with suppress(HandoverError, OSError):
+        fds = inherited_fds()
+        if fds is not None:
+            Link(socket.socket(fileno=fds[0])).refuse(text)

@@ -1,0 +1,76 @@
+"""What is told of a session at its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spliceproxy.telemetry.record import (
+    ClosedBy,
+    How,
+    Phase,
+    Record,
+    Why,
+    address_text,
+    iso_ms,
+    milliseconds,
+    tcp_info,
+)
+
+if TYPE_CHECKING:
+    from spliceproxy.worker.session import Session
+
+
+def session_record(session: Session, closed_by: ClosedBy, how: How, why: Why) -> Record:
+    """The record of a session that ends now, while its sockets are still open."""
+    worker, entry, relay, client = session.worker, session.entry, session.relay, session.client
+    now = worker.loop.now
+    wait = None if session.wait is None else session.wait.seconds
+    peer = address_text(client.family, session.client_address)
+    client_rtt, client_retrans = tcp_info(client)
+    upstream_rtt = upstream_retrans = first_byte_ms = None
+    up = down = spliced_up = spliced_down = 0
+    if relay is not None:
+        upstream_rtt, upstream_retrans = tcp_info(relay.down.src)
+        up, spliced_up = relay.up.moved, relay.up.spliced
+        down, spliced_down = relay.down.moved, relay.down.spliced
+        if relay.first_byte_at is not None:
+            first_byte_ms = milliseconds(relay.first_byte_at - session.started)
+    return {
+        "session": next(worker.session_ids),
+        "worker": worker.index,
+        "listener": session.listener.name,
+        "route": None,
+        "pool": session.pool.name,
+        "upstream": None if session.upstream is None else session.upstream.name,
+        "client": peer,
+        "peer": peer,
+        "local": entry.local_text(client),
+        "start": iso_ms(session.started + worker.wall_offset),
+        "duration_ms": milliseconds(now - session.started),
+        "phase": _phase(session),
+        "closed_by": closed_by,
+        "how": how,
+        "why": why,
+        "bytes_up": up,
+        "bytes_down": down,
+        "spliced_up": spliced_up,
+        "spliced_down": spliced_down,
+        "queue_ms": None if wait is None else milliseconds(wait),
+        "tls_ms": None,
+        "connect_ms": session.connect_ms,
+        "first_byte_ms": first_byte_ms,
+        "retries": session.retries,
+        "sni": None,
+        "alpn": None,
+        "client_rtt_us": client_rtt,
+        "client_retrans": client_retrans,
+        "upstream_rtt_us": upstream_rtt,
+        "upstream_retrans": upstream_retrans,
+    }
+
+
+def _phase(session: Session) -> Phase:
+    """How far it came."""
+    if session.relay is not None:
+        return "relay"
+    return "connect" if session.wait is None or session.wait.past_it else "queue"

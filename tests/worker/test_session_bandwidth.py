@@ -179,6 +179,28 @@ def test_a_paused_flow_sleeps(tmp_path: Path) -> None:
     assert record["closed_by"] == "client"
 
 
+def test_what_comes_in_while_a_flow_is_paused_wakes_nobody() -> None:
+    with ExitStack() as stack:
+        sink = stack.enter_context(upstreams.sink("unix"))
+        rates = {"up": "16KiB/s"}
+        proxy = stack.enter_context(
+            running_proxy(proxy_yaml(sink.address, listener={"bandwidth": rates}))
+        )
+        [pid] = proxy.worker_pids()
+        client = stack.enter_context(proxy.connect("web"))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.sendall(bytes(64 * 1024))  # four seconds of the rate
+        woke, began = context_switches(pid), time.monotonic()
+        pieces = 0
+        while time.monotonic() - began < 1.0:
+            client.sendall(b"piece")
+            pieces += 1
+        woke = context_switches(pid) - woke
+    print(f"{pieces} pieces, {woke} wakes")
+    assert pieces > 1000
+    assert woke < 100
+
+
 def test_what_came_before_a_reset_still_arrives_slowly() -> None:
     size = 48 * 1024
     with ExitStack() as stack:

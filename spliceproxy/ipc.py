@@ -22,9 +22,13 @@ from typing import ClassVar, NamedTuple, Protocol
 import orjson
 
 from spliceproxy.errors import IpcError
+from spliceproxy.wire.networks import NetworkTable
 
 MAX_MESSAGE = 64 * 1024
 """Bytes of one message, at most."""
+
+ALLOW, DENY = 0, 1
+"""The answers of a listener's access rules."""
 
 Sockaddr = tuple[str, int] | tuple[str, int, int, int] | str | bytes
 """What connect() and bind() take: (host, port) and its IPv6 form, or a UNIX path; bytes that
@@ -139,6 +143,14 @@ class ListenerPlan:
     """Which session records are written: all, errors, off."""
     sample: float
     """The share of them that is written, 0 to 1."""
+    access: NetworkTable | None = None
+    """Which clients are refused; None: nobody."""
+    on_refuse: str = "reset"
+    """How clients are refused: reset or close."""
+    rate_up: int | None = None
+    """Bytes per second of one session towards its upstream; None: no limit."""
+    rate_down: int | None = None
+    """The same towards its client."""
 
 
 @dataclass(frozen=True, slots=True)

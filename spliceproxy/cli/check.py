@@ -18,6 +18,7 @@ def check(file: Path) -> None:
     from spliceproxy import config
 
     checked = config.load(file)
+    config.check_network_files(checked)
     listeners = _count(len(checked.listeners), "listener")
     pools = _count(len(checked.pools), "pool")
     upstreams = _count(sum(len(pool.upstreams) for pool in checked.pools.values()), "upstream")

@@ -7,6 +7,7 @@ network.
 
 from __future__ import annotations
 
+from spliceproxy.config.access import AccessRule, Bandwidth, check_network_files, network_files
 from spliceproxy.config.address import Address, parse_address, parse_bind
 from spliceproxy.config.diff import difference, keep_what_needs_a_restart, needs_restart
 from spliceproxy.config.health import Health, PoolHealth
@@ -24,26 +25,31 @@ from spliceproxy.config.model import (
     SessionLog,
     Timeouts,
 )
+from spliceproxy.config.networks import IpNetwork, NetworkFile, networks_in, read_networks
 from spliceproxy.config.pool import Eject, Pool, PoolTimeouts, Queue, Upstream
-from spliceproxy.config.problems import ConfigError, Problem
+from spliceproxy.config.problems import ConfigError, Problem, Source
 from spliceproxy.config.schema import json_schema
 from spliceproxy.config.tcp import Buffers, Keepalive, ListenerTcp, PoolTcp, Tcp
 from spliceproxy.config.units import size_text, time_text
 
 __all__ = [
+    "AccessRule",
     "Address",
     "Admin",
+    "Bandwidth",
     "Buffers",
     "Config",
     "ConfigError",
     "Dns",
     "Eject",
     "Health",
+    "IpNetwork",
     "Keepalive",
     "Listener",
     "ListenerLog",
     "ListenerTcp",
     "Log",
+    "NetworkFile",
     "Pool",
     "PoolHealth",
     "PoolTcp",
@@ -52,9 +58,11 @@ __all__ = [
     "Queue",
     "Relay",
     "SessionLog",
+    "Source",
     "Tcp",
     "Timeouts",
     "Upstream",
+    "check_network_files",
     "difference",
     "json_schema",
     "keep_what_needs_a_restart",
@@ -62,8 +70,11 @@ __all__ = [
     "load_list",
     "loads",
     "needs_restart",
+    "network_files",
+    "networks_in",
     "parse_address",
     "parse_bind",
+    "read_networks",
     "reference",
     "size_text",
     "sources",

@@ -29,6 +29,11 @@ _TIMES = frozenset(
     {"connect", "idle", "half_close", "session", "drain", "interval", "timeout", "time"}
     | {"user_timeout", "slow_start", "min_ttl", "max_ttl"}
 )
+_RATES = frozenset({"up", "down"})
+_APART = ("upstreams", "access")
+"""Lists whose differences are told one by one."""
+_SHOWN = 20
+"""Networks of one listener that are told, at most."""
 _Values = dict[str, object]
 """Dotted key → value."""
 
@@ -75,13 +80,32 @@ def _named(
         if before is None:
             yield f"+ {kind} {name}"
             continue
-        changes = _changes(_values(before, ("upstreams",)), _values(after, ("upstreams",)))
+        changes = _changes(_values(before, _APART), _values(after, _APART))
         own = {key: change for key, change in changes.items() if change not in inherited}
         for line in _lines(own):
             yield f"~ {kind} {name}: {line}"
+        if isinstance(before, Listener) and isinstance(after, Listener):
+            for line in _access(before, after):
+                yield f"~ {kind} {name}: {line}"
         if isinstance(before, Pool) and isinstance(after, Pool):
             for line in _upstreams(before, after):
                 yield f"~ {kind} {name}: {line}"
+
+
+def _access(old: Listener, new: Listener) -> Iterator[str]:
+    """The networks that came and went, and whether the others have another order."""
+    if old.access == new.access:
+        return
+    before = [line for rule in old.access for line in rule.lines()]
+    after = [line for rule in new.access for line in rule.lines()]
+    known, wanted = set(before), set(after)
+    lines = [f"- access {line}" for line in before if line not in wanted]
+    lines += [f"+ access {line}" for line in after if line not in known]
+    yield from lines[:_SHOWN]
+    if len(lines) > _SHOWN:
+        yield f"access: and {len(lines) - _SHOWN} more networks"
+    if [one for one in before if one in wanted] != [one for one in after if one in known]:
+        yield "access: the rules have another order"
 
 
 def _upstreams(old: Pool, new: Pool) -> Iterator[str]:
@@ -149,4 +173,6 @@ def _text(key: str, value: object) -> str:
         return time_text(value)
     if isinstance(value, int) and name in _SIZES:
         return size_text(value)
+    if isinstance(value, int) and name in _RATES:
+        return f"{size_text(value)}/s"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -19,25 +19,25 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NOT_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def read(path: Path, number: int = 0) -> Source:
+def read(path: Path, number: int = 0, most: int = MAX_BYTES) -> Source:
     """Read a configuration file. Raises ConfigError where it is none.
 
     Only a regular file is read (opening a FIFO would wait for its writer), and never more of it
-    than `MAX_BYTES`.
+    than `most` bytes.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as error:
         raise _unreadable(path, _reason(error)) from None
     try:
-        data = _read_regular(fd, path)
+        data = _read_regular(fd, path, most)
     finally:
         os.close(fd)
-    return decode(data, str(path), number)
+    return decode(data, str(path), number, most)
 
 
-def _read_regular(fd: int, path: Path) -> bytes:
-    """The first `MAX_BYTES` bytes, and one more if there is more."""
+def _read_regular(fd: int, path: Path, most: int) -> bytes:
+    """The first `most` bytes, and one more if there is more."""
     mode = os.fstat(fd).st_mode
     if stat.S_ISDIR(mode):
         raise _unreadable(path, "is a directory; name a file in it")
@@ -45,19 +45,17 @@ def _read_regular(fd: int, path: Path) -> bytes:
         raise _unreadable(path, "is not a regular file; write the configuration to a file")
     data = b""
     try:
-        while len(data) <= MAX_BYTES and (more := os.read(fd, MAX_BYTES + 1 - len(data))):
+        while len(data) <= most and (more := os.read(fd, most + 1 - len(data))):
             data += more
     except OSError as error:
         raise _unreadable(path, _reason(error)) from None
     return data
 
 
-def decode(data: bytes, name: str, number: int = 0) -> Source:
+def decode(data: bytes, name: str, number: int = 0, most: int = MAX_BYTES) -> Source:
     """The text in `data`, a byte order mark removed. Raises ConfigError where it is no text."""
-    if len(data) > MAX_BYTES:
-        raise _unreadable(
-            name, f"is larger than {MAX_BYTES // 1024} KiB; is this a configuration file?"
-        )
+    if len(data) > most:
+        raise _unreadable(name, f"is larger than {most // 1024} KiB; is this a configuration file?")
     if data.startswith(_UTF16):
         raise _unreadable(name, "is UTF-16; save it as UTF-8")
     data = data.removeprefix(codecs.BOM_UTF8)

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from spliceproxy.config import scalars, units
+from spliceproxy.config.access import AccessRule, Bandwidth
 from spliceproxy.config.address import Address  # noqa: F401  (pydantic looks it up)
 from spliceproxy.config.health import Health
 from spliceproxy.config.pool import Pool, PoolTimeouts
@@ -138,6 +139,23 @@ class Listener(Section):
         "off",
         "Sessions of this listener at the same time; further clients wait in the kernel's queue.",
         example="50000",
+    )
+    access: Annotated[tuple[AccessRule, ...], OneOrMore] = setting(
+        (),
+        "Who may come in: rules in order, of which the first one that holds the client's address "
+        "decides; where none does, the client may come in. Clients of UNIX sockets are in no "
+        "network, and so always may.",
+        example="[{allow: 10.1.0.0/16}, {deny: [10.0.0.0/8, file:/etc/spliceproxy/blocklist.txt]}]",
+    )
+    on_refuse: scalars.ResetOrClose = setting(
+        "reset",
+        "How a client is turned away: by a reset, or by an orderly close (FIN).",
+        example="close",
+    )
+    bandwidth: Annotated[Bandwidth | None, BeforeValidator(none_if_off)] = section(
+        Bandwidth,
+        "What each session may take of the network; `off`: as much as there is.",
+        "{up: 10MiB/s, down: 50MiB/s}",
     )
     tcp: ListenerTcp = section(ListenerTcp, "Socket options.")
     log: ListenerLog = section(ListenerLog, "Session records of this listener.")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator, WithJsonSchema
 
-from spliceproxy.config import address, units
+from spliceproxy.config import address, networks, units
 from spliceproxy.config.address import Address, IpAddress
 from spliceproxy.config.problems import show
 from spliceproxy.config.suggest import nearest
@@ -309,6 +309,17 @@ ReplaySizeOff = Annotated[
     int | None,
     _read(_or("off", partial(units.size, least=1, most=MIB)), f"{units.SIZE}, or off"),
     _schema("size", "off"),
+]
+RateOff = Annotated[
+    int | None, _read(_or("off", units.rate), f"{units.RATE}, or off"), _schema("rate", "off")
+]
+NetworkSource = Annotated[
+    networks.NetworkSource,
+    _read(networks.parse_source, f"{networks.RIGHT}, or file:/path"),
+    _schema("network"),
+]
+ResetOrClose = Annotated[
+    Literal["reset", "close"], _choice("reset", "close"), _closed("reset", "close")
 ]
 DnsServerSystem = Annotated[
     Address | None,

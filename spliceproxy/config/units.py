@@ -12,6 +12,8 @@ from spliceproxy.config.problems import show
 
 TIME = "write a number and a unit: 500ms, 5s, 10m, 1h, 2d"
 SIZE = "write a number and a unit: 512B, 64KiB, 1MiB, 1GiB"
+RATE = "write bytes per second: 64KiB/s, 10MiB/s"
+RATE_RANGE = "write a rate from 1KiB/s to 1024GiB/s"
 SHARE = "write a percentage such as 50%, or a number from 0 to 1"
 FLAG = "write true or false"
 
@@ -90,6 +92,20 @@ def size(text: str, least: int, most: int) -> int:
         right = f"write a size from {size_text(least)} to {size_text(most)}"
         raise ValueError(f"{show(text)} is out of range; {right}")
     return int(value)
+
+
+def rate(text: str) -> int:
+    """Bytes per second: `64KiB/s`, `10MiB/s`, from 1 KiB/s to 1 TiB/s."""
+    number = text.removesuffix("/s")
+    try:
+        value = size(number, 1024, 1024**4)
+    except ValueError as error:
+        if "out of range" in str(error):
+            raise ValueError(f"{show(text)} is out of range; {RATE_RANGE}") from None
+        raise ValueError(f"{show(text)} is not a rate; {RATE}") from None
+    if number == text:
+        raise ValueError(f"{show(text)} is a size and not a rate; write {text}/s")
+    return value
 
 
 def size_text(value: int) -> str:

@@ -1,4 +1,4 @@
-"""What is in force, and what puts something else in its place: reloads, and what discovery finds.
+"""What is in force, and what puts something else in its place: reloads, and what is found.
 
 One at a time, by one lock, which whoever opens or closes listeners takes as well. The parts hear of
 each change in their order, once the workers obey it.
@@ -77,6 +77,7 @@ class Changes:
             except SpliceproxyError as error:
                 _log.error("not reloaded: nothing has changed", problems=str(error).splitlines())
                 self._setup.discovery.apply(self.in_force)
+                self._setup.access.apply(self.in_force)
                 raise
             finally:
                 self._notifier.notify(READY=1)
@@ -110,9 +111,8 @@ class Changes:
         await self._refresh("upstreams found")
         tell_empty(self.in_force)
 
-    async def follow_discovery(self) -> None:
-        """Put in force what is found, whenever it is something else."""
-        changed = self._setup.discovery.changed
+    async def follow(self, changed: asyncio.Event) -> None:
+        """Put in force what was found or read, whenever it is something else."""
         while True:
             await changed.wait()
             async with self.lock:
@@ -123,6 +123,7 @@ class Changes:
 
     async def _refresh(self, event: str) -> None:
         self._setup.discovery.changed.clear()
+        self._setup.access.changed.clear()
         try:
             self.in_force = await self._reloader.refresh(event, self.in_force)
         except SpliceproxyError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from spliceproxy.control.access import NO_TABLES, Tables
 from spliceproxy.control.addresses import Place
 from spliceproxy.control.budget import FDS_PER_PIPE, SPARE_FDS, worker_sessions
 from spliceproxy.control.discovery.found import FoundAt, lower, within
@@ -46,12 +47,14 @@ def make_snapshot(
     workers: int,
     sockets: int,
     slots: UpstreamSlots,
+    access: Tables = NO_TABLES,
 ) -> Snapshot:
     """The snapshot of `config` for each of `workers` on this machine.
 
     `found` says what the addresses of the upstreams stand for; `sockets` is the number of listening
-    sockets of all workers together; `slots` gives each upstream its place on the board. Raises
-    TooManyListenersError, TooManyUpstreamsError, FdBudgetError.
+    sockets of all workers together; `slots` gives each upstream its place on the board; `access`
+    are the tables of access rules. Raises TooManyListenersError, TooManyUpstreamsError,
+    FdBudgetError.
     """
     if len(config.listeners) > MAX_LISTENERS:
         raise TooManyListenersError(
@@ -59,17 +62,7 @@ def make_snapshot(
         )
     relay = plan_relay(config.relay, machine, workers, sockets)
     return Snapshot(
-        listeners=tuple(
-            ListenerPlan(
-                name=listener.name,
-                slot=slots.listener_slot(listener.name, config.listeners),
-                pool=listener.pool,
-                max_sessions=listener.max_sessions,
-                keep=listener.log.keep,
-                sample=listener.log.sample,
-            )
-            for listener in config.listeners.values()
-        ),
+        listeners=plan_listeners(config, slots, access),
         pools=plan_pools(config, found, slots),
         relay=relay,
         max_sessions=config.max_sessions,
@@ -77,6 +70,27 @@ def make_snapshot(
         sessions_to=config.log.sessions.to,
         log_level=config.log.level,
         log_format=config.log.format,
+    )
+
+
+def plan_listeners(
+    config: Config, slots: UpstreamSlots, access: Tables
+) -> tuple[ListenerPlan, ...]:
+    """The listeners of a snapshot."""
+    return tuple(
+        ListenerPlan(
+            name=listener.name,
+            slot=slots.listener_slot(listener.name, config.listeners),
+            pool=listener.pool,
+            max_sessions=listener.max_sessions,
+            keep=listener.log.keep,
+            sample=listener.log.sample,
+            access=access.get(listener.name),
+            on_refuse=listener.on_refuse,
+            rate_up=listener.bandwidth.up if listener.bandwidth else None,
+            rate_down=listener.bandwidth.down if listener.bandwidth else None,
+        )
+        for listener in config.listeners.values()
     )
 
 

@@ -19,6 +19,7 @@ import structlog
 
 from spliceproxy.config import difference, keep_what_needs_a_restart, needs_restart
 from spliceproxy.config.address import overlap
+from spliceproxy.control.access import AccessTables
 from spliceproxy.control.discovery import Discovery
 from spliceproxy.control.discovery.changes import tell_changes
 from spliceproxy.control.file_watch import Sources
@@ -27,7 +28,7 @@ from spliceproxy.control.names import Places, resolve_binds
 from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
 from spliceproxy.control.options import apply_options
 from spliceproxy.control.parts import InForce
-from spliceproxy.control.plan import make_snapshot, plan_pools
+from spliceproxy.control.plan import make_snapshot, plan_listeners, plan_pools
 from spliceproxy.control.pool_options import find_pool_problems
 from spliceproxy.control.records import find_record_problems
 from spliceproxy.control.service import Service
@@ -59,6 +60,7 @@ class Setup:
     workers: int
     slots: UpstreamSlots
     discovery: Discovery
+    access: AccessTables
     sources: Sources | None = None
     """Which files to watch, for a reload whenever one of them is another one; None: none."""
 
@@ -114,6 +116,7 @@ class Reloader:
         places = await asyncio.to_thread(resolve_binds, config)
         if self._wants_back(config):
             await _wait(self._service.settled, _RETIRED_TIME)
+        await setup.access.prepare(config)
         await setup.discovery.prepare(config)
         sockets = self._open(config, places)
         try:
@@ -124,6 +127,7 @@ class Reloader:
                 setup.workers,
                 len(sockets.kept) + len(sockets.gone) + len(sockets.new),
                 setup.slots,
+                setup.access.tables(config),
             )
             sealed = seal(snapshot)
         except BaseException:
@@ -134,20 +138,25 @@ class Reloader:
         return after, lines
 
     async def refresh(self, event: str, in_force: InForce) -> InForce:
-        """Put the upstreams in force that the same configuration stands for now; the log calls
-        that `event`.
+        """Put the upstreams and networks in force that the same configuration stands for now; the
+        log calls the upstreams `event`.
 
         Raises TooManyUpstreamsError; then nothing has changed.
         """
         setup, config = self._setup, in_force.config
         pools = plan_pools(config, setup.discovery.found(config), setup.slots)
-        if pools == in_force.snapshot.pools:
+        listeners = plan_listeners(config, setup.slots, setup.access.tables(config))
+        before = in_force.snapshot
+        if pools == before.pools and listeners == before.listeners:
             return in_force
-        after = InForce(config, replace(in_force.snapshot, pools=pools))
+        after = InForce(config, replace(before, pools=pools, listeners=listeners))
         sealed = seal(after.snapshot)
         self._fleet.configure(sealed)
         tell_changes(event, in_force, after, setup.discovery)
         await self._obeyed(sealed)
+        for old, new in zip(before.listeners, listeners, strict=True):
+            if new != old:
+                _log.info("access changed", listener=new.name)
         return after
 
     def close(self) -> None:

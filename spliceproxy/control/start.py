@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from spliceproxy.control.access import AccessTables
 from spliceproxy.control.discovery import Discovery
 from spliceproxy.control.door_socket import open_door
 from spliceproxy.control.early_signals import EarlySignals, Stopped
@@ -84,7 +85,7 @@ def _run(
     raise_nofile()
     machine = read_machine()
     workers = config.workers or usable_cpus()
-    setup = Setup(load, machine, workers, UpstreamSlots(), Discovery(), sources)
+    setup = Setup(load, machine, workers, UpstreamSlots(), Discovery(), AccessTables(), sources)
     inherited = (lambda _path: None) if predecessor is None else predecessor.door
     with open_door(config.admin, inherited) as door:
         sockets, snapshot = _prepare(config, setup, signals, predecessor)
@@ -110,6 +111,7 @@ def _prepare(
     machine, workers = setup.machine, setup.workers
     with signals.end_waiting():
         places = resolve_binds(config)
+        setup.access.load(config)
     problems = [*find_pool_problems(config.pools.values()), *find_record_problems(config)]
     listeners, handed = tuple(config.listeners.values()), take_handed_sockets()
     claim = Claim(missing=[*listeners])
@@ -123,7 +125,8 @@ def _prepare(
         sockets = [*claim.sockets, *sockets]
     try:
         found = setup.discovery.found(config)
-        snapshot = make_snapshot(config, found, machine, workers, len(sockets), setup.slots)
+        tables = setup.access.tables(config)
+        snapshot = make_snapshot(config, found, machine, workers, len(sockets), setup.slots, tables)
         _tell_bites(config, snapshot, machine, workers, len(sockets))
         signals.check()
         if predecessor is None:

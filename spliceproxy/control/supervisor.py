@@ -107,6 +107,7 @@ class Supervisor:
             self._parts: list[Part] = [
                 aftermath,
                 self._setup.discovery,
+                self._setup.access,
                 Monitor(states),
                 ejection,
                 SlowStart(states),
@@ -184,7 +185,8 @@ class Supervisor:
             self._fleet.start()
             for part in self._parts:
                 part.apply(self._changes.in_force)
-            tasks.append(asyncio.create_task(self._changes.follow_discovery()))
+            for changed in (self._setup.discovery.changed, self._setup.access.changed):
+                tasks.append(asyncio.create_task(self._changes.follow(changed)))
             await _first_of(self._stop, self._fleet.failed, self._succession.succeeded)
             if self._succession.succeeded.is_set():
                 return await self._end_behind()

@@ -30,6 +30,7 @@ from spliceproxy.relay.verdicts import (
     BROKEN_SOURCE,
     FINISHED,
     OVER,
+    PAUSED,
 )
 
 Handler = Callable[[int], None]
@@ -154,6 +155,9 @@ class Relay:
                 self._ask(flow.twin)
         elif verdict == OVER:
             self._flow_over(flow)
+        elif verdict == PAUSED:
+            if not flow.muted:
+                self.mute(flow)
         elif flow.muted:
             flow.muted = False
             self._reactor.set_handler(flow.src.fileno(), flow.on_event)

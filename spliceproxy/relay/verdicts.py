@@ -13,6 +13,8 @@ AGAIN: Final = 2
 """There is more, but others wait: call `move` once more when they had their turn."""
 OVER: Final = 3
 """The flow has ended, and `end` says how."""
+PAUSED: Final = 4
+"""There is more, but not yet: mute the source, a timer brings the next turn."""
 
 # Ends of a flow.
 RUNNING: Final = 0

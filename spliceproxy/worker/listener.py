@@ -20,6 +20,7 @@ from spliceproxy.ipc import ListenerPlan
 from spliceproxy.telemetry.board import listener_sessions
 from spliceproxy.telemetry.record import address_text
 from spliceproxy.wire.proxy_values import SocketAddress
+from spliceproxy.worker.bandwidth import pace
 from spliceproxy.worker.pool import Pool
 from spliceproxy.worker.session import Session
 
@@ -58,12 +59,14 @@ _GONE_ERRNOS: Final = frozenset(
 class Listener:
     """A listener as this worker knows it: its plan, its pool, and its session counter."""
 
-    __slots__ = ("counter", "name", "plan", "pool", "records_all")
+    __slots__ = ("access", "counter", "name", "pace", "plan", "pool", "records_all")
 
     def __init__(self, plan: ListenerPlan, pool: Pool) -> None:
         self.plan = plan
         self.name = plan.name
         self.pool = pool
+        self.access = plan.access
+        self.pace = pace(plan)
         self.records_all = plan.keep == "all" and plan.sample >= 1.0
         self.counter = listener_sessions(plan.slot)
 

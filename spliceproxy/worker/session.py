@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from spliceproxy.relay.relay import Relay, arm_reset, interest, unsent
 from spliceproxy.telemetry.record import ClosedBy, How, Why, milliseconds
+from spliceproxy.worker.admission import admitted
 from spliceproxy.worker.announcement import announce
 from spliceproxy.worker.connector import Connector, set_keepalive
 from spliceproxy.worker.pool import Pool, Upstream, client_key
@@ -92,6 +93,8 @@ class Session:
 
     def start(self) -> None:
         """Watch the client, and look for an upstream."""
+        if self.listener.access is not None and not admitted(self, self.listener.access):
+            return
         self.worker.on_session_start(self)
         loop = self.worker.loop
         try:
@@ -155,6 +158,8 @@ class Session:
         self.connect_ms = milliseconds(worker.loop.now - connector.began)
         relay = Relay(self.client, sock, worker.means, worker.loop, self._on_relay_change)
         self.relay = relay
+        if self.listener.pace is not None:
+            self.listener.pace.set(relay, worker.loop)
         if worker.loop.now - self.started >= FIRST_LOOK:
             self._settle(relay)
         if self._settled or self.pool.shortest_silence < FIRST_LOOK:

@@ -42,6 +42,16 @@ def test_the_same_configuration_differs_in_nothing() -> None:
         ),
         (":8080", ":8081", "~ listener web: bind [:8080] → [:8081]"),
         ("pool: app}", "pool: app, max_sessions: 10}", "~ listener web: max_sessions off → 10"),
+        (
+            "pool: app}",
+            "pool: app, bandwidth: {up: 1536KiB/s}}",
+            "~ listener web: bandwidth.up off → 1536KiB/s",
+        ),
+        (
+            "pool: app}",
+            "pool: app, on_refuse: close}",
+            "~ listener web: on_refuse reset → close",
+        ),
         ("pool: app}", "pool: old}", "~ listener web: pool app → old"),
         ("old: {", "old: {timeouts: {connect: 1s}, ", "~ pool old: timeouts.connect 5s → 1s"),
         ("old: {", "old: {send_proxy: v2, ", "~ pool old: send_proxy off → v2"),
@@ -76,3 +86,36 @@ def test_what_only_a_restart_can_change_is_named_and_stays() -> None:
     kept = config.keep_what_needs_a_restart(old, new)
     assert config.needs_restart(old, kept) == []
     assert kept.log.level == "debug"
+
+
+def with_access(*rules: str) -> str:
+    return OLD.replace("pool: app}", f"pool: app, access: [{', '.join(rules)}]}}")
+
+
+def access_changed(old: str, new: str) -> list[str]:
+    return config.difference(config.loads(old, "a.yaml"), config.loads(new, "a.yaml"))
+
+
+def test_rules_of_access_come_and_go_network_by_network() -> None:
+    old = with_access("{allow: 10.1.0.0/16}", "{deny: [10.0.0.0/8, 192.0.2.7]}")
+    new = with_access("{allow: 10.1.0.0/16}", "{deny: [192.0.2.7, file:/etc/bad.txt]}")
+    assert access_changed(old, new) == [
+        "~ listener web: - access deny 10.0.0.0/8",
+        "~ listener web: + access deny file:/etc/bad.txt",
+    ]
+
+
+def test_rules_of_access_in_another_order_are_told_as_that() -> None:
+    old = with_access("{allow: 10.1.0.0/16}", "{deny: 10.0.0.0/8}")
+    new = with_access("{deny: 10.0.0.0/8}", "{allow: 10.1.0.0/16}")
+    assert access_changed(old, new) == ["~ listener web: access: the rules have another order"]
+    same = with_access("{allow: [10.1.0.0/16]}", "{deny: [10.0.0.0/8]}")
+    assert access_changed(old, same) == []
+
+
+def test_of_thousands_of_rules_the_first_are_told() -> None:
+    many = ", ".join(f"10.0.{n // 256}.{n % 256}" for n in range(2000))
+    lines = access_changed(OLD, with_access(f"{{deny: [{many}]}}"))
+    assert len(lines) == 21
+    assert lines[0] == "~ listener web: + access deny 10.0.0.0"
+    assert lines[-1] == "~ listener web: access: and 1980 more networks"

@@ -1,0 +1,52 @@
+"""Who may come in: looked up once for each session, before anything else is done for it.
+
+A refused client costs an accept, the look, its record and a close: it is never registered, armed
+or counted, and no upstream hears of it.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from spliceproxy.ipc import DENY
+from spliceproxy.relay.relay import arm_reset
+from spliceproxy.worker.session_record import session_record
+
+if TYPE_CHECKING:
+    from spliceproxy.telemetry.record import How, Why
+    from spliceproxy.wire.networks import NetworkTable
+    from spliceproxy.worker.session import Session
+
+
+def admitted(session: Session, access: NetworkTable) -> bool:
+    """Whether the client of a session that is about to begin may come in; else it is refused."""
+    address = session.client_address
+    if not isinstance(address, tuple) or admits(access, address[0]):
+        return True
+    refuse(session, "access_denied")
+    return False
+
+
+def admits(access: NetworkTable, ip: str) -> bool:
+    """Whether a client with this IP address may come in."""
+    return access.find(ip) != DENY
+
+
+def refuse(session: Session, why: Why) -> None:
+    """Turn the client of a session away that was not begun, as its listener's `on_refuse` says."""
+    worker, listener, client = session.worker, session.listener, session.client
+    how: How = "close"
+    if listener.plan.on_refuse == "reset" and client.family != socket.AF_UNIX:
+        how = "reset"
+        arm_reset(client)
+    else:
+        # close alone would be a reset where the client's first bytes are there already.
+        with suppress(OSError):  # the client is gone
+            client.shutdown(socket.SHUT_WR)
+    if listener.records_all or worker.wants_record(listener, why):
+        record = session_record(session, "proxy", how, why)
+        record["phase"], record["pool"] = "accept", None
+        worker.write_record(record)
+    client.close()  # at once: no event can be under way for what epoll never knew

@@ -22,6 +22,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import orjson
 
 from spliceproxy.errors import IpcError
+from spliceproxy.wire.networks import NetworkTable
 
 MAX_MESSAGE = 64 * 1024
 """Bytes of one message, at most."""
@@ -124,6 +125,18 @@ class PoolPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class IntakePlan:
+    """What a listener must know of a client before it is connected."""
+
+    timeout: float | None
+    """Seconds from accept; None: no limit."""
+    proxy_from: NetworkTable | None = None
+    """Peers whose connections begin with a PROXY header; None: nobody's."""
+    others: str = "plain"
+    """What becomes of other peers where some send headers: plain or refuse."""
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerPlan:
     """A named set of addresses that accept clients."""
 
@@ -137,6 +150,8 @@ class ListenerPlan:
     """Which session records are written: all, errors, off."""
     sample: float
     """The share of them that is written, 0 to 1."""
+    intake: IntakePlan | None = None
+    """None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ _NAMED = ("listeners", "pools", "include")
 _SIZES = frozenset({"pipe_size", "receive", "send", "replay"})
 _TIMES = frozenset(
     {"connect", "idle", "half_close", "session", "drain", "interval", "timeout", "time"}
-    | {"user_timeout", "slow_start", "min_ttl", "max_ttl"}
+    | {"user_timeout", "slow_start", "min_ttl", "max_ttl", "preread"}
 )
 _Values = dict[str, object]
 """Dotted key → value."""
@@ -105,10 +105,10 @@ def _of(upstream: Upstream) -> _Values:
 
 def _values(section: BaseModel, without: tuple[str, ...] = (), prefix: str = "") -> _Values:
     found: _Values = {}
-    for key in type(section).model_fields:
-        if key in without:
+    for name, field in type(section).model_fields.items():
+        if name in without:
             continue
-        value = getattr(section, key)
+        value, key = getattr(section, name), field.alias or name
         if isinstance(value, BaseModel):
             found |= _values(value, (), f"{prefix}{key}.")
         else:

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from spliceproxy.config import scalars, units
 from spliceproxy.config.address import Address  # noqa: F401  (pydantic looks it up)
 from spliceproxy.config.health import Health
+from spliceproxy.config.intake import AcceptProxy, ListenerTimeouts
 from spliceproxy.config.pool import Pool, PoolTimeouts
 from spliceproxy.config.scalars import OneOrMore
 from spliceproxy.config.section import Section, none_if_off, required, section, setting
@@ -114,7 +115,7 @@ class Relay(Section):
     )
 
 
-class Timeouts(PoolTimeouts):
+class Timeouts(PoolTimeouts, ListenerTimeouts):
     """How long things may take. `off`: without limit."""
 
     inherits: ClassVar[str] = ""
@@ -139,6 +140,13 @@ class Listener(Section):
         "Sessions of this listener at the same time; further clients wait in the kernel's queue.",
         example="50000",
     )
+    accept_proxy: Annotated[AcceptProxy | None, BeforeValidator(none_if_off)] = setting(
+        "off",
+        "Who begins each connection with a PROXY header that names the client: the record's "
+        "`client`, and whom `source_hash` knows. `off`: nobody, each client is its peer.",
+        example="{from: [10.0.0.0/8], others: plain}",
+    )
+    timeouts: ListenerTimeouts = section(ListenerTimeouts, "Timeouts of new clients.")
     tcp: ListenerTcp = section(ListenerTcp, "Socket options.")
     log: ListenerLog = section(ListenerLog, "Session records of this listener.")
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator, WithJsonSchema
 
-from spliceproxy.config import address, units
+from spliceproxy.config import address, networks, units
 from spliceproxy.config.address import Address, IpAddress
 from spliceproxy.config.problems import show
 from spliceproxy.config.suggest import nearest
@@ -299,6 +299,12 @@ ReplaySizeOff = Annotated[
     int | None,
     _read(_or("off", partial(units.size, least=1, most=MIB)), f"{units.SIZE}, or off"),
     _schema("size", "off"),
+]
+Network = Annotated[
+    networks.IpNetwork, _read(networks.parse_network, networks.RIGHT), _schema("network")
+]
+PlainOrRefuse = Annotated[
+    Literal["plain", "refuse"], _choice("plain", "refuse"), _closed("plain", "refuse")
 ]
 DnsServerSystem = Annotated[
     Address | None,

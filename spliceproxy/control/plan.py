@@ -9,6 +9,7 @@ from spliceproxy.control.budget import FDS_PER_PIPE, SPARE_FDS, worker_sessions
 from spliceproxy.control.discovery.found import FoundAt, lower, within
 from spliceproxy.control.hash_tables import plan_tables
 from spliceproxy.control.machine import Machine
+from spliceproxy.control.plan_intake import plan_intake
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import (
@@ -67,6 +68,7 @@ def make_snapshot(
                 max_sessions=listener.max_sessions,
                 keep=listener.log.keep,
                 sample=listener.log.sample,
+                intake=plan_intake(listener),
             )
             for listener in config.listeners.values()
         ),

@@ -17,7 +17,7 @@ unknown, or does not apply, is null.
 | `local` | the address that the client connected to |
 | `start` | accept, ISO 8601 in UTC with milliseconds |
 | `duration_ms` | from accept to the end, milliseconds |
-| `phase` | how far the session came (`Phase`) |
+| `phase` | how far the session came (`Phase`); `proxy`: a PROXY header was expected |
 | `closed_by` | who ended it (`ClosedBy`) |
 | `how` | by which means the one who ended it did so (`How`) |
 | `why` | the reason (`Why`) |
@@ -57,7 +57,7 @@ from typing import Literal, TypedDict, get_args
 
 import orjson
 
-Phase = Literal["accept", "preread", "tls", "route", "queue", "connect", "relay"]
+Phase = Literal["accept", "proxy", "preread", "tls", "route", "queue", "connect", "relay"]
 ClosedBy = Literal["client", "upstream", "proxy"]
 How = Literal["fin", "reset", "close"]
 Why = Literal[

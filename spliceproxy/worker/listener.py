@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from spliceproxy.ipc import ListenerPlan
 from spliceproxy.telemetry.board import listener_sessions
 from spliceproxy.telemetry.record import address_text
+from spliceproxy.worker.intake import Intake
 from spliceproxy.worker.pool import Pool
 from spliceproxy.worker.session import Session
 
@@ -55,14 +56,17 @@ _GONE_ERRNOS: Final = frozenset(
 
 
 class Listener:
-    """A listener as this worker knows it: its plan, its pool, and its session counter."""
+    """A listener as this worker knows it: its plan, its pool, and its session counter.
 
-    __slots__ = ("counter", "name", "plan", "pool", "records_all")
+    `intake` is None where its clients are connected at once."""
+
+    __slots__ = ("counter", "intake", "name", "plan", "pool", "records_all")
 
     def __init__(self, plan: ListenerPlan, pool: Pool) -> None:
         self.plan = plan
         self.name = plan.name
         self.pool = pool
+        self.intake = None if plan.intake is None else Intake(plan.intake)
         self.records_all = plan.keep == "all" and plan.sample >= 1.0
         self.counter = listener_sessions(plan.slot)
 

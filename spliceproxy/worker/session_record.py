@@ -15,6 +15,7 @@ from spliceproxy.telemetry.record import (
     milliseconds,
     tcp_info,
 )
+from spliceproxy.worker.known import client_text
 
 if TYPE_CHECKING:
     from spliceproxy.worker.session import Session
@@ -40,9 +41,9 @@ def session_record(session: Session, closed_by: ClosedBy, how: How, why: Why) ->
         "worker": worker.index,
         "listener": session.listener.name,
         "route": None,
-        "pool": session.pool.name,
+        "pool": session.pool.name if session.preread is None else None,
         "upstream": None if session.upstream is None else session.upstream.name,
-        "client": peer,
+        "client": client_text(session, peer),
         "peer": peer,
         "local": entry.local_text(client),
         "start": iso_ms(session.started + worker.wall_offset),
@@ -71,6 +72,8 @@ def session_record(session: Session, closed_by: ClosedBy, how: How, why: Why) ->
 
 def _phase(session: Session) -> Phase:
     """How far it came."""
+    if session.preread is not None:
+        return session.preread.phase
     if session.relay is not None:
         return "relay"
     return "connect" if session.wait is None or session.wait.past_it else "queue"

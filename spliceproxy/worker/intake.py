@@ -1,0 +1,192 @@
+"""Intake: what must be known of a client before it is connected.
+
+1. Whether a PROXY header comes first is decided by the peer's address alone. Its bytes, and no
+   others, are taken out of the socket; all else is looked at by MSG_PEEK, for the upstream to get.
+2. While more is needed SO_RCVLOWAT keeps the worker asleep until as much may be there (socket(7));
+   FIN and reset wake all the same. A client that makes it look again and again is looked at by
+   the timer, so that bytes sent one by one make no work for each; one that is silent makes none.
+3. What was peeked at raises no further event: who goes on is told of it as of one.
+4. A UNIX socket knows no SO_RCVLOWAT, and its hang-up says no more than a FIN.
+"""
+
+from __future__ import annotations
+
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP
+from socket import AF_UNIX, MSG_DONTWAIT, MSG_PEEK, SO_RCVLOWAT, SOL_SOCKET
+from typing import TYPE_CHECKING, Final
+
+from spliceproxy.wire.client_hello import MAX_BYTES
+from spliceproxy.wire.need import Need
+from spliceproxy.wire.networks import NONE
+from spliceproxy.wire.proxy_protocol import ProxyHeaderError, parse_proxy_header
+from spliceproxy.worker.known import Known
+
+if TYPE_CHECKING:
+    from spliceproxy.ipc import IntakePlan
+    from spliceproxy.telemetry.record import Phase
+    from spliceproxy.worker.session import Session
+
+LOOKS: Final = 8
+"""Looks that found too little, after which the timer decides when to look again."""
+PAUSE: Final = 0.05
+"""Seconds between two such looks."""
+LEAST: Final = 4096
+"""Bytes that a look takes, at the least: most clients say all in one segment."""
+
+_PEEK: Final = MSG_PEEK | MSG_DONTWAIT
+_ENDED: Final = EPOLLRDHUP | EPOLLHUP
+_view: Final = memoryview(bytearray(MAX_BYTES))
+"""What the last look saw, whoever's it was: nothing in it is kept."""
+
+
+class Intake:
+    """What one listener wants to know."""
+
+    __slots__ = ("others", "proxy_from", "timeout")
+
+    def __init__(self, plan: IntakePlan) -> None:
+        self.proxy_from = plan.proxy_from
+        self.others = plan.others
+        self.timeout = plan.timeout
+
+
+class Preread:
+    """The intake of one session, from accept until its pool is known."""
+
+    __slots__ = (
+        "_by_timer",
+        "_deadline",
+        "_events",
+        "_intake",
+        "_looks",
+        "_low",
+        "_need",
+        "_seen",
+        "phase",
+        "session",
+    )
+
+    def __init__(self, session: Session, intake: Intake) -> None:
+        self.session = session
+        self.phase: Phase = "accept"
+        self._intake = intake
+        self._deadline = None if intake.timeout is None else session.started + intake.timeout
+        self._events = 0
+        self._looks = 0
+        self._low = 1
+        """What SO_RCVLOWAT is."""
+        self._need = 1
+        self._seen = 0
+        """Bytes at the last look."""
+        self._by_timer = False
+
+    def start(self) -> None:
+        """Begin: the client's events come to `on_event`. May connect or end the session."""
+        session, intake = self.session, self._intake
+        session.known = Known()
+        if self._begins_with_header(session.client_address):
+            self.phase = "proxy"
+            self._arm()
+        elif intake.proxy_from is not None and intake.others == "refuse":
+            session.abort("access_denied")
+        else:
+            self._on_client_known()
+
+    def _begins_with_header(self, peer: object) -> bool:
+        networks = self._intake.proxy_from
+        return networks is not None and isinstance(peer, tuple) and networks.find(peer[0]) != NONE
+
+    def on_event(self, events: int) -> None:
+        """Events of the client."""
+        self._events |= events
+        session = self.session
+        if events & (EPOLLERR | EPOLLHUP) and session.client.family != AF_UNIX:
+            session.end("client", "reset", "client_reset")
+        elif not self._by_timer or events & _ENDED:
+            self._look()
+
+    def on_deadline(self, now: float) -> None:
+        """The time is over, or it is time to look again."""
+        if self._deadline is not None and now >= self._deadline:
+            self.session.abort("preread_timeout")
+            return
+        if self._by_timer:
+            self._by_timer = False
+            self._look()
+        if self.session.preread is self:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._deadline is not None:
+            self.session.worker.loop.arm(self.session, self._deadline)
+
+    def _look(self) -> None:
+        """See what is there, and go on as far as that leads."""
+        session = self.session
+        try:
+            seen = session.client.recv_into(_view, max(LEAST, self._need), _PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            session.end("client", "reset", "client_reset")
+            return
+        need = self._read_header(seen)
+        if not need:
+            return
+        if not seen or self._events & _ENDED:
+            self._on_no_more(seen)
+        else:
+            self._wait_for(need, seen)
+
+    def _wait_for(self, need: int, seen: int) -> None:
+        """Look again when `need` bytes may be there."""
+        session = self.session
+        low = self._need = need
+        self._looks += 1
+        if self._looks >= LOOKS and seen != self._seen:
+            self._by_timer = True
+            low = MAX_BYTES
+            session.worker.loop.arm(session, session.worker.loop.now + PAUSE)
+        self._seen = seen
+        self._wake_at(low)
+
+    def _wake_at(self, low: int) -> None:
+        """Hear of the client when so many bytes are there. Raising or lowering loses no event."""
+        client = self.session.client
+        if low != self._low and client.family != AF_UNIX:
+            self._low = low
+            client.setsockopt(SOL_SOCKET, SO_RCVLOWAT, low)
+
+    def _read_header(self, seen: int) -> int:
+        """Take the PROXY header out of the stream, and go on; or tell how many bytes it takes."""
+        session = self.session
+        try:
+            header = parse_proxy_header(_view[:seen])
+        except ProxyHeaderError:
+            session.abort("bad_proxy_header")
+            return 0
+        if isinstance(header, Need):
+            return header.total
+        # An urgent byte in it ends a read early (tcp(7)).
+        if session.client.recv_into(_view, header.length, MSG_DONTWAIT) != header.length:
+            session.abort("bad_proxy_header")
+            return 0
+        assert session.known is not None
+        session.known.header = header
+        self._on_client_known()
+        return 0
+
+    def _on_no_more(self, seen: int) -> None:
+        """The client finished before it had said enough."""
+        if seen:
+            self.session.abort("bad_proxy_header")
+        else:
+            self.session.end("client", "fin", "done")
+
+    def _on_client_known(self) -> None:
+        """Who the client is will not change any more: from here on it is as any other one."""
+        session = self.session
+        pool = session.listener.pool
+        self._wake_at(1)
+        events = self._events | EPOLLIN if self.phase != "accept" else self._events
+        session.on_intake_over(session.worker.pools.get(pool.name, pool), events)

@@ -23,6 +23,8 @@ from spliceproxy.config.units import size_text, time_text
 NEEDS_RESTART = ("workers", "relay", "admin", "log.format", "log.sessions.to")
 """Keys that a running process cannot change, or all keys below them: they come with an upgrade."""
 
+_LISTS = ("upstreams", "routes")
+"""Keys whose items are told one by one."""
 _NAMED = ("listeners", "pools", "include")
 _SIZES = frozenset({"pipe_size", "receive", "send", "replay"})
 _TIMES = frozenset(
@@ -75,13 +77,25 @@ def _named(
         if before is None:
             yield f"+ {kind} {name}"
             continue
-        changes = _changes(_values(before, ("upstreams",)), _values(after, ("upstreams",)))
+        changes = _changes(_values(before, _LISTS), _values(after, _LISTS))
         own = {key: change for key, change in changes.items() if change not in inherited}
         for line in _lines(own):
             yield f"~ {kind} {name}: {line}"
         if isinstance(before, Pool) and isinstance(after, Pool):
             for line in _upstreams(before, after):
                 yield f"~ {kind} {name}: {line}"
+        if isinstance(before, Listener) and isinstance(after, Listener):
+            for line in _routes(before, after):
+                yield f"~ {kind} {name}: {line}"
+
+
+def _routes(old: Listener, new: Listener) -> Iterator[str]:
+    before, after = [str(one) for one in old.routes], [str(one) for one in new.routes]
+    gone = [f"- route {one}" for one in before if one not in after]
+    come = [f"+ route {one}" for one in after if one not in before]
+    yield from gone + come
+    if before != after and not gone and not come:
+        yield "routes: another order"
 
 
 def _upstreams(old: Pool, new: Pool) -> Iterator[str]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from spliceproxy.config import scalars, units
 from spliceproxy.config.address import Address  # noqa: F401  (pydantic looks it up)
 from spliceproxy.config.health import Health
-from spliceproxy.config.intake import AcceptProxy, ListenerTimeouts
+from spliceproxy.config.intake import AcceptProxy, ListenerTimeouts, Route
 from spliceproxy.config.pool import Pool, PoolTimeouts
 from spliceproxy.config.scalars import OneOrMore
 from spliceproxy.config.section import Section, none_if_off, required, section, setting
@@ -128,13 +128,28 @@ class Timeouts(PoolTimeouts, ListenerTimeouts):
 class Listener(Section):
     """A named set of addresses that accept clients."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["pool"]}, {"required": ["routes"]}]}
+    )
+
     bind: Annotated[tuple[scalars.BindAddress, ...], OneOrMore] = required(
         "Where to listen: host:port, [v6]:port, :port (every address, IPv4 and "
         "IPv6), unix:/path or unix:@abstract. Port 0: any free port; the log says which.",
         '":8080"',
         "[127.0.0.1:8080, unix:/run/app.sock]",
     )
-    pool: scalars.PoolName = required("The pool that serves the clients.", "app")
+    routes: Annotated[tuple[Route, ...], OneOrMore] = setting(
+        (),
+        "Rules in order, of which the first one that matches decides. The first bytes of clients "
+        "are looked at only where a rule needs them, and the upstream gets them all.",
+        example="[{sni: www.example.com, pool: app}, {protocol: ssh, pool: app}]",
+    )
+    pool: scalars.PoolName = Field(
+        None,
+        description="The pool for clients that no route matches; absent, where there are routes: "
+        "they are refused.",
+        examples=["app"],
+    )
     max_sessions: scalars.CountOff = setting(
         "off",
         "Sessions of this listener at the same time; further clients wait in the kernel's queue.",

@@ -8,7 +8,7 @@ unknown, or does not apply, is null.
 | `session` | unique text: worker, a random part per start of the worker, a counter, all in hex |
 | `worker` | index of the worker that carried the session |
 | `listener` | name of the listener that accepted the client |
-| `route` | name of the route that matched |
+| `route` | the route that matched: `routes[0]` is the listener's first one; null: none did |
 | `pool` | name of the pool that was chosen |
 | `upstream` | the upstream that served, or the last one tried |
 | `client` | who the client is: the peer, or what a trusted PROXY header says |
@@ -31,7 +31,7 @@ unknown, or does not apply, is null.
 | `first_byte_ms` | from accept to the upstream's first byte, milliseconds |
 | `retries` | further upstreams tried after the first one |
 | `sni` | server name that the client asked for |
-| `alpn` | application protocol agreed on |
+| `alpn` | application protocols that the client offers, as `h2,http/1.1` |
 | `client_rtt_us` | smoothed round-trip time of the client's connection at the end, microseconds |
 | `client_retrans` | segments sent again to the client |
 | `upstream_rtt_us` | as `client_rtt_us`, of the upstream's connection |

@@ -11,27 +11,32 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Mapping
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP
 from socket import AF_UNIX, MSG_DONTWAIT, MSG_PEEK, SO_RCVLOWAT, SOL_SOCKET
 from typing import TYPE_CHECKING, Final
 
-from spliceproxy.wire.client_hello import MAX_BYTES
+from spliceproxy.balance.round_robin import RoundRobin
+from spliceproxy.wire.client_hello import MAX_BYTES, ClientHelloError, ClientHelloReader
+from spliceproxy.wire.http_host import read_http_host
 from spliceproxy.wire.need import Need
 from spliceproxy.wire.networks import NONE
+from spliceproxy.wire.protocol import candidates, sniff
 from spliceproxy.wire.proxy_protocol import ProxyHeaderError, parse_proxy_header
-from spliceproxy.worker.known import Known
+from spliceproxy.worker.known import Known, client_ip
+from spliceproxy.worker.router import BYTES, NO_ROUTE, Facts, Router
 
 if TYPE_CHECKING:
-    from spliceproxy.ipc import IntakePlan
+    from spliceproxy.ipc import IntakePlan, RoutePlan
     from spliceproxy.telemetry.record import Phase
+    from spliceproxy.worker.pool import Pool
     from spliceproxy.worker.session import Session
 
 LOOKS: Final = 8
 """Looks that found too little, after which the timer decides when to look again."""
 PAUSE: Final = 0.05
 """Seconds between two such looks."""
-LEAST: Final = 4096
-"""Bytes that a look takes, at the least: most clients say all in one segment."""
 
 _PEEK: Final = MSG_PEEK | MSG_DONTWAIT
 _ENDED: Final = EPOLLRDHUP | EPOLLHUP
@@ -40,14 +45,36 @@ _view: Final = memoryview(bytearray(MAX_BYTES))
 
 
 class Intake:
-    """What one listener wants to know."""
+    """What one listener wants to know, and where its routes lead."""
 
-    __slots__ = ("others", "proxy_from", "timeout")
+    __slots__ = ("_targets", "others", "proxy_from", "router", "timeout")
 
-    def __init__(self, plan: IntakePlan) -> None:
+    def __init__(self, plan: IntakePlan, pools: Mapping[str, Pool]) -> None:
         self.proxy_from = plan.proxy_from
         self.others = plan.others
         self.timeout = plan.timeout
+        self.router = Router(plan.routes, hello=plan.hello)
+        self._targets = [_Target(route, pools) for route in plan.routes]
+
+    def target(self, route: int) -> _Target:
+        """Where a route leads."""
+        return self._targets[route]
+
+
+class _Target:
+    """The pools of one route, each in its turn by its share: exact over many sessions."""
+
+    __slots__ = ("_pools", "_turns", "name")
+
+    def __init__(self, route: RoutePlan, pools: Mapping[str, Pool]) -> None:
+        self.name = route.name
+        self._pools = [pools[name] for name, _ in route.pools]
+        self._turns = RoundRobin([share for _, share in route.pools], random.random())
+
+    def choose(self) -> Pool:
+        if len(self._pools) == 1:
+            return self._pools[0]
+        return self._pools[self._turns.choose() or 0]
 
 
 class Preread:
@@ -57,10 +84,11 @@ class Preread:
         "_by_timer",
         "_deadline",
         "_events",
+        "_facts",
+        "_hello",
         "_intake",
         "_looks",
         "_low",
-        "_need",
         "_seen",
         "phase",
         "session",
@@ -75,7 +103,8 @@ class Preread:
         self._looks = 0
         self._low = 1
         """What SO_RCVLOWAT is."""
-        self._need = 1
+        self._facts = Facts("")
+        self._hello: ClientHelloReader | None = None
         self._seen = 0
         """Bytes at the last look."""
         self._by_timer = False
@@ -108,7 +137,10 @@ class Preread:
     def on_deadline(self, now: float) -> None:
         """The time is over, or it is time to look again."""
         if self._deadline is not None and now >= self._deadline:
-            self.session.abort("preread_timeout")
+            if self.phase == "preread" and not self._seen:
+                self._take_route(self._intake.router.choose(self._facts))
+            else:
+                self.session.abort("preread_timeout")
             return
         if self._by_timer:
             self._by_timer = False
@@ -124,13 +156,14 @@ class Preread:
         """See what is there, and go on as far as that leads."""
         session = self.session
         try:
-            seen = session.client.recv_into(_view, max(LEAST, self._need), _PEEK)
+            seen = session.client.recv_into(_view, MAX_BYTES, _PEEK)
         except BlockingIOError:
             return
         except OSError:
             session.end("client", "reset", "client_reset")
             return
-        need = self._read_header(seen)
+        in_header = self.phase == "proxy"
+        need = self._read_header(seen) if in_header else self._read_first_bytes(seen)
         if not need:
             return
         if not seen or self._events & _ENDED:
@@ -141,7 +174,7 @@ class Preread:
     def _wait_for(self, need: int, seen: int) -> None:
         """Look again when `need` bytes may be there."""
         session = self.session
-        low = self._need = need
+        low = need
         self._looks += 1
         if self._looks >= LOOKS and seen != self._seen:
             self._by_timer = True
@@ -177,16 +210,79 @@ class Preread:
         return 0
 
     def _on_no_more(self, seen: int) -> None:
-        """The client finished before it had said enough."""
-        if seen:
+        """The client finished before it had said enough: some have nothing to say."""
+        if self.phase == "preread":
+            self._take_route(self._intake.router.choose(self._facts))
+        elif seen:
             self.session.abort("bad_proxy_header")
         else:
             self.session.end("client", "fin", "done")
 
     def _on_client_known(self) -> None:
         """Who the client is will not change any more: from here on it is as any other one."""
+        self._facts.ip = ip = client_ip(self.session)
+        route = self._intake.router.before_bytes(ip)
+        if route != BYTES:
+            self._take_route(route)
+            return
+        behind_header = self.phase == "proxy"
+        self.phase = "preread"
+        self._seen = 0
+        self._wake_at(1)
+        self._arm()
+        if behind_header:
+            self._look()
+
+    def _read_first_bytes(self, seen: int) -> int:
+        """Take a route, or tell how many bytes it takes."""
+        data, facts, router = _view[:seen], self._facts, self._intake.router
+        protocol = sniff(data)
+        if isinstance(protocol, Need):
+            if not router.protocols.isdisjoint(candidates(data)):
+                return protocol.total
+            protocol = "unknown"  # to the routes
+        facts.protocol = protocol
+        if protocol == "tls" and router.wants_hello:
+            need = self._read_hello(data)
+            if need:
+                return need
+        elif protocol == "http" and router.wants_host:
+            host = read_http_host(data)
+            if isinstance(host, Need):
+                return host.total
+            facts.host = host
+        self._take_route(router.choose(facts))
+        return 0
+
+    def _read_hello(self, data: memoryview) -> int:
+        """What is no ClientHello is for the upstream to refuse: it speaks TLS, and no more."""
+        reader = self._hello = self._hello or ClientHelloReader()
+        try:
+            hello = reader.read(data)
+        except ClientHelloError:
+            return 0
+        if isinstance(hello, Need):
+            return hello.total
+        known, facts = self.session.known, self._facts
+        if hello is not None and known is not None:
+            known.sni = facts.sni = hello.sni
+            known.alpn = facts.alpn = hello.alpn
+        return 0
+
+    def _take_route(self, route: int) -> None:
+        """Go where it leads, or where the listener sends the others."""
         session = self.session
         pool = session.listener.pool
+        if route != NO_ROUTE:
+            target = self._intake.target(route)
+            pool = target.choose()
+            if session.known is not None:
+                session.known.route = target.name
+        if pool is None:
+            self.phase = "route"
+            session.abort("no_route")
+            return
         self._wake_at(1)
-        events = self._events | EPOLLIN if self.phase != "accept" else self._events
+        events = self._events | EPOLLIN if self._events else 0
+        # A reload may have put another one in its place meanwhile.
         session.on_intake_over(session.worker.pools.get(pool.name, pool), events)

@@ -16,11 +16,28 @@ if TYPE_CHECKING:
 class Known:
     """What was said of a client before it was connected."""
 
-    __slots__ = ("header",)
+    __slots__ = ("alpn", "header", "route", "sni")
 
     def __init__(self) -> None:
         self.header: Header | None = None
         """Its PROXY header."""
+        self.route: str | None = None
+        """The route that it took."""
+        self.sni: str | None = None
+        self.alpn: tuple[bytes, ...] = ()
+        """What it asks for by TLS, as far as the routes or the pool wanted to know."""
+
+    @property
+    def alpn_text(self) -> str | None:
+        """For the record."""
+        offered = (name.decode("ascii", "backslashreplace") for name in self.alpn)
+        return ",".join(offered) or None
+
+
+def client_ip(session: Session) -> str:
+    """The client's IP address, empty where it has none."""
+    address = client_address(session)
+    return str(address[0]) if isinstance(address, tuple) else ""
 
 
 def client_address(session: Session) -> object:
@@ -44,4 +61,7 @@ def client_text(session: Session, peer: str) -> str:
 
 def balance_key(session: Session) -> bytes:
     """What a pool whose choice depends on the client knows it by."""
+    known = session.known
+    if session.pool.plan.balance == "sni_hash" and known is not None and known.sni is not None:
+        return known.sni.encode()
     return client_key(client_address(session))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Mapping
 from select import EPOLLIN
 from socket import SOCK_STREAM, SocketType
 from typing import TYPE_CHECKING, Final
@@ -58,15 +59,16 @@ _GONE_ERRNOS: Final = frozenset(
 class Listener:
     """A listener as this worker knows it: its plan, its pool, and its session counter.
 
-    `intake` is None where its clients are connected at once."""
+    `intake` is None where all its clients are connected with `pool` at once."""
 
     __slots__ = ("counter", "intake", "name", "plan", "pool", "records_all")
 
-    def __init__(self, plan: ListenerPlan, pool: Pool) -> None:
+    def __init__(self, plan: ListenerPlan, pools: Mapping[str, Pool]) -> None:
+        """`pools` by their names, at the least those that the plan names."""
         self.plan = plan
         self.name = plan.name
-        self.pool = pool
-        self.intake = None if plan.intake is None else Intake(plan.intake)
+        self.intake = None if plan.intake is None else Intake(plan.intake, pools)
+        self.pool = None if plan.pool is None else pools[plan.pool]
         self.records_all = plan.keep == "all" and plan.sample >= 1.0
         self.counter = listener_sessions(plan.slot)
 

@@ -79,10 +79,10 @@ class Session:
         self.known: Known | None = None
         self.preread: Preread | None = None
         """Until what the listener wants to know is known; there is no `pool` before."""
-        if listener.intake is None:
-            self.pool = listener.pool
-        else:
+        if listener.intake is not None:
             self.preread = Preread(self, listener.intake)
+        elif listener.pool is not None:
+            self.pool = listener.pool
         self.upstream: Upstream | None = None
         self._held: Upstream | None = None
         """Connected with, and to be given back to the pool."""

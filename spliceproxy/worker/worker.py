@@ -251,9 +251,7 @@ class Worker:
                 pool.queue = queue_of(pool, before, self.loop, waiting)
         self._snapshot = snapshot
         self.pools = pools
-        self._listeners = {
-            plan.name: Listener(plan, self.pools[plan.pool]) for plan in snapshot.listeners
-        }
+        self._listeners = {plan.name: Listener(plan, pools) for plan in snapshot.listeners}
         for entry in self._sockets.values():
             # One whose listener left the configuration is about to be retired.
             entry.listener = self._listeners.get(entry.listener.name, entry.listener)

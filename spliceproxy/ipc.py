@@ -115,7 +115,7 @@ class PoolPlan:
     panic: float | None = None
     """Where less than this share of a tier is healthy, all of it is used; None: never."""
     tables: Mapping[int, array.array[int]] = field(default_factory=dict)
-    """For `source_hash`: a Maglev table of indices into `upstreams`, for each tier."""
+    """For what hashes: a Maglev table of indices into `upstreams`, for each tier."""
     eject: EjectPlan | None = None
     """None: failures are not counted."""
     slow_start: bool = False
@@ -130,13 +130,46 @@ class PoolPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class RoutePlan:
+    """Sends clients to a pool that match in all that is not empty."""
+
+    name: str
+    """As the record tells it."""
+    pools: tuple[tuple[str, int], ...]
+    """Names and shares, of which none is 0."""
+    source: NetworkTable | None = None
+    protocol: tuple[str, ...] = ()
+    sni: tuple[str, ...] = ()
+    """Names in lower case, or `*.` and a name."""
+    alpn: tuple[bytes, ...] = ()
+    host: tuple[str, ...] = ()
+    """As `sni`."""
+
+
+@dataclass(frozen=True, slots=True)
+class IntakePlan:
+    """What a listener must know of a client before it is connected."""
+
+    timeout: float | None
+    """Seconds from accept; None: no limit."""
+    proxy_from: NetworkTable | None = None
+    """Peers whose connections begin with a PROXY header; None: nobody's."""
+    others: str = "plain"
+    """What becomes of other peers where some send headers: plain or refuse."""
+    routes: tuple[RoutePlan, ...] = ()
+    hello: bool = False
+    """A pool wants to know SNI, whatever the routes say."""
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerPlan:
     """A named set of addresses that accept clients."""
 
     name: str
     slot: int
     """Which of the board's session counters is this listener's."""
-    pool: str
+    pool: str | None
+    """For clients that no route matches; None: they are refused."""
     max_sessions: int | None
     """Over all workers; None: no limit of its own."""
     keep: str
@@ -151,6 +184,15 @@ class ListenerPlan:
     """Bytes per second of one session towards its upstream; None: no limit."""
     rate_down: int | None = None
     """The same towards its client."""
+    intake: IntakePlan | None = None
+    """None: nothing."""
+
+    @property
+    def pools(self) -> frozenset[str]:
+        """The names of all pools that its clients may be sent to."""
+        routes = self.intake.routes if self.intake is not None else ()
+        routed = {name for route in routes for name, _ in route.pools}
+        return frozenset(routed if self.pool is None else {self.pool, *routed})
 
 
 @dataclass(frozen=True, slots=True)

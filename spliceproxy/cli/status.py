@@ -74,7 +74,7 @@ def _listeners(listeners: list[dict[str, Any]]) -> Table:
         most = one["max_sessions"]
         sessions = f"{one['sessions']} of {most}" if most else str(one["sessions"])
         where = "draining" if one["draining"] else ", ".join(one["addresses"]) or "-"
-        table.add_row(one["name"], where, one["pool"], sessions)
+        table.add_row(one["name"], where, ", ".join(one["pools"]), sessions)
     return table
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from spliceproxy.config import address, units
 from spliceproxy.config.address import Address
+from spliceproxy.config.check_routes import check_routes, check_targets
 from spliceproxy.config.nodes import Mapping, Node, Scalar, Sequence
 from spliceproxy.config.problems import Path, Place, Problem, dotted, show
 from spliceproxy.config.scalars import CHECKS
-from spliceproxy.config.suggest import nearest
 from spliceproxy.telemetry.board import MAX_LISTENERS
 
 
@@ -27,7 +27,11 @@ def check(root: Mapping, *, complete: bool) -> Iterator[Problem]:
     listeners, pools = _named(root, "listeners"), _named(root, "pools")
     if complete:
         yield from _has_listeners(root)
-        yield from _pools_exist(listeners, pools)
+        section = root.get("listeners")
+        entries = section.entries if isinstance(section, Mapping) else {}
+        places = {name: entry.place for name, entry in entries.items()}
+        yield from check_targets(listeners, places, pools)
+    yield from check_routes(listeners)
     yield from _binds(listeners)
     yield from _health(("health",), root.get("health"), None)
     for name, pool in pools.items():
@@ -70,21 +74,6 @@ def _has_listeners(root: Mapping) -> Iterator[Problem]:
     elif isinstance(section, Mapping) and len(section.entries) > MAX_LISTENERS:
         text = f"more than {MAX_LISTENERS} listeners; a listener may have many addresses: use fewer"
         yield Problem(section.place, ("listeners",), text)
-
-
-def _pools_exist(listeners: dict[str, Mapping], pools: dict[str, Mapping]) -> Iterator[Problem]:
-    for name, listener in listeners.items():
-        wanted = listener.get("pool")
-        if not isinstance(wanted, Scalar) or wanted.unknown or wanted.text in ("", *pools):
-            continue
-        if near := nearest(wanted.text, pools):
-            right = f"did you mean {near}?"
-        elif pools:
-            right = f"the pools are {', '.join(list(pools)[:10])}"
-        else:
-            right = "write for example pools: {app: {upstreams: [127.0.0.1:9001]}}"
-        text = f"there is no pool {show(wanted.text)}; {right}"
-        yield Problem(wanted.place, ("listeners", name, "pool"), text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,10 @@ _NAMED = ("listeners", "pools", "include")
 _SIZES = frozenset({"pipe_size", "receive", "send", "replay"})
 _TIMES = frozenset(
     {"connect", "idle", "half_close", "session", "drain", "interval", "timeout", "time"}
-    | {"user_timeout", "slow_start", "min_ttl", "max_ttl"}
+    | {"user_timeout", "slow_start", "min_ttl", "max_ttl", "preread"}
 )
 _RATES = frozenset({"up", "down"})
-_APART = ("upstreams", "access")
+_APART = ("upstreams", "access", "routes")
 """Lists whose differences are told one by one."""
 _SHOWN = 20
 """Networks of one listener that are told, at most."""
@@ -90,6 +90,18 @@ def _named(
         if isinstance(before, Pool) and isinstance(after, Pool):
             for line in _upstreams(before, after):
                 yield f"~ {kind} {name}: {line}"
+        if isinstance(before, Listener) and isinstance(after, Listener):
+            for line in _routes(before, after):
+                yield f"~ {kind} {name}: {line}"
+
+
+def _routes(old: Listener, new: Listener) -> Iterator[str]:
+    before, after = [str(one) for one in old.routes], [str(one) for one in new.routes]
+    gone = [f"- route {one}" for one in before if one not in after]
+    come = [f"+ route {one}" for one in after if one not in before]
+    yield from gone + come
+    if before != after and not gone and not come:
+        yield "routes: another order"
 
 
 def _access(old: Listener, new: Listener) -> Iterator[str]:
@@ -129,10 +141,10 @@ def _of(upstream: Upstream) -> _Values:
 
 def _values(section: BaseModel, without: tuple[str, ...] = (), prefix: str = "") -> _Values:
     found: _Values = {}
-    for key in type(section).model_fields:
-        if key in without:
+    for name, field in type(section).model_fields.items():
+        if name in without:
             continue
-        value = getattr(section, key)
+        value, key = getattr(section, name), field.alias or name
         if isinstance(value, BaseModel):
             found |= _values(value, (), f"{prefix}{key}.")
         else:

@@ -19,6 +19,7 @@ def resolve(config: Config) -> Config:
         effective: dict[str, Section] = {
             "tcp": inherit(listener.tcp, config.tcp),
             "log": inherit(listener.log, config.log.sessions),
+            "timeouts": inherit(listener.timeouts, config.timeouts),
         }
         listeners[name] = listener.model_copy(update=effective)
         listeners[name]._name = name

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from spliceproxy.config import scalars, units
 from spliceproxy.config.access import AccessRule, Bandwidth
 from spliceproxy.config.address import Address  # noqa: F401  (pydantic looks it up)
 from spliceproxy.config.health import Health
+from spliceproxy.config.intake import AcceptProxy, ListenerTimeouts, Route
 from spliceproxy.config.pool import Pool, PoolTimeouts
 from spliceproxy.config.scalars import OneOrMore
 from spliceproxy.config.section import Section, none_if_off, required, section, setting
@@ -115,7 +116,7 @@ class Relay(Section):
     )
 
 
-class Timeouts(PoolTimeouts):
+class Timeouts(PoolTimeouts, ListenerTimeouts):
     """How long things may take. `off`: without limit."""
 
     inherits: ClassVar[str] = ""
@@ -128,13 +129,28 @@ class Timeouts(PoolTimeouts):
 class Listener(Section):
     """A named set of addresses that accept clients."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["pool"]}, {"required": ["routes"]}]}
+    )
+
     bind: Annotated[tuple[scalars.BindAddress, ...], OneOrMore] = required(
         "Where to listen: host:port, [v6]:port, :port (every address, IPv4 and "
         "IPv6), unix:/path or unix:@abstract. Port 0: any free port; the log says which.",
         '":8080"',
         "[127.0.0.1:8080, unix:/run/app.sock]",
     )
-    pool: scalars.PoolName = required("The pool that serves the clients.", "app")
+    routes: Annotated[tuple[Route, ...], OneOrMore] = setting(
+        (),
+        "Rules in order, of which the first one that matches decides. The first bytes of clients "
+        "are looked at only where a rule needs them, and the upstream gets them all.",
+        example="[{sni: www.example.com, pool: app}, {protocol: ssh, pool: app}]",
+    )
+    pool: scalars.PoolName = Field(
+        None,
+        description="The pool for clients that no route matches; absent, where there are routes: "
+        "they are refused.",
+        examples=["app"],
+    )
     max_sessions: scalars.CountOff = setting(
         "off",
         "Sessions of this listener at the same time; further clients wait in the kernel's queue.",
@@ -157,6 +173,13 @@ class Listener(Section):
         "What each session may take of the network; `off`: as much as there is.",
         "{up: 10MiB/s, down: 50MiB/s}",
     )
+    accept_proxy: Annotated[AcceptProxy | None, BeforeValidator(none_if_off)] = setting(
+        "off",
+        "Who begins each connection with a PROXY header that names the client: the record's "
+        "`client`, and whom `source_hash` knows. `off`: nobody, each client is its peer.",
+        example="{from: [10.0.0.0/8], others: plain}",
+    )
+    timeouts: ListenerTimeouts = section(ListenerTimeouts, "Timeouts of new clients.")
     tcp: ListenerTcp = section(ListenerTcp, "Socket options.")
     log: ListenerLog = section(ListenerLog, "Session records of this listener.")
 

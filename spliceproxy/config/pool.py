@@ -120,7 +120,8 @@ class Pool(Section):
         "How an upstream is chosen, always by weight. `round_robin`: each in turn. `random`: by "
         "lot. `power_of_two`: of two that are drawn, the one with fewer sessions. "
         "`least_sessions`: the one with the fewest. `source_hash`: by the client's IP address, the "
-        "same one on every machine with the same upstreams; clients of UNIX sockets count as one.",
+        "same one on every machine with the same upstreams; clients of UNIX sockets count as one. "
+        "`sni_hash`: the same by the name that a TLS client asks for; others by their address.",
         example="least_sessions",
     )
     upstreams: Annotated[tuple[Upstream, ...], OneOrMore] = required(
@@ -169,7 +170,8 @@ class Pool(Section):
         "off",
         "An upstream that came back or that was found later gets its full share of sessions only "
         "after this time, and grows to it from a tenth. It came back when it was found up again or "
-        "its ejection ended. Not at the start, nor with `source_hash`: each client has its place.",
+        "its ejection ended. Not at the start, nor with `source_hash` or `sni_hash`: "
+        "each client has its place.",
         example="30s",
     )
     on_down: scalars.KeepOrReset = setting(

@@ -1,4 +1,4 @@
-"""Maglev tables for pools with `source_hash`, made here and not where sessions are moved."""
+"""Maglev tables for pools that hash, made here and not where sessions are moved."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from functools import lru_cache
 
 from spliceproxy.balance.maglev import build_table
 from spliceproxy.ipc import UpstreamPlan
+
+HASHES = ("source_hash", "sni_hash")
+"""The balancing policies that need a table."""
 
 
 def plan_tables(upstreams: Sequence[UpstreamPlan]) -> Mapping[int, array[int]]:

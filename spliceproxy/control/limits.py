@@ -124,7 +124,7 @@ def _ports(snapshot: Snapshot, machine: Machine) -> Iterator[Bite]:
         asked = [
             listener.max_sessions or snapshot.max_sessions or 0
             for listener in snapshot.listeners
-            if listener.pool == pool.name
+            if pool.name in listener.pools
         ]
         wanted = min(sum(asked), snapshot.max_sessions or sum(asked))
         if ports is not None and wanted > ports:

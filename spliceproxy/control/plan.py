@@ -8,8 +8,9 @@ from spliceproxy.control.access import NO_TABLES, Tables
 from spliceproxy.control.addresses import Place
 from spliceproxy.control.budget import FDS_PER_PIPE, SPARE_FDS, worker_sessions
 from spliceproxy.control.discovery.found import FoundAt, lower, within
-from spliceproxy.control.hash_tables import plan_tables
+from spliceproxy.control.hash_tables import HASHES, plan_tables
 from spliceproxy.control.machine import Machine
+from spliceproxy.control.plan_intake import plan_intake
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import (
@@ -85,6 +86,7 @@ def plan_listeners(
             max_sessions=listener.max_sessions,
             keep=listener.log.keep,
             sample=listener.log.sample,
+            intake=plan_intake(listener, config.pools),
             access=access.get(listener.name),
             on_refuse=listener.on_refuse,
             rate_up=listener.bandwidth.up if listener.bandwidth else None,
@@ -108,7 +110,7 @@ def _plan_pool(pool: Pool, found: FoundAt, slots: UpstreamSlots) -> PoolPlan:
         slot=slots.pool_slot(pool.name),
         max_sessions=pool.max_sessions,
         panic=pool.panic,
-        tables=plan_tables(upstreams) if pool.balance == "source_hash" else {},
+        tables=plan_tables(upstreams) if pool.balance in HASHES else {},
         retries=pool.retries,
         connect_timeout=pool.timeouts.connect,
         idle_timeout=pool.timeouts.idle,
@@ -116,7 +118,7 @@ def _plan_pool(pool: Pool, found: FoundAt, slots: UpstreamSlots) -> PoolPlan:
         session_timeout=pool.timeouts.session,
         tcp=_plan_tcp(pool.tcp),
         eject=_plan_eject(pool.eject),
-        slow_start=bool(pool.slow_start) and pool.balance != "source_hash",
+        slow_start=bool(pool.slow_start) and pool.balance not in HASHES,
         queue=_plan_queue(pool.queue),
         replay=pool.replay,
         send_proxy=pool.send_proxy,

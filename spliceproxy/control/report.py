@@ -84,6 +84,7 @@ def _listener(house: House, listener: ListenerPlan, addresses: list[str]) -> Rep
         "name": listener.name,
         "addresses": addresses,
         "pool": listener.pool,
+        "pools": sorted(listener.pools),
         "sessions": house.board.total(listener_sessions(listener.slot)),
         "max_sessions": listener.max_sessions,
     }

@@ -8,7 +8,7 @@ unknown, or does not apply, is null.
 | `session` | unique text: worker, a random part per start of the worker, a counter, all in hex |
 | `worker` | index of the worker that carried the session |
 | `listener` | name of the listener that accepted the client |
-| `route` | name of the route that matched |
+| `route` | the route that matched: `routes[0]` is the listener's first one; null: none did |
 | `pool` | name of the pool that was chosen |
 | `upstream` | the upstream that served, or the last one tried |
 | `client` | who the client is: the peer, or what a trusted PROXY header says |
@@ -17,7 +17,7 @@ unknown, or does not apply, is null.
 | `local` | the address that the client connected to |
 | `start` | accept, ISO 8601 in UTC with milliseconds |
 | `duration_ms` | from accept to the end, milliseconds |
-| `phase` | how far the session came (`Phase`) |
+| `phase` | how far the session came (`Phase`); `proxy`: a PROXY header was expected |
 | `closed_by` | who ended it (`ClosedBy`) |
 | `how` | by which means the one who ended it did so (`How`) |
 | `why` | the reason (`Why`) |
@@ -31,7 +31,7 @@ unknown, or does not apply, is null.
 | `first_byte_ms` | from accept to the upstream's first byte, milliseconds |
 | `retries` | further upstreams tried after the first one |
 | `sni` | server name that the client asked for |
-| `alpn` | application protocol agreed on |
+| `alpn` | application protocols that the client offers, as `h2,http/1.1` |
 | `client_rtt_us` | smoothed round-trip time of the client's connection at the end, microseconds |
 | `client_retrans` | segments sent again to the client |
 | `upstream_rtt_us` | as `client_rtt_us`, of the upstream's connection |
@@ -57,7 +57,7 @@ from typing import Literal, TypedDict, get_args
 
 import orjson
 
-Phase = Literal["accept", "preread", "tls", "route", "queue", "connect", "relay"]
+Phase = Literal["accept", "proxy", "preread", "tls", "route", "queue", "connect", "relay"]
 ClosedBy = Literal["client", "upstream", "proxy"]
 How = Literal["fin", "reset", "close"]
 Why = Literal[

@@ -58,6 +58,18 @@ def sniff(data: Buffer) -> Protocol | Need:
     return _http(head)
 
 
+def candidates(data: Buffer) -> tuple[Protocol, ...]:
+    """The protocols that may still be told of a client, where `sniff` says `Need`."""
+    head = bytes(data[:4])
+    if not head:
+        return ("tls", "ssh", "postgres", "http")
+    if _TLS.startswith(head[:2]):
+        return ("tls",)
+    if not head[0]:
+        return ("postgres",)
+    return ("ssh", "http") if _SSH.startswith(head) else ("http",)
+
+
 def _postgres(head: bytes) -> Protocol | Need:
     if len(head) < 4:
         least = int.from_bytes(head.ljust(4, b"\0"), "big")

@@ -50,3 +50,14 @@ def refuse(session: Session, why: Why) -> None:
         record["phase"], record["pool"] = "accept", None
         worker.write_record(record)
     client.close()  # at once: no event can be under way for what epoll never knew
+
+
+def turn_away(session: Session, why: Why) -> None:
+    """The same for a session that has begun: it had to be known first who the client is, or what
+    it wants."""
+    if session.listener.plan.on_refuse == "reset":
+        session.abort(why)
+        return
+    with suppress(OSError):  # the client is gone
+        session.client.shutdown(socket.SHUT_WR)
+    session.end("proxy", "close", why)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 from spliceproxy.relay.flow import TROUBLE, Flow
 from spliceproxy.wire.proxy_build import build_v1, build_v2
 from spliceproxy.wire.proxy_values import SocketAddress, Tlvs
+from spliceproxy.worker.known import client_address, local_address
 
 if TYPE_CHECKING:
     from spliceproxy.worker.session import Session
@@ -54,9 +55,10 @@ def send_first(up: Flow, header: bytes, flags: int) -> int:
 
 def _header(session: Session) -> bytes:
     """All that is told of a client, and the one place that knows where it comes from."""
-    client = cast(SocketAddress, session.client_address)
-    local = session.entry.local_address(session.client)
+    client = cast(SocketAddress, client_address(session))
+    local = local_address(session)
     if session.pool.plan.send_proxy == "v1":
         return build_v1(client, local)
     session.id = session.id or next(session.worker.session_ids)
-    return build_v2(client, local, Tlvs(unique_id=session.id.encode("ascii")))
+    sni = None if session.known is None else session.known.sni
+    return build_v2(client, local, Tlvs(authority=sni, unique_id=session.id.encode("ascii")))

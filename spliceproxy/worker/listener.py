@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Mapping
 from select import EPOLLIN
 from socket import SOCK_STREAM, SocketType
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,7 @@ from spliceproxy.telemetry.board import listener_sessions
 from spliceproxy.telemetry.record import address_text
 from spliceproxy.wire.proxy_values import SocketAddress
 from spliceproxy.worker.bandwidth import pace
+from spliceproxy.worker.intake import Intake
 from spliceproxy.worker.pool import Pool
 from spliceproxy.worker.session import Session
 
@@ -57,16 +59,20 @@ _GONE_ERRNOS: Final = frozenset(
 
 
 class Listener:
-    """A listener as this worker knows it: its plan, its pool, and its session counter."""
+    """A listener as this worker knows it: its plan, its pool, and its session counter.
 
-    __slots__ = ("access", "counter", "name", "pace", "plan", "pool", "records_all")
+    `intake` is None where all its clients are connected with `pool` at once."""
 
-    def __init__(self, plan: ListenerPlan, pool: Pool) -> None:
+    __slots__ = ("access", "counter", "intake", "name", "pace", "plan", "pool", "records_all")
+
+    def __init__(self, plan: ListenerPlan, pools: Mapping[str, Pool]) -> None:
+        """`pools` by their names, at the least those that the plan names."""
         self.plan = plan
         self.name = plan.name
-        self.pool = pool
         self.access = plan.access
         self.pace = pace(plan)
+        self.intake = None if plan.intake is None else Intake(plan.intake, pools)
+        self.pool = None if plan.pool is None else pools[plan.pool]
         self.records_all = plan.keep == "all" and plan.sample >= 1.0
         self.counter = listener_sessions(plan.slot)
 

@@ -132,7 +132,7 @@ class Pool:
             socket.AF_INET: [(ip, 0) for ip in plan.tcp.sources if ":" not in ip],
             socket.AF_INET6: [(ip, 0) for ip in plan.tcp.sources if ":" in ip],
         }
-        self.keyed = plan.balance == "source_hash"
+        self.keyed = plan.balance in ("source_hash", "sni_hash")
         """The choice depends on the client's key."""
         self._least = plan.balance == "least_sessions"
         self._states = states
@@ -316,7 +316,7 @@ def _make_policy(
             return PowerOfTwo(weights, live, random.random)
         case "least_sessions":
             return LeastSessions(weights, live, start)
-        case "source_hash":
+        case "source_hash" | "sni_hash":
             return SourceHash(table, weights)
     return RoundRobin(weights, start)
 

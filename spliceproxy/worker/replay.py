@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from spliceproxy.relay.relay import Relay, arm_reset
 from spliceproxy.relay.trial import Trial
 from spliceproxy.worker.connector import Connector
-from spliceproxy.worker.pool import client_key
+from spliceproxy.worker.known import balance_key
 
 if TYPE_CHECKING:
     from spliceproxy.worker.session import Session
@@ -41,7 +41,7 @@ class Replay(Trial):
             tried = pool.indices_of(session.pool, tried)
         if len(tried) > pool.plan.retries:
             return False
-        key = client_key(session.client_address) if pool.keyed else b""
+        key = balance_key(session) if pool.keyed else b""
         other = pool.take(tried, key)
         if other is None:
             return False

@@ -17,11 +17,14 @@ from spliceproxy.telemetry.record import ClosedBy, How, Why, milliseconds
 from spliceproxy.worker.admission import admitted
 from spliceproxy.worker.announcement import announce
 from spliceproxy.worker.connector import Connector, set_keepalive
-from spliceproxy.worker.pool import Pool, Upstream, client_key
+from spliceproxy.worker.intake import Preread
+from spliceproxy.worker.known import balance_key
+from spliceproxy.worker.pool import Pool, Upstream
 from spliceproxy.worker.replay import Replay
 from spliceproxy.worker.session_record import session_record
 
 if TYPE_CHECKING:
+    from spliceproxy.worker.known import Known
     from spliceproxy.worker.listener import ListeningSocket
     from spliceproxy.worker.queue import Wait
     from spliceproxy.worker.worker import Worker
@@ -52,8 +55,10 @@ class Session:
         "connect_ms",
         "entry",
         "id",
+        "known",
         "listener",
         "pool",
+        "preread",
         "relay",
         "retries",
         "slot",
@@ -71,12 +76,18 @@ class Session:
         self.entry = entry
         # A reload gives the socket another listener; this session keeps what it began with.
         self.listener = listener = entry.listener
-        self.pool = listener.pool
         self.client = client
         self.client_address = address
         self.started = worker.loop.now
         self.id = ""
         """What its record calls it, where somebody was told before; else empty until then."""
+        self.known: Known | None = None
+        self.preread: Preread | None = None
+        """Until what the listener wants to know is known; there is no `pool` before."""
+        if listener.intake is not None:
+            self.preread = Preread(self, listener.intake)
+        elif listener.pool is not None:
+            self.pool = listener.pool
         self.upstream: Upstream | None = None
         self._held: Upstream | None = None
         """Connected with, and to be given back to the pool."""
@@ -93,20 +104,38 @@ class Session:
 
     def start(self) -> None:
         """Watch the client, and look for an upstream."""
-        if self.listener.access is not None and not admitted(self, self.listener.access):
+        access, preread = self.listener.access, self.preread
+        # Whom a PROXY header is to tell of is looked at when it has.
+        announced = preread is not None and preread.begins_with_header
+        if access is not None and not announced and not admitted(self, access):
             return
         self.worker.on_session_start(self)
-        loop = self.worker.loop
+        client = self.client
+        handler = self._on_client_before_relay if preread is None else preread.on_event
         try:
-            client = self.client
-            loop.add(client.fileno(), interest(client.family), self._on_client_before_relay)
+            self.worker.loop.add(client.fileno(), interest(client.family), handler)
         except OSError:  # no memory, or more fds than fs.epoll.max_user_watches allows
             self.abort("no_resources")
             return
-        pool = self.pool
+        if preread is None:
+            self._connect()
+        else:
+            preread.start()
+
+    def on_intake_over(self, pool: Pool, events: int) -> None:
+        """Called by the intake: the client is for `pool`, and `events` of it were seen."""
+        self.preread = None
+        self.pool = pool
+        self._client_events = events
+        self.worker.loop.set_handler(self.client.fileno(), self._on_client_before_relay)
+        self._connect()
+
+    def _connect(self) -> None:
+        """Look for an upstream."""
+        pool, loop = self.pool, self.worker.loop
         age = pool.plan.session_timeout
         loop.arm(self, self.started + (FIRST_LOOK if age is None else min(age, FIRST_LOOK)))
-        key = client_key(self.client_address) if pool.keyed else b""
+        key = balance_key(self) if pool.keyed else b""
         self._connector = connector = Connector(pool, loop, self, key)
         connector.start()
 
@@ -124,6 +153,8 @@ class Session:
         """Whether `part` is the session or one of its parts."""
         if isinstance(part, Connector):  # also one that is connecting no more
             return part.waiting is self
+        if isinstance(part, Preread):
+            return part.session is self
         relay = self.relay
         flows = () if relay is None else (relay, relay.up, relay.down)
         return part in (self, *flows) or (part is not None and part is self._replay)
@@ -145,7 +176,7 @@ class Session:
     def on_pool(self, pool: Pool) -> bytes:
         """Called by the connector: a reload put another pool of the same name in its place."""
         self.pool = pool
-        return client_key(self.client_address) if pool.keyed else b""
+        return balance_key(self) if pool.keyed else b""
 
     def on_connected(self, sock: SocketType, upstream: Upstream, events: int) -> None:
         """Called by the connector: bytes can flow."""
@@ -294,6 +325,9 @@ class Session:
 
     def on_deadline(self, now: float) -> None:
         """The deadline that was armed has come; it may have moved since."""
+        if self.preread is not None:
+            self.preread.on_deadline(now)
+            return
         if self._survivor is not None:
             self._look_at_send_queue(self._survivor, now)
             return
@@ -353,6 +387,7 @@ class Session:
         listener = self.listener
         if listener.records_all or worker.wants_record(listener, why):
             worker.write_record(session_record(self, closed_by, how, why))
+        self.preread = None
         loop.close_socket_later(self.client)
         if relay is not None:
             loop.close_socket_later(relay.down.src)

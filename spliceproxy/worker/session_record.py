@@ -15,6 +15,7 @@ from spliceproxy.telemetry.record import (
     milliseconds,
     tcp_info,
 )
+from spliceproxy.worker.known import client_text
 
 if TYPE_CHECKING:
     from spliceproxy.worker.session import Session
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def session_record(session: Session, closed_by: ClosedBy, how: How, why: Why) -> Record:
     """The record of a session that ends now, while its sockets are still open."""
     worker, entry, relay, client = session.worker, session.entry, session.relay, session.client
-    now = worker.loop.now
+    now, known = worker.loop.now, session.known
     wait = None if session.wait is None else session.wait.seconds
     peer = address_text(client.family, session.client_address)
     client_rtt, client_retrans = tcp_info(client)
@@ -40,10 +41,10 @@ def session_record(session: Session, closed_by: ClosedBy, how: How, why: Why) ->
         "session": session.id or next(worker.session_ids),
         "worker": worker.index,
         "listener": session.listener.name,
-        "route": None,
-        "pool": session.pool.name,
+        "route": None if known is None else known.route,
+        "pool": session.pool.name if session.preread is None else None,
         "upstream": None if session.upstream is None else session.upstream.name,
-        "client": peer,
+        "client": client_text(session, peer),
         "peer": peer,
         "local": entry.local_text(client),
         "start": iso_ms(session.started + worker.wall_offset),
@@ -61,8 +62,8 @@ def session_record(session: Session, closed_by: ClosedBy, how: How, why: Why) ->
         "connect_ms": session.connect_ms,
         "first_byte_ms": first_byte_ms,
         "retries": session.retries,
-        "sni": None,
-        "alpn": None,
+        "sni": None if known is None else known.sni,
+        "alpn": None if known is None else known.alpn_text,
         "client_rtt_us": client_rtt,
         "client_retrans": client_retrans,
         "upstream_rtt_us": upstream_rtt,
@@ -72,6 +73,8 @@ def session_record(session: Session, closed_by: ClosedBy, how: How, why: Why) ->
 
 def _phase(session: Session) -> Phase:
     """How far it came."""
+    if session.preread is not None:
+        return session.preread.phase
     if session.relay is not None:
         return "relay"
     return "connect" if session.wait is None or session.wait.past_it else "queue"

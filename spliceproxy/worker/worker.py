@@ -99,7 +99,7 @@ class Worker:
         self._records: RecordWriter | None = None
         self._pipes: PipePool | None = None
         self._snapshot: Snapshot
-        self._pools: dict[str, Pool] = {}
+        self.pools: dict[str, Pool] = {}
         self._listeners: dict[str, Listener] = {}
         self._sockets: dict[int, ListeningSocket] = {}
         self._steps: Generator[None, None, None] | None = None
@@ -238,7 +238,7 @@ class Worker:
         upstreams = self._board.upstreams
         pools = {}
         for plan in snapshot.pools:
-            pool = self._pools.get(plan.name)
+            pool = self.pools.get(plan.name)
             if pool is None or pool.plan != plan:
                 yield
                 members = yield from make_upstreams(plan, ephemeral)
@@ -246,17 +246,15 @@ class Worker:
                 yield
             pools[plan.name] = pool
         for name, pool in pools.items():
-            before = self._pools.get(name)
+            before = self.pools.get(name)
             if pool is not before:
                 waiting = upstreams.waiting[self.index]
                 pool.queue = queue_of(pool, before, self.loop, waiting)
                 if before is not None:
                     before.successor = pool
         self._snapshot = snapshot
-        self._pools = pools
-        self._listeners = {
-            plan.name: Listener(plan, self._pools[plan.pool]) for plan in snapshot.listeners
-        }
+        self.pools = pools
+        self._listeners = {plan.name: Listener(plan, pools) for plan in snapshot.listeners}
         for entry in self._sockets.values():
             # One whose listener left the configuration is about to be retired.
             entry.listener = self._listeners.get(entry.listener.name, entry.listener)

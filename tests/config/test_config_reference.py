@@ -133,6 +133,13 @@ def placed(title: str, key: str, text: str) -> str:
         step = "web" if step == "NAME" else step
         if step == "0":
             continue
+        if step == "accept_proxy":
+            node[step] = {"from": "10.0.0.0/8"}
+        if step == "routes":
+            node[step] = [{"pool": "app"}]
+            config["pools"]["canary"] = {"upstreams": "127.0.0.1:9002"}
+            node = node[step][0]
+            continue
         if step == "upstreams":
             node["upstreams"] = [{"address": "127.0.0.1:9001"}]
             node = node["upstreams"][0]

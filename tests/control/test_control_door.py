@@ -72,6 +72,7 @@ def test_status_tells_process_workers_listeners_and_pools(
                 "name": "web",
                 "addresses": proxy.addresses("web"),
                 "pool": "app",
+                "pools": ["app"],
                 "sessions": 1,
                 "max_sessions": 50,
                 "draining": False,

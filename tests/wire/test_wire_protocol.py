@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from wire.fuzz_client_hello import fuzz_protocol
 
 from spliceproxy.wire.need import Need
-from spliceproxy.wire.protocol import GSSENC_REQUEST, MAX_METHOD, SSL_REQUEST, sniff
+from spliceproxy.wire.protocol import GSSENC_REQUEST, MAX_METHOD, SSL_REQUEST, candidates, sniff
 
 KNOWN = {
     b"\x16\3\1\2\0\1\0\1\xfc\3\3": ("tls", 2),
@@ -110,3 +110,10 @@ def test_every_beginning_says_the_same_or_asks_for_more(data: bytes) -> None:
     fuzz_protocol(data)
     if len(data) > MAX_METHOD + 9:
         assert not isinstance(sniff(data), Need), "so many bytes are enough"
+
+
+@pytest.mark.parametrize("data", KNOWN)
+def test_what_a_client_turns_out_to_speak_was_among_what_it_might_speak(data: bytes) -> None:
+    protocol, needed = KNOWN[data]
+    assert all(protocol in candidates(data[:size]) for size in range(needed))
+    assert set(candidates(b"PI")) == {"http"}

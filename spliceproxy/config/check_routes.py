@@ -1,0 +1,93 @@
+"""What is wrong between the routes of a listener, and the pools that they name.
+
+As in `checks`, the tree is read and not the typed model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from spliceproxy.config.nodes import Mapping, Node, Scalar, Sequence
+from spliceproxy.config.problems import Path, Place, Problem, show
+from spliceproxy.config.suggest import nearest
+
+_CONDITIONS = ("source", "protocol", "sni", "alpn", "host")
+_PROTOCOL_OF = {"sni": "tls", "alpn": "tls", "host": "http"}
+"""The keys that only clients of one protocol can match."""
+
+
+def check_targets(
+    listeners: dict[str, Mapping], places: dict[str, Place], pools: dict[str, Mapping]
+) -> Iterator[Problem]:
+    """Each listener has a pool or routes, and those pools exist. `places`: of listeners' names."""
+    for name, listener in listeners.items():
+        path: Path = ("listeners", name)
+        routes = list(_routes(path, listener))
+        pool = listener.get("pool")
+        if pool is None and not routes:
+            text = "missing; write for example pool: app"
+            yield Problem(places[name], (*path, "pool"), text)
+        if pool is not None:
+            yield from _exists((*path, "pool"), pool.place, pool, pools)
+        for at, route in routes:
+            node = route.get("pool")
+            if isinstance(node, Mapping):
+                for target, entry in node.entries.items():
+                    named = Scalar(entry.place, target)
+                    yield from _exists((*at, "pool", target), entry.place, named, pools)
+            elif node is not None:
+                yield from _exists((*at, "pool"), node.place, node, pools)
+
+
+def check_routes(listeners: dict[str, Mapping]) -> Iterator[Problem]:
+    """Each route can be matched by some client."""
+    for name, listener in listeners.items():
+        all_before: Path | None = None
+        for path, route in _routes(("listeners", name), listener):
+            if all_before is not None:
+                text = "no client comes this far: the route before it has no conditions; "
+                right = "move that one to the end, or name its pool as the listener's"
+                yield Problem(route.place, path, text + right)
+                break
+            yield from _contradictions(path, route)
+            if not any(key in route.entries for key in _CONDITIONS):
+                all_before = path
+
+
+def _routes(path: Path, listener: Mapping) -> Iterator[tuple[Path, Mapping]]:
+    routes = listener.get("routes")
+    items = routes.items if isinstance(routes, Sequence) else [routes]
+    for number, item in enumerate(items):
+        if isinstance(item, Mapping):
+            yield (*path, "routes", number), item
+
+
+def _contradictions(path: Path, route: Mapping) -> Iterator[Problem]:
+    protocols = _texts(route.get("protocol"))
+    for key, protocol in _PROTOCOL_OF.items():
+        node = route.get(key)
+        if node is None:
+            continue
+        if protocols and protocol not in protocols:
+            text = f"only clients that speak {protocol} have this; remove it, or protocol"
+            yield Problem(node.place, (*path, key), text)
+        elif key == "host" and ("sni" in route.entries or "alpn" in route.entries):
+            text = "nobody has both this and sni or alpn; write two routes"
+            yield Problem(node.place, (*path, key), text)
+
+
+def _texts(node: Node | None) -> list[str]:
+    items = node.items if isinstance(node, Sequence) else [node]
+    return [item.text for item in items if isinstance(item, Scalar)]
+
+
+def _exists(path: Path, place: Place, node: Node, pools: dict[str, Mapping]) -> Iterator[Problem]:
+    if not isinstance(node, Scalar) or node.unknown or node.text in ("", *pools):
+        return
+    if near := nearest(node.text, pools):
+        right = f"did you mean {near}?"
+    elif pools:
+        right = f"the pools are {', '.join(list(pools)[:10])}"
+    else:
+        right = "write for example pools: {app: {upstreams: [127.0.0.1:9001]}}"
+    yield Problem(place, path, f"there is no pool {show(node.text)}; {right}")

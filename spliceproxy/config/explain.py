@@ -65,9 +65,8 @@ def _no_mapping(path: Path, node: Node) -> str:
     if not known and len(path) == 1:
         example = schema.section_at(())["properties"][path[0]]["examples"][0]
         right = f"write for example {path[0]}: {example}"
-    if isinstance(path[-1], int):
-        alone = "one address, or " if "address" in known else ""
-        right = f"write {alone}a mapping: {', '.join(known)}"
+    if isinstance(path[-1], int) and "address" in known:
+        right = f"write one address, or a mapping: {', '.join(known)}"
     if isinstance(node, Sequence):
         return f"is a list where a mapping belongs; {right}"
     if isinstance(node, Mapping):

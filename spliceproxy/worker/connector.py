@@ -53,32 +53,31 @@ class Waiting(Timer, Protocol):
     """Who wants the connection, and whose timer the connector may arm for its `wake`."""
 
     def on_connected(self, sock: SocketType, upstream: Upstream, events: int) -> None:
-        """Connected; `events` were seen on the socket, which is registered. It is now up to the one
-        who waited to give `upstream` back to the pool."""
+        """Connected; `events` were seen on the socket, which is registered. The one who waited has
+        to give `upstream` back to the pool."""
 
     def on_failing(self, upstream: Upstream, why: Why) -> None:
-        """`upstream.failures` have come to `eject.after`; `why` is what the last one was."""
+        """`upstream.failures` have come to `eject.after`, the last one by `why`."""
 
     def on_queued(self) -> None:
         """No place is free: the session waits in the pool's queue now."""
 
     def on_pool(self, pool: Pool) -> bytes:
-        """A reload put `pool` in the place of the one in whose queue the session waited. Returns
-        the client's key, where that pool is keyed."""
+        """A reload put `pool` in the place of the session's, which waits or needs another upstream.
+        Returns the client's key, where that pool is keyed."""
 
     def on_not_connected(self, why: Why) -> None:
         """No upstream could be had. `why` is what happened to the last one."""
 
 
 class Connector:
-    """Connects one session, trying `1 + retries` upstreams at the most.
-
-    `tried` holds the indices of the upstreams tried so far, `upstream` the last one. `wake` is the
-    loop's time at which `on_wake` wants to be called.
+    """Connects one session, trying `1 + retries` upstreams at the most. `tried` holds the indices
+    of those tried so far, `upstream` the last one. `wake` is when `on_wake` wants to be called.
     """
 
     __slots__ = (
         "_expires",
+        "_gone",
         "_held",
         "_key",
         "_loop",
@@ -104,6 +103,8 @@ class Connector:
         self.wake: float | None = None
         self.sock: SocketType | None = None
         self.tried: tuple[int, ...] = ()
+        self._gone = 0
+        """Upstreams that were tried, and have left the pool since."""
         self.upstream: Upstream | None = None
         self.wait: Wait | None = None
         """Its time in the queue, where it had to do with it."""
@@ -126,13 +127,18 @@ class Connector:
             self._advance(why)
 
     @property
+    def retries(self) -> int:
+        """How many upstreams were tried beside the first one."""
+        return max(0, len(self.tried) + self._gone - 1)
+
+    @property
     def held(self) -> Upstream | None:
         """The upstream that it is connecting to."""
         return self._held
 
     def move_on(self, why: Why) -> None:
-        """Leave the upstream that it is connecting to, and try another one as after a failure;
-        `why` is what the session ended of where there is none. May call back."""
+        """Leave the upstream that it is connecting to, and try another one; where there is none the
+        session ends with `why`. May call back."""
         self._close()
         self._advance(why)
 
@@ -172,12 +178,12 @@ class Connector:
 
     def _follow(self, pool: Pool) -> None:
         """Go on with the pool that took the place of this one, if any did."""
-        before = self._pool
-        if pool is not before:
+        if pool is not self._pool:
+            tried = pool.indices_of(self._pool, self.tried)
+            self._gone += len(self.tried) - len(tried)
+            self.tried = tried
             self._pool = pool
             self._key = self.waiting.on_pool(pool)
-            tried = {before.upstreams[index].slot for index in self.tried}
-            self.tried = tuple(each.index for each in pool.upstreams if each.slot in tried)
 
     def take_turn(self, pool: Pool) -> bool:
         """Take a place that is free in `pool`, for `on_turn`; False: none is for this session."""
@@ -212,9 +218,11 @@ class Connector:
             self._loop.close_socket_later(sock)
 
     def _advance(self, why: Why) -> None:
-        """Try upstreams until one is on its way; `why` is what happened to the one before."""
-        pool = self._pool
+        """Try upstreams until one is on its way; `why` is what happened to the last one."""
         self._give_back()
+        if self._pool.successor is not None:  # what it would go to may have left since
+            self._follow(self._pool.latest)
+        pool = self._pool
         while why != "no_resources" and len(self.tried) <= pool.plan.retries:
             upstream = pool.take(self.tried, self._key)
             if upstream is None:

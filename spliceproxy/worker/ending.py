@@ -16,6 +16,7 @@ from __future__ import annotations
 import random
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Final, cast
 
 from spliceproxy.ipc import End, Spare
@@ -225,11 +226,17 @@ class _Order:
                 session.abort(self._why)
             else:
                 session.leave_upstream(self._why)
+                # Of a pool that is gone, it went to one that is to be left as well.
+                while self._why == "removed" and self._means(session):
+                    session.leave_upstream(self._why)
         except Exception as error:
             self._worker.on_failure(session, error)
 
 
 def _last_byte(session: Session) -> float:
-    """The loop's time at which a session last moved a byte, or began."""
+    """The loop's time at which a session last moved a byte, or began; inf: the last bytes are on
+    their way, and nothing else is left of it."""
+    if session.parting:
+        return inf
     relay = session.relay
     return session.started if relay is None else max(relay.up.touched, relay.down.touched)

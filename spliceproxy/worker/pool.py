@@ -103,6 +103,7 @@ class Pool:
         "plan",
         "queue",
         "shortest_silence",
+        "successor",
         "upstreams",
     )
 
@@ -124,6 +125,8 @@ class Pool:
         self.upstreams = upstreams
         self.queue: Queue | None = None
         """Where its clients wait."""
+        self.successor: Pool | None = None
+        """The pool of the same name that took its place."""
         self._weighted = sum(upstream.weight > 0 for upstream in upstreams)
         self._sources: dict[int, list[tuple[str, int]]] = {
             socket.AF_INET: [(ip, 0) for ip in plan.tcp.sources if ":" not in ip],
@@ -173,6 +176,19 @@ class Pool:
                     return upstream
                 self._set_full(upstream, full=True)
         return None
+
+    @property
+    def latest(self) -> Pool:
+        """The pool of this name that is in force, or was the last one."""
+        pool = self
+        while pool.successor is not None:
+            pool = pool.successor
+        return pool
+
+    def indices_of(self, before: Pool, indices: Collection[int]) -> tuple[int, ...]:
+        """Where the upstreams are that `before`, a pool of the same name, had at `indices`."""
+        slots = {before.upstreams[index].slot for index in indices}
+        return tuple(each.index for each in self.upstreams if each.slot in slots)
 
     def take_turn(self, tried: Collection[int], key: bytes) -> Upstream | None:
         """As `take`, for a session that waited: the pool's own limit holds for a further try of

@@ -30,6 +30,10 @@ LOOKS: Final = 64
 """Sessions that are looked at for a place which those before them have tried already."""
 
 
+Line = OrderedDict["Connector", "Pool"]
+"""Who waits, in order, and the pool whose upstreams he says by number that he tried."""
+
+
 class Wait:
     """What one session has to do with the queue. Once over, it refers to nobody and can be kept."""
 
@@ -38,7 +42,7 @@ class Wait:
     def __init__(self) -> None:
         self.queue: Queue | None = None
         """Where it waits now, and in which of its lines."""
-        self.line: OrderedDict[Connector, None] | None = None
+        self.line: Line | None = None
         self.since = 0.0
         """The loop's time at which it began to wait there."""
         self.seconds: float | None = None
@@ -60,8 +64,8 @@ class Queue:
         self.slot = 0
         self._loop = loop
         self._counts = counts
-        self._again: OrderedDict[Connector, None] = OrderedDict()
-        self._first: OrderedDict[Connector, None] = OrderedDict()
+        self._again: Line = OrderedDict()
+        self._first: Line = OrderedDict()
         self._woken = False
 
     @property
@@ -80,7 +84,7 @@ class Queue:
         wait.queue = self
         wait.line = line = self._again if connector.tried else self._first
         wait.since = self._loop.now
-        line[connector] = None
+        line[connector] = self.pool
         self._counts[self.pool.plan.slot] += 1
         if len(line) == 1:
             self.wake()
@@ -128,16 +132,17 @@ class Queue:
         if not self.slot and self.waiting:
             self._loop.arm(self, self._loop.now)  # the next tick
 
-    def _serve_one(self, line: OrderedDict[Connector, None], looks: int) -> bool:
+    def _serve_one(self, line: Line, looks: int) -> bool:
         """Serve, or send away, the first one of a line for whom that can be; False: all wait on."""
         refused: set[tuple[int, ...]] = set()
-        for connector in islice(line, looks):
-            if connector.tried in refused:
+        for connector, pool in islice(line.items(), looks):
+            if connector.tried in refused and pool is self.pool:
                 continue
             if connector.take_turn(self.pool) or not self._hope(connector.tried):
                 self._loop.guarded(connector.on_turn)
                 return True
             refused.add(connector.tried)
+            line[connector] = self.pool
         return False
 
     def _hope(self, tried: tuple[int, ...]) -> bool:

@@ -36,7 +36,9 @@ class Replay(Trial):
         The upstream that is left gets a reset: after a FIN it could take what it has for all of it.
         """
         session, tried = self._session, self.tried
-        pool = session.pool
+        pool = session.pool.latest
+        if pool is not session.pool:
+            tried = pool.indices_of(session.pool, tried)
         if len(tried) > pool.plan.retries:
             return False
         key = client_key(session.client_address) if pool.keyed else b""
@@ -51,6 +53,6 @@ class Replay(Trial):
         loop.close_later(relay)
         connector = Connector(pool, loop, session, key)
         connector.wait = session.wait  # what it has waited already is told, and counts
-        session.reconnect(connector, by_fin=by_fin)
+        session.reconnect(connector, pool, by_fin=by_fin)
         connector.start_with(other, tried)
         return True

@@ -136,7 +136,7 @@ class Session:
             self.end("client", "reset", "client_reset")
 
     def on_pool(self, pool: Pool) -> bytes:
-        """Called by the connector: a reload gave the queue to another pool of the same name."""
+        """Called by the connector: a reload put another pool of the same name in its place."""
         self.pool = pool
         return client_key(self.client_address) if pool.keyed else b""
 
@@ -147,7 +147,7 @@ class Session:
         self._connector = None
         self.wait = connector.wait
         self.upstream = self._held = upstream
-        self.retries = len(connector.tried) - 1
+        self.retries = connector.retries
         self.connect_ms = milliseconds(worker.loop.now - connector.began)
         relay = Relay(self.client, sock, worker.means, worker.loop, self._on_relay_change)
         self.relay = relay
@@ -165,8 +165,9 @@ class Session:
         replay.tried = connector.tried
         replay.start(relay, self._client_events, events)
 
-    def reconnect(self, connector: Connector, *, by_fin: bool) -> None:
-        """Called by the replay: the upstream ended without a byte, and is left for another one."""
+    def reconnect(self, connector: Connector, pool: Pool, *, by_fin: bool) -> None:
+        """Called by the replay: the upstream ended without a byte, and is left for one of `pool`,
+        which may have taken the place of the session's."""
         relay, held = self.relay, self._held
         assert relay is not None
         assert held is not None
@@ -174,8 +175,12 @@ class Session:
             self._on_early_close(relay)
         self.relay = self._held = self.upstream = self.connect_ms = None
         self.pool.give_back(held)
+        self.pool = pool
         self._connector = connector
-        self.worker.loop.set_handler(self.client.fileno(), self._on_client_before_relay)
+        client, loop = self.client, self.worker.loop
+        loop.set_handler(client.fileno(), self._on_client_before_relay)
+        if client.family == socket.AF_UNIX:  # its close may have been told already: once more
+            loop.modify(client.fileno(), interest(client.family))
 
     def on_failing(self, upstream: Upstream, why: Why) -> None:
         """Called by the connector: that upstream failed again and again."""
@@ -321,7 +326,7 @@ class Session:
         connector = self._connector
         if connector is not None:
             self.upstream = connector.upstream
-            self.retries = max(0, len(connector.tried) - 1)
+            self.retries = connector.retries
             connector.cancel()
             self.wait = connector.wait
             self._connector = None

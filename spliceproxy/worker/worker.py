@@ -228,7 +228,8 @@ class Worker:
         gc.set_threshold(20_000, 20, 20)
 
     def _follow(self, snapshot: Snapshot) -> Generator[None, None, None]:
-        """Obey this snapshot from now on. Sessions go on with what they began with.
+        """Obey this snapshot from now on. Sessions go on with what they began with, but for those
+        that need another upstream, which they find among the new ones.
 
         A pool whose plan is the same stays, and so does its place in the round.
         """
@@ -249,6 +250,8 @@ class Worker:
             if pool is not before:
                 waiting = upstreams.waiting[self.index]
                 pool.queue = queue_of(pool, before, self.loop, waiting)
+                if before is not None:
+                    before.successor = pool
         self._snapshot = snapshot
         self._pools = pools
         self._listeners = {

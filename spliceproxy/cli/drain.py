@@ -45,9 +45,9 @@ def _seconds(_context: click.Context, _option: click.Parameter, text: str | None
 @click.option(
     "--wait",
     "patience",
-    metavar="SECONDS",
-    type=click.FloatRange(min=0),
-    help="Wait until its sessions have ended; exit code 1 when they have not by then.",
+    metavar="TIME",
+    callback=_seconds,
+    help="Wait so long for its sessions to end: 300, 5m; exit code 1 when they have not by then.",
 )
 @admin_option
 def drain(target: str, over: float | None, patience: float | None, admin: str | None) -> int:
@@ -55,12 +55,15 @@ def drain(target: str, over: float | None, patience: float | None, admin: str | 
 
     TARGET is pool/NAME for all upstreams of a pool, pool/NAME/UPSTREAM for one of them, with the
     name that `spliceproxy status` shows, listener/NAME, or all, which is every listener. A
-    listener gives up its addresses, so that new clients are refused. TARGET stays drained over a
-    reload, until `undrain`.
+    listener gives up its addresses, so that new clients are refused. TARGET stays drained over
+    reloads and upgrades, until `undrain`.
 
     With --over its sessions are ended, by a reset, evenly and at random moments, those that are
     silent longest first, and none is left after TIME. The command tells how many there are, and
     ends with them; interrupting it stops only the telling.
+
+    Sessions of before an upgrade are with an old process, which hears of no drain. While it has
+    any, nobody knows whether they are with TARGET: so --wait waits for them too.
 
     \b
     Examples:
@@ -75,6 +78,7 @@ def drain(target: str, over: float | None, patience: float | None, admin: str | 
     click.echo(f"{target}: draining, {_sessions(drained['sessions'])}")
     if not drained["left"]:
         click.echo(_nobody_left(target), err=True)
+    _tell_unreached(drained)
     if over is not None:
         return _follow(drained, over, admin)
     if patience is not None:
@@ -82,7 +86,7 @@ def drain(target: str, over: float | None, patience: float | None, admin: str | 
     return EXIT_OK
 
 
-@click.command
+@click.command(short_help="Let TARGET take new sessions again.")
 @click.argument("target")
 @admin_option
 def undrain(target: str, admin: str | None) -> None:
@@ -94,6 +98,12 @@ def undrain(target: str, admin: str | None) -> None:
     undrained = ask(admin, "POST", "/v1/undrain", {"target": target}, _TIMEOUT)
     what = "takes new sessions again" if undrained["changed"] else "was not draining"
     click.echo(f"{target}: {what}")
+    _tell_unreached(undrained)
+
+
+def _tell_unreached(answer: dict[str, Any]) -> None:
+    if older := _older(answer):
+        click.echo(f"not reached: {_sessions(older)} of before an upgrade", err=True)
 
 
 def _nobody_left(target: str) -> str:
@@ -109,43 +119,46 @@ def _wait(drained: dict[str, Any], patience: float, admin: str | None) -> int:
     deadline = time.monotonic() + patience
     shown = None
     while True:
-        left = _left(ask(admin, "GET", "/v1/status"), drained)
-        if not left:
+        status = ask(admin, "GET", "/v1/status")
+        left, older = _left(status, drained), _older(status)
+        if not left and not older:
             click.echo(f"{target}: drained")
             return EXIT_OK
         pause = min(_LOOK, deadline - time.monotonic())
         if pause <= 0:
-            click.echo(f"{target}: {_sessions(left)} left after {patience:g} s", err=True)
+            click.echo(f"{target}: {_both(left, older)} left after {patience:g} s", err=True)
             return EXIT_FAILED
-        if shown is not None and left != shown:
-            click.echo(f"{target}: {_sessions(left)}")
-        shown = left
+        if shown not in (None, (left, older)):
+            click.echo(f"{target}: {_both(left, older)}")
+        shown = left, older
         time.sleep(pause)
 
 
 def _follow(drained: dict[str, Any], over: float, admin: str | None) -> int:
     """Tell once a second how many sessions are left, until there is none.
 
-    Somebody may call it off meanwhile; then the exit code is 1.
+    Somebody may call it off meanwhile; then the exit code is 1, as it is where an old process has
+    sessions that may be with the target. Those of an upgrade meanwhile end in their time as well.
     """
-    target = drained["target"]
+    target, unreached = drained["target"], _older(drained)
     began = told = time.monotonic()
-    shown = drained["sessions"]
+    shown = drained["sessions"], unreached
     while True:
         status = ask(admin, "GET", "/v1/status")
-        left, now = _left(status, drained), time.monotonic()
-        if not left:
+        left, older, now = _left(status, drained), _older(status), time.monotonic()
+        if not left and not older:
             click.echo(f"{target}: drained")
             return EXIT_OK
         if not _is_draining(status, drained):
             click.echo(f"{target}: undrained meanwhile, {_sessions(left)} left", err=True)
             return EXIT_FAILED
-        if now - began > over + _GRACE:
-            click.echo(f"{target}: {_sessions(left)} left after {now - began:.0f} s", err=True)
+        if now - began > over + _GRACE or (unreached and not left):
+            text = f"{_both(left, older)} left after {now - began:.0f} s"
+            click.echo(f"{target}: {text}", err=True)
             return EXIT_FAILED
-        if left != shown and now - told >= _TELL:
-            click.echo(f"{target}: {_sessions(left)}")
-            shown, told = left, now
+        if (left, older) != shown and now - told >= _TELL:
+            click.echo(f"{target}: {_both(left, older)}")
+            shown, told = (left, older), now
         time.sleep(_LOOK)
 
 
@@ -176,6 +189,17 @@ def _meant(status: dict[str, Any], drained: dict[str, Any]) -> list[dict[str, An
         for upstream in one["upstreams"]
         if upstream["name"] in names
     ]
+
+
+def _older(answer: dict[str, Any]) -> int:
+    """Sessions of processes that were upgraded; which upstreams they are with is not known."""
+    return int(answer.get("older_sessions", 0))
+
+
+def _both(left: int, older: int) -> str:
+    both = [_sessions(left)] if left else []
+    both += [f"{_sessions(older)} of before an upgrade"] if older else []
+    return " and ".join(both)
 
 
 def _sessions(number: int) -> str:

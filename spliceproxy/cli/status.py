@@ -18,7 +18,7 @@ _WIDE = 10_000
 """Columns of an output that is no terminal: nothing is cut."""
 
 
-@click.command
+@click.command(short_help="Show the running proxy: workers, listeners, pools.")
 @click.option("--json", "as_json", is_flag=True, help="Print what the door answers.")
 @admin_option
 def status(as_json: bool, admin: str | None) -> None:

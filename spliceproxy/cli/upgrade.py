@@ -10,7 +10,7 @@ _TIMEOUT = 60.0
 """Seconds: the new process has 30 to be ready, and the old one's queues are emptied."""
 
 
-@click.command
+@click.command(short_help="Replace the running proxy, and lose no connection.")
 @admin_option
 def upgrade(admin: str | None) -> None:
     """Replace the running proxy by a new process, without a lost connection.

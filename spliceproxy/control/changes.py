@@ -68,7 +68,7 @@ class Changes:
         """
         async with self.lock:
             if refusal := self._refusal():
-                _log.error(f"not reloaded: {refusal}")
+                _log.warning(f"not reloaded: {refusal}")
                 raise SpliceproxyError(f"not reloaded: {refusal}")
             began = time.monotonic()
             self._notifier.notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)

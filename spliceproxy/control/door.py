@@ -2,7 +2,8 @@
 
     GET  /v1/status
     POST /v1/drain     {"target": "pool/app/10.0.0.1:80"}   no new sessions; the others go on
-                       {"target": "listener/web", "over": 60}   or end within so many seconds
+                       {"target": "listener/web", "over": 60}   or end within so many seconds;
+                       "older_sessions" of the answer are with processes that hear of no drain
     POST /v1/undrain   {"target": "pool/app"}
     POST /v1/reload    {"changes": [...]} or 409; only where the supervisor can
     POST /v1/upgrade   {"pid": 4711, "sessions": 12} or 409; the new process, and the sessions that
@@ -75,16 +76,19 @@ class Door:
         self._began = time.monotonic()
         self._in_force: InForce | None = None
         self._opening: asyncio.Task[web.AppRunner] | None = None
+        self._over = False
+        """Whether it was closed: a process that was upgraded follows its configuration on."""
 
     def apply(self, in_force: InForce) -> None:
         """Tell of this configuration, and open the door the first time: when it is ours."""
         self._in_force = in_force
         self._draining.apply(in_force)
-        if self._opening is None:
+        if self._opening is None and not self._over:
             self._opening = asyncio.create_task(self._open())
 
     async def close(self) -> None:
         """Let nobody in any more; answers under way get a second."""
+        self._over = True
         opening, self._opening = self._opening, None
         if opening is None:
             return
@@ -161,7 +165,7 @@ class Door:
                 sessions=drained.sessions,
                 over_seconds=over,
             )
-        return _answer(asdict(drained))
+        return _answer({**asdict(drained), "older_sessions": self._house.older_sessions()})
 
     async def _on_reload(self, _request: web.Request) -> web.Response:
         assert self._reload is not None

@@ -203,7 +203,8 @@ class Draining:
         if kind != "pool" or not name or (slash and not wanted):
             listeners = {one.name for one in self._in_force.snapshot.listeners}
             kinds = [k for k, names in (("pool", pools), ("listener", listeners)) if kind in names]
-            meant = f"; did you mean {kinds[0]}/{target}?" if kinds else ""
+            meant = " or ".join(f"{kind}/{target}" for kind in kinds)
+            meant = f"; did you mean {meant}?" if meant else ""
             raise TargetError(f"{target}: write {_TARGETS}{meant}")
         if name not in pools:
             raise UnknownTargetError(f"{target}: there is no pool {name}; {_known(name, pools)}")

@@ -233,6 +233,8 @@ class Supervisor:
 
     async def _reload_when_wanted(self) -> None:
         await self._fleet.ready.wait()
+        # Before, the sockets are a predecessor's: a reload would want to bind them all anew.
+        await self._succession.serving.wait()
         await self._changes.reload_when_wanted()
 
     def _refuses_changes(self) -> str:

@@ -248,6 +248,29 @@ def test_drain_gives_up_after_its_time(door: Path, spliceproxy: Spliceproxy) -> 
     assert shown.stderr == f"{target}: 2 sessions left after 0 s\n"
 
 
+def test_what_an_old_process_may_have_with_it_is_told_and_waited_for(
+    door: Path, spliceproxy: Spliceproxy
+) -> None:
+    target = "pool/app/127.0.0.1:9001"
+    order = draining(1) | {"older_sessions": 2}
+    here = seen(1) | {"older_sessions": 2}
+    there = seen(0) | {"older_sessions": 1}
+    with scripted_door(door, order, here, there, seen(0)):
+        shown = spliceproxy("drain", target, "--wait", "50")
+    assert shown.returncode == 0
+    assert shown.stderr == "not reached: 2 sessions of before an upgrade\n"
+    assert shown.stdout.endswith(f"{target}: drained\n")
+    for each in here, there:  # where a drain has a time, its end is looked for
+        each["pools"][1]["upstreams"][0]["states"] = ["draining"]
+    for more, looks in ("--wait 0m", (here,)), ("--over 1m", (here, there)):
+        door.unlink()
+        with scripted_door(door, order, *looks):
+            shown = spliceproxy("drain", target, *more.split())
+        assert shown.returncode == 1
+        assert "of before an upgrade left after" in shown.stderr
+        assert ": drained" not in shown.stdout
+
+
 def listeners(sessions: int, draining: bool = True) -> dict[str, Any]:
     """A status with two listeners, and a session that is of neither."""
     other = {"name": "other", "sessions": 9, "draining": False}
@@ -293,6 +316,7 @@ def test_a_drain_that_somebody_calls_off_says_so(door: Path, spliceproxy: Splice
         (["--over", "soon"], '"soon" is not a time; write a number and a unit'),
         (["--over", "5x"], '"5x" is not a time; write a number and a unit'),
         (["--over", "-5"], "is not a time; write a number and a unit"),
+        (["--wait", "5x"], '"5x" is not a time; write a number and a unit'),
         (["--over", "5s", "--wait", "5"], "--over ends when the sessions have; leave --wait out"),
     ],
 )

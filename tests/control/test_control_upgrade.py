@@ -269,8 +269,9 @@ def test_while_one_upgrade_is_under_way_there_is_no_other_and_a_stop_ends_it(
             proxy.proxy.terminate()
             assert proxy.proxy.wait() == 0
             first.join()
-            told = proxy.proxy.log("not upgraded: this process goes on")
+            told = [line for line in proxy.proxy.log("not upgraded") if line["level"] == "info"]
             assert told[0]["problems"] == ["the proxy is stopping"]
+            assert "goes on" not in proxy.proxy.stderr
 
 
 def test_what_was_drained_and_who_is_down_stays_so(tmp_path: Path) -> None:
@@ -533,6 +534,54 @@ def test_what_names_stood_for_survives_though_dns_is_silent_meanwhile(tmp_path: 
         assert [heard(name) for name in names] == [b"one", b"one"]
 
 
+def test_a_change_of_the_file_while_it_takes_over_is_put_in_force_when_it_serves(
+    tmp_path: Path,
+) -> None:
+    with named("one") as one:
+        text = yaml(one.address, f"web 127.0.0.1:{free_port()}")
+        with generations(text, tmp_path, workers=1, options=["--watch"]) as proxy:
+            first, [old] = proxy.proxy, proxy.pids()
+            upgrade = threading.Thread(target=proxy.order)
+            upgrade.start()
+            wait_until(lambda: len(first.log("worker started")) == 2, 10, "its worker")
+            os.kill(old, signal.SIGSTOP)
+            changed = first.config.read_text().replace("web:", "site:")
+            first.config.write_text(changed)
+            first.wait_log("the configuration changed")
+            with pytest.raises(AssertionError):
+                wait_until(lambda: "not reloaded" in first.stderr, 1, "a reload too early")
+            os.kill(old, signal.SIGCONT)
+            upgrade.join()
+            first.wait_log("reloaded")
+            assert [each["name"] for each in proxy.status()["listeners"]] == ["site"]
+            assert heard(first.address("web")) == b"one"
+            assert not [line for line in first.log() if line["level"] == "error"]
+
+
+@pytest.mark.parametrize("text", ["}{ half of it", None])
+def test_what_a_file_listed_survives_though_it_is_broken_or_gone(
+    text: str | None, tmp_path: Path
+) -> None:
+    with named("one") as one, named("two") as two:
+        listed = tmp_path / "upstreams.yaml"
+        port = two.address.rpartition(":")[2]
+        name = f"{{address: 'localhost:{port}', weight: 2, max_sessions: 9}}"
+        listed.write_text(f"[{{address: '{one.address}', weight: 3, tier: 1}}, {name}]")
+        with generations(yaml(f"'file:{listed}'", "web 127.0.0.1:0"), tmp_path) as proxy:
+            before = proxy.status()["pools"]
+            assert len(before[0]["upstreams"]) == 2
+            if text is None:
+                listed.unlink()
+            else:
+                listed.write_text(text)
+            for _ in range(2):
+                proxy.upgrade()
+                assert proxy.status()["pools"] == before
+            assert heard(proxy.proxy.address("web")) == b"two"
+            listed.write_text(f"[{one.address}]")
+            wait_until(lambda: heard(proxy.proxy.address("web")) == b"one", 10, "the file")
+
+
 def test_a_drained_listener_stays_drained_and_is_had_again(tmp_path: Path) -> None:
     with named("one") as one:
         text = yaml(one.address, "web 127.0.0.1:0", f"other 127.0.0.1:{free_port()}")
@@ -548,3 +597,22 @@ def test_a_drained_listener_stays_drained_and_is_had_again(tmp_path: Path) -> No
             request(proxy.door, "POST", "/v1/undrain", {"target": "all"})
             wait_until(lambda: not refused(other), 5, "it lets clients in")
             assert heard(other) == b"one"
+
+
+def test_a_process_whose_door_is_elsewhere_now_follows_changes_and_ends_well(
+    tmp_path: Path,
+) -> None:
+    with echo() as one, echo() as two:
+        listed = tmp_path / "upstreams.yaml"
+        listed.write_text(f"- {one.address}\n")
+        with generations(yaml(f"'file:{listed}'", "web 127.0.0.1:0"), tmp_path) as proxy:
+            first = proxy.proxy
+            with first.connect("web") as client:
+                talk(client)
+                text = first.config.read_text()
+                first.config.write_text(text.replace("admin.sock", "moved.sock"))
+                proxy.upgrade()
+                listed.write_text(f"- {two.address}\n")
+                wait_until(lambda: len(first.log("upstreams changed")) == 2, 10, "both follow")
+                talk(client)
+            assert first.wait() == 0

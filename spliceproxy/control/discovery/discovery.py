@@ -58,6 +58,8 @@ class Discovery:
         self._lookups: dict[_Key, Lookup] = {}
         self._known: dict[_Key, Known] = {}
         """What another process knew of names that this one has not asked for yet."""
+        self._known_lists: dict[str, list[Any]] = {}
+        """The same of lists that this one has not read yet."""
         self._names: dict[Address, set[_Key]] = {}
         """The names that lead from an address to its upstreams."""
         self._watcher: Watcher | None = None
@@ -107,15 +109,20 @@ class Discovery:
         self._update()
 
     def knowledge(self) -> list[list[Any]]:
-        """The last good answers: DNS may fail just when another process takes over."""
-        return [
+        """The last good answers and lists: DNS may fail, and a file may be broken, just when
+        another process takes over."""
+        lists = [["file", path, one.known()] for path, one in self._lists.items()]
+        return lists + [
             [kind, name, [[_as_json(value) for value in values] for values in lookup.known()]]
             for (kind, name), lookup in self._lookups.items()
         ]
 
     def learn(self, knowledge: list[list[Any]]) -> None:
-        """Have these answers hold for names that were not asked for yet."""
+        """Have these hold for names that were not asked for, and lists that were not read yet."""
         for kind, name, families in knowledge:
+            if kind == "file":
+                self._known_lists[name] = families
+                continue
             self._known[kind, name] = [
                 tuple(values) if kind == "host" else tuple(Service(**one) for one in values)
                 for values in families
@@ -150,10 +157,13 @@ class Discovery:
                 lookup.ask_again()
         before, self._lists = self._lists, {}
         for path in (one.file for one in self._roots if one.file):
-            self._lists[path] = before.get(path) or ListFile(Path(path))
+            self._lists[path] = before.get(path) or self._list(path)
         if self._watcher is None and self._roots:
             self._watcher = Watcher(self._files, self._on_files, gather=self._pace.gather)
         return [one for path, one in self._lists.items() if path not in before]
+
+    def _list(self, path: str) -> ListFile:
+        return ListFile(Path(path), self._known_lists.pop(path, ()))
 
     def _files(self) -> list[Path]:
         """The files that say something about upstreams now."""

@@ -188,6 +188,9 @@ class Succession:
             except UpgradeError as error:
                 wing.notifier.notify(READY=1)
                 problems = str(error).splitlines()
+                if self._stop.is_set():  # it was told to: nothing went wrong
+                    _log.info("not upgraded", problems=problems)
+                    raise UpgradeError(f"not upgraded: {error}") from None
                 _log.error("not upgraded: this process goes on", problems=problems)
                 raise UpgradeError(f"not upgraded, pid {os.getpid()} goes on:\n{error}") from None
         with suppress(TimeoutError):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import random
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Final, cast
 
 from spliceproxy.ipc import End, Spare
@@ -233,6 +234,9 @@ class _Order:
 
 
 def _last_byte(session: Session) -> float:
-    """The loop's time at which a session last moved a byte, or began."""
+    """The loop's time at which a session last moved a byte, or began; inf: the last bytes are on
+    their way, and nothing else is left of it."""
+    if session.parting:
+        return inf
     relay = session.relay
     return session.started if relay is None else max(relay.up.touched, relay.down.touched)

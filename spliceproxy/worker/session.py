@@ -218,7 +218,10 @@ class Session:
         self.pool.give_back(held)
         self.pool = pool
         self._connector = connector
-        self.worker.loop.set_handler(self.client.fileno(), self._on_client_before_relay)
+        client, loop = self.client, self.worker.loop
+        loop.set_handler(client.fileno(), self._on_client_before_relay)
+        if client.family == socket.AF_UNIX:  # its close may have been told already: once more
+            loop.modify(client.fileno(), interest(client.family))
 
     def on_failing(self, upstream: Upstream, why: Why) -> None:
         """Called by the connector: that upstream failed again and again."""

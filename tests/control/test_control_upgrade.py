@@ -269,8 +269,9 @@ def test_while_one_upgrade_is_under_way_there_is_no_other_and_a_stop_ends_it(
             proxy.proxy.terminate()
             assert proxy.proxy.wait() == 0
             first.join()
-            told = proxy.proxy.log("not upgraded: this process goes on")
+            told = [line for line in proxy.proxy.log("not upgraded") if line["level"] == "info"]
             assert told[0]["problems"] == ["the proxy is stopping"]
+            assert "goes on" not in proxy.proxy.stderr
 
 
 def test_what_was_drained_and_who_is_down_stays_so(tmp_path: Path) -> None:

@@ -365,6 +365,41 @@ def test_what_is_on_its_way_to_the_client_outlives_the_upstream(tmp_path: Path, 
         assert (record["why"], record["bytes_down"]) == ("upstream_reset", size)
 
 
+def test_last_bytes_on_their_way_are_what_a_drain_over_a_time_ends_last(
+    tmp_path: Path, seed: int
+) -> None:
+    size = 32 * 1024
+
+    def handler(sock: socket.socket, _upstream: Upstream) -> str:
+        if sock.recv(1) == b"?":
+            sock.sendall(stream_bytes(size, seed))
+            wait_until(lambda: not unsent(sock), 10, "an empty send queue")
+            reset(sock)
+            return "reset"
+        while sock.recv(100):
+            pass
+        return "end"
+
+    with (
+        serving("v4", handler) as one,
+        told(tmp_path, web=[(one.name, APP)]) as worker,
+        socket.socket() as client,
+    ):
+        client.settimeout(10)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect(worker.names["web"])
+        client.sendall(b"?")
+        wait_until(lambda: one.results, 10, "the reset to be sent")
+        others = [worker.connect() for _ in range(5)]
+        worker.wait_sessions(6)
+        worker.channel.send(ipc.End("drained", upstreams=[APP], over=4.0))
+        worker.wait_sessions(5)
+        assert read_until_reset(client) == stream_bytes(size, seed)
+        assert len(ends(others, 10)) == 5
+        whys = {record["why"] for record in worker.records(6)}
+        assert whys == {"upstream_reset", "drained"}
+
+
 def test_hundreds_end_at_once_and_the_worker_goes_on(tmp_path: Path) -> None:
     with echo() as one, told(tmp_path, web=[(one.name, APP)]) as worker:
         clients = worker.crowd(800)

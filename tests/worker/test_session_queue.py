@@ -353,6 +353,46 @@ def test_a_client_that_was_gone_before_it_had_to_wait_does_not_wait(tmp_path: Pa
         assert app.queued() == 0
 
 
+def test_a_client_that_was_gone_before_its_upstream_was_left_does_not_wait(tmp_path: Path) -> None:
+    """On UNIX a close is told once: the trial heard of it, and the queue would not."""
+    heard, ended, go = (threading.Event() for _ in range(3))
+
+    def handler(sock: socket.socket, _upstream: Upstream) -> None:
+        if sock.recv(5) == b"hello":
+            heard.set()
+            assert sock.recv(5) == b""
+            ended.set()
+            go.wait(10)
+            reset(sock)
+
+    with (
+        serving("v4", handler) as quits,
+        upstreams.refuse() as dead,
+        upstreams.echo() as echo,
+        ExitStack() as stack,
+    ):
+        tiers = (
+            one_at_a_time(quits.address),
+            {"address": dead.address, "tier": 1},
+            {**one_at_a_time(echo.address), "tier": 2},
+        )
+        keys = {"replay": "16KiB", "eject": "off", "bind": f"unix:{tmp_path}/web"}
+        app = stack.enter_context(case(*tiers, **keys))
+        for slot in (0, 1):
+            app.board.set_state(slot, DOWN)
+        app.hold(stack)
+        for slot in (0, 1):
+            app.board.set_state(slot, 0)
+        with app.proxy.connect("web") as client:
+            client.sendall(b"hello")
+            assert heard.wait(10)
+        assert ended.wait(10)
+        go.set()
+        [record] = app.proxy.wait_records(1)
+        assert (record["why"], record["phase"]) == ("client_reset", "queue")
+        assert app.queued() == 0
+
+
 def test_where_all_was_tried_nobody_waits() -> None:
     with upstreams.refuse() as dead, ExitStack() as stack:
         queue = {"when": "full_or_down"}

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.telemetry.record import Why
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 TURNS: Final = 64
 """Sessions that are served, or sent away, in one go; the next ones after a look at epoll."""
+LOOKS: Final = 64
+"""Sessions that are looked at for a place which those before them have tried already."""
 
 
 class Wait:
@@ -118,22 +121,24 @@ class Queue:
         """Give the free places to those whose turn it is."""
         self._woken = False
         for _ in range(TURNS):
-            if not (self._serve_head(self._again) or self._serve_head(self._first)):
+            if not (self._serve_one(self._again, LOOKS) or self._serve_one(self._first, 1)):
                 break
         else:
             self.wake()
         if not self.slot and self.waiting:
             self._loop.arm(self, self._loop.now)  # the next tick
 
-    def _serve_head(self, line: OrderedDict[Connector, None]) -> bool:
-        """Serve the first one of a line, or send it away; False: it goes on waiting."""
-        if not line:
-            return False
-        connector = next(iter(line))
-        if not connector.take_turn(self.pool) and self._hope(connector.tried):
-            return False
-        self._loop.guarded(connector.on_turn)
-        return True
+    def _serve_one(self, line: OrderedDict[Connector, None], looks: int) -> bool:
+        """Serve, or send away, the first one of a line for whom that can be; False: all wait on."""
+        refused: set[tuple[int, ...]] = set()
+        for connector in islice(line, looks):
+            if connector.tried in refused:
+                continue
+            if connector.take_turn(self.pool) or not self._hope(connector.tried):
+                self._loop.guarded(connector.on_turn)
+                return True
+            refused.add(connector.tried)
+        return False
 
     def _hope(self, tried: tuple[int, ...]) -> bool:
         """Whether one who tried these may come to be served."""

@@ -50,6 +50,7 @@ class Replay(Trial):
         loop.close_socket_later(sock)
         loop.close_later(relay)
         connector = Connector(pool, loop, session, key)
+        connector.wait = session.wait  # what it has waited already is told, and counts
         session.reconnect(connector, by_fin=by_fin)
         connector.start_with(other, tried)
         return True

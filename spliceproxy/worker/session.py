@@ -160,10 +160,13 @@ class Session:
             self._settle(relay)
         if self._settled or self.pool.shortest_silence < FIRST_LOOK:
             self._arm()
-        if self.pool.plan.replay is None:
-            relay.start(self._client_events, events)
-            return
-        self._replay = replay = self._replay or Replay(self)
+        replay = self._replay
+        if replay is None:
+            if self.pool.plan.replay is None:
+                relay.start(self._client_events, events)
+                return
+            self._replay = replay = Replay(self)
+        # Also where a reload took `replay` from the pool meanwhile: what is kept is to be sent.
         replay.tried = connector.tried
         replay.start(relay, self._client_events, events)
 

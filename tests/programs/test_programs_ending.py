@@ -205,12 +205,13 @@ def test_a_drain_of_an_nginx_under_wrk_ends_its_keepalive_sessions_within_the_ti
                 after = _access(tmp_path / "a")
                 out = load.communicate(timeout=30)[0]
             print(said, out, f"drained after {lasted:.2f} s")
-            assert said.splitlines()[0].endswith("draining, 20 sessions")
+            # Half of 40, but each of two workers has a round of its own.
+            assert re.search(r": draining, (1[5-9]|2[0-5]) sessions$", said.splitlines()[0])
             assert said.splitlines()[-1].endswith("drained")
             assert 1 < lasted < 4
             assert _access(tmp_path / "a") == after, "no request at the drained one"
             drained = [record for record in proxy.records() if record["why"] == "drained"]
-            assert len(drained) == 20
+            assert 15 <= len(drained) <= 25
             assert {record["upstream"] for record in drained} == {one["v4"]}
             assert "Non-2xx" not in out
 

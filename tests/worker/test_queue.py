@@ -168,6 +168,20 @@ def test_who_came_back_goes_first_and_holds_nobody_up(
     assert sorted(house.served) == [0, 7]
 
 
+def test_among_those_who_came_back_nobody_holds_up_who_tried_others(board: Board) -> None:
+    """Each of two upstreams has failed for some, who wait for the other one."""
+    house = House(board, 1, upstreams=2)
+    board.upstreams.sessions[0][0] = board.upstreams.sessions[0][1] = 1
+    for name, tried in enumerate([(0,), (0,), (1,), (1,)]):
+        assert Client(house, name, tried=tried).join() is None
+    board.upstreams.sessions[0][0] = 0
+    house.run(0.12)
+    assert house.served == [2]
+    board.upstreams.sessions[0][1] = 0
+    house.run(0.12)
+    assert house.served == [2, 0]
+
+
 def test_a_mistake_in_one_turn_costs_that_session_alone(board: Board) -> None:
     house = House(board, 10)
     board.upstreams.sessions[0][0] = 10

@@ -24,6 +24,7 @@ from harness.wait import wait_until
 from session_support import exchange, read_until_reset, unsent
 
 from spliceproxy import ipc
+from spliceproxy.sealed import seal
 from spliceproxy.telemetry.board import SESSIONS, Board, listener_sessions
 
 APP, OTHER, BACKUP = 10, 11, 12
@@ -53,7 +54,7 @@ class Told:
         stack.callback(self._process.kill)
         self.pid = self._process.pid
         self.board = Board(board, 1)
-        sealed = ipc.seal(snapshot(pools))
+        sealed = seal(snapshot(pools))
         self.channel.send(ipc.Configure(0), sealed)
         os.close(sealed)
         self.names: dict[str, Name] = {}

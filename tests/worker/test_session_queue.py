@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 import statistics
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -544,6 +545,65 @@ def test_where_a_reload_takes_the_queue_away_some_are_served_and_the_rest_is_tol
         assert app.queued() == 0
         expect_refusal(app.proxy)
         assert app.proxy.wait_records(99)[-1]["phase"] == "connect"
+
+
+@pytest.mark.parametrize("replay", ["off", "1B"])
+def test_what_a_waiting_client_had_sent_is_not_lost_where_a_reload_changes_replay(
+    replay: str,
+) -> None:
+    def handler(sock: socket.socket, _upstream: Upstream) -> bytes:
+        return sock.recv(5)
+
+    with (
+        serving("v4", handler) as quits,
+        upstreams.refuse() as dead,
+        upstreams.echo() as echo,
+        ExitStack() as stack,
+    ):
+        first = {"address": quits.address, "max_sessions": 2}
+        last = {**one_at_a_time(echo.address), "tier": 2}
+        app = stack.enter_context(
+            case(first, {"address": dead.address, "tier": 1}, last, replay="16KiB", eject="off")
+        )
+        app.board.set_state(0, DOWN)
+        app.board.set_state(1, DOWN)
+        holder = app.hold(stack)
+        app.board.set_state(0, 0)
+        app.board.set_state(1, 0)
+        waiter = app.connect_and_wait(stack, b"hello")
+        waiter.shutdown(socket.SHUT_WR)
+        reload(app.proxy, lambda text: text.replace("16KiB", replay))
+        assert app.queued() == 1
+        holder.close()
+        assert read_to_end(waiter) == b"hello"
+        record = app.proxy.wait_records(2)[-1]
+        assert (record["why"], record["bytes_up"], record["bytes_down"]) == ("done", 5, 5)
+
+
+def test_the_time_in_the_queue_is_told_also_of_a_session_whose_upstream_was_replaced() -> None:
+    go = threading.Event()
+
+    def handler(sock: socket.socket, _upstream: Upstream) -> None:
+        if sock.recv(5):
+            go.wait(10)
+
+    with serving("v4", handler) as quits, upstreams.echo() as echo, ExitStack() as stack:
+        last = {**one_at_a_time(echo.address), "tier": 1}
+        app = stack.enter_context(case(one_at_a_time(quits.address), last, replay="1KiB"))
+        first = stack.enter_context(app.proxy.connect("web"))
+        wait_until(lambda: quits.accepted, 10, "the first client served")
+        holder = app.hold(stack)
+        waiter = app.connect_and_wait(stack, b"hello")
+        first.close()
+        app.wait_queued(0)
+        holder.close()
+        wait_until(lambda: not app.board.live(1), 10, "a free place")
+        go.set()
+        assert waiter.recv(10) == b"hello"
+        waiter.close()
+        record = app.proxy.wait_records(3)[-1]
+        assert (record["upstream"], record["retries"]) == (echo.address, 1)
+        assert record["queue_ms"] > 0
 
 
 def test_those_who_wait_for_a_pool_that_is_gone_are_still_served() -> None:

@@ -12,6 +12,7 @@ A start goes through it in this order:
   `retire` how a socket is shut without losing a client.
 - `discovery`: the upstreams behind host names, SRV records and lists, now and later. `changes`
   holds what is in force; `reload` puts something else there, and `file_watch` asks for it.
+- `access`: the tables of who may come in, by rules and by files that are followed.
 - `parts`: what follows the configuration beside the workers: `health`, `ejection`, `slow_start`,
   and `aftermath`, which ends sessions whose upstream is gone.
 - `door`: what the operator asks and says while it runs, at a `door_socket`; `report` is the answer;

@@ -312,6 +312,7 @@ def test_twenty_thousand_refused_clients_leave_everything_as_before() -> None:
         for _ in range(500):
             come_from(proxy, "127.0.0.2")
         assert come_from(proxy, "127.0.1.1") == "up"
+        proxy.wait_records(501)  # and so their sockets are closed
         fds, memory = len(open_fds(pid)), rss_bytes(pid)
         for _ in range(number // 50):
             with ExitStack() as stack:
@@ -321,9 +322,9 @@ def test_twenty_thousand_refused_clients_leave_everything_as_before() -> None:
                         if chance.random() < 0.5:
                             client.send(b"let me in")
         assert come_from(proxy, "127.0.1.1") == "up"
-        wait_until(lambda: len(open_fds(pid)) == fds, 10, "as many fds as before")
+        whys = Counter(record["why"] for record in proxy.wait_records(number + 502, 30))
+        assert len(open_fds(pid)) == fds
         assert rss_bytes(pid) < memory + 4 * 1024 * 1024
-        assert len(upstream.results) == 2
+        wait_until(lambda: len(upstream.results) == 2, 10, "no more than two sessions")
         assert proxy.worker_pids() == [pid]
-        whys = Counter(record["why"] for record in proxy.wait_records(number + 502))
     assert whys == {"access_denied": number + 500, "done": 2}

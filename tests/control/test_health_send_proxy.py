@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 import pytest
-from harness.health import FAST, rig, run
+from harness.health import FAST, Rig, rig, run
 from harness.proxy_header import take_header
 from harness.serving import FAMILIES, Handler, Upstream, serving
 from test_health_checks import SSL_REQUEST, answering, tls, tls_context
@@ -39,6 +39,11 @@ def matches(header: Header, family: str, version: str, ends: tuple[Any, Any]) ->
     )
 
 
+def states(it: Rig) -> list[str]:
+    """What the log tells of upstreams. On a busy machine it also tells that checks come late."""
+    return [one["event"] for one in it.lines if one["event"].startswith("upstream ")]
+
+
 KINDS: list[tuple[str, dict[str, object], Handler]] = [
     ("tcp", {}, answering(b"", b"")),
     ("redis", {}, answering(b"PING\r\n", b"+PONG\r\n")),
@@ -67,7 +72,7 @@ def test_each_kind_sends_one_in_its_own_name_and_then_what_it_always_sends(
                 health = {**FAST, "check": check, **more}
                 it.apply(health, upstream.address, send_proxy=version)
                 await it.wait(lambda: len(upstream.results) >= 3, "three checks")
-                assert it.lines == []
+                assert states(it) == []
                 assert not it.down(upstream.address)
                 assert upstream.errors == []
                 for header, ends, _ in upstream.results:
@@ -94,8 +99,7 @@ def test_a_reload_that_changes_it_takes_a_new_check(check: str, seed: int) -> No
                 before = len(upstream.results)
                 await it.wait(lambda: len(upstream.results) >= before + 3, "three checks more")
                 assert upstream.results[-1][0].version == 1
-                told = [one["event"] for one in it.lines if one["event"].startswith("upstream")]
-                assert told == ["upstream down", "upstream up"]
+                assert states(it) == ["upstream down", "upstream up"]
 
     run(test)
 
@@ -113,7 +117,7 @@ def test_a_check_at_another_port_sends_none(check: str, seed: int) -> None:
                 it.apply(health, "127.0.0.1:9", send_proxy="v2")
                 await it.wait(lambda: len(agent.results) >= 3, "checks at the other port")
                 assert not it.down("127.0.0.1:9")
-                assert it.lines == []
+                assert states(it) == []
 
     run(test)
 
@@ -127,6 +131,6 @@ def test_an_http_check_says_why_it_could_not_connect(seed: int) -> None:
                 it.apply({**FAST, "check": "http"}, name, send_proxy="v2")
                 line = await it.wait_log("upstream down")
                 assert line["reason"] == "connection refused"
-                assert [one["event"] for one in it.lines] == ["upstream down"]
+                assert states(it) == ["upstream down"]
 
     run(test)

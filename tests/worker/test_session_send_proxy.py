@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import time
@@ -12,12 +13,13 @@ from typing import Any
 
 import pytest
 from harness.fds import open_fds
-from harness.load import read_exactly, read_to_end
+from harness.load import drain_digest, pump, read_exactly, read_to_end
 from harness.proxy_header import take_header
 from harness.serving import FAMILIES, Upstream, reset, serving
 from harness.wait import wait_until
 from session_support import check_record, name_of, one_record, proxy_yaml, running_proxy
 
+SIZE = 2 << 20
 BINDS = ["127.0.0.1:0", "[::1]:0"]
 DATA_SEGMENTS_IN = slice(152, 156)
 """tcpi_data_segs_in, linux/tcp.h."""
@@ -191,6 +193,32 @@ def test_each_upstream_that_replaces_another_one_gets_the_same_header(ending: st
     assert record["bytes_up"] == 16
     assert {(h.source, h.tlvs.unique_id) for h in headers} == {(source, record["session"].encode())}
     assert len(headers) == 3
+
+
+@pytest.mark.parametrize("mode", ["adaptive", "splice"])
+@pytest.mark.parametrize("replay", ["off", "16KiB"])
+def test_every_byte_arrives_behind_it_through_a_tiny_send_buffer(
+    mode: str, replay: str, seed: int
+) -> None:
+    print(f"seed: {seed}")
+
+    def handler(sock: socket.socket, _upstream: Upstream) -> Any:
+        return take_header(sock).source, drain_digest(sock)
+
+    keys = {"send_proxy": "v2", "replay": replay, "tcp": {"buffers": {"send": "4KiB"}}}
+    with (
+        serving("v4", handler) as upstream,
+        running_proxy(proxy_yaml(upstream.address, pool=keys, relay={"mode": mode})) as proxy,
+        proxy.connect("web") as sock,
+    ):
+        name = sock.getsockname()
+        sent = pump(sock, SIZE, seed, random.Random(seed))
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(1) == b""
+        [(source, received)] = wait_until(lambda: upstream.results, 10, "the upstream's end")
+        assert received == (SIZE, sent)
+        assert source == name
+        assert one_record(proxy)["bytes_up"] == SIZE
 
 
 def test_who_waited_in_the_queue_is_announced_when_it_is_connected() -> None:

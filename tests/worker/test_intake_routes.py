@@ -284,7 +284,7 @@ def test_a_session_in_intake_finishes_with_the_listener_that_it_began_with() -> 
         assert said(proxy, b"SSH-2.0-x") == b"o"
 
 
-def test_hundreds_of_silent_clients_cost_the_others_nothing() -> None:
+def test_a_thousand_silent_clients_cost_the_others_nothing() -> None:
     times = {"timeouts": {"preread": "20s"}}
     with (
         routed(ROUTES, listener=times, max_sessions=5000) as proxy,
@@ -292,10 +292,10 @@ def test_hundreds_of_silent_clients_cost_the_others_nothing() -> None:
         ExitStack() as stack,
     ):
         [worker] = proxy.worker_pids()
-        silent = [stack.enter_context(proxy.connect("web")) for _ in range(500)]
+        silent = [stack.enter_context(proxy.connect("web")) for _ in range(1000)]
         for client in silent[::2]:
             client.sendall(b"G")
-        wait_until(lambda: board.total(SESSIONS) == 500, 10, "all of them")
+        wait_until(lambda: board.total(SESSIONS) == 1000, 10, "all of them")
         before = context_switches(worker), cpu_seconds(worker)
         for _ in range(50):
             assert said(proxy, REQUEST) == b"h"

@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from spliceproxy.config import checks, files, inherit, nodes, syntax
 from spliceproxy.config.explain import explain
 from spliceproxy.config.model import Config
-from spliceproxy.config.problems import ConfigError, Place, Problem, Source
-from spliceproxy.config.scalars import describe
+from spliceproxy.config.problems import ConfigError, Place, Problem, Source, describe
 
 MAX_INCLUDED = 1000
 """Included files, at most."""

@@ -1,20 +1,22 @@
-"""What clients may ask for by name, as people write it in routes."""
+"""What routes name, as people write it: what clients ask for, and the pools that they lead to.
+
+Each function raises ValueError("what is wrong; what would be right").
+"""
 
 from __future__ import annotations
 
 import re
+from typing import Any, Final
 
-from spliceproxy.config.problems import show
+from spliceproxy.config import units
+from spliceproxy.config.problems import describe, show
 from spliceproxy.wire.host_name import read_address, read_host_name
 
 RIGHT = "write a name such as www.example.com, or *.example.com"
 
 
 def server_name(text: str) -> str:
-    """A name of SNI, or `*.` and a name: in lower case, without a trailing dot.
-
-    Raises ValueError("wrong; right"), as all here do.
-    """
+    """A name of SNI, or `*.` and a name: in lower case, without a trailing dot."""
     if read_address(text.encode()) is not None:
         raise ValueError(f"{show(text)} is an address, which no client names in SNI; {RIGHT}")
     return _pattern(text)
@@ -51,3 +53,43 @@ def alpn(text: str) -> str:
     if not re.fullmatch(r"[!-~]{1,255}", text):
         raise ValueError(f"{show(text)} is no protocol of ALPN; write for example h2 or http/1.1")
     return text
+
+
+def pool_shares(raw: object) -> tuple[tuple[str, int], ...]:
+    """A pool, or several with their shares; those of 0 are left out."""
+    right = "write the name of a pool, or shares of several: {app: 95, canary: 5}"
+    if isinstance(raw, str) and raw:
+        return ((raw, 1),)
+    if not isinstance(raw, dict) or not raw:
+        raise ValueError(f"is {describe(raw)}; {right}")
+    shares = []
+    for name, share in raw.items():
+        if not isinstance(share, str):
+            raise ValueError(f"the share of {show(name)} is {describe(share)}; {right}")
+        try:
+            shares.append((name, units.integer(share, 0, 1000)))
+        except ValueError as error:
+            raise ValueError(f"the share of {show(name)}: {error}") from None
+    if not any(share for _, share in shares):
+        raise ValueError("every share is 0; give a pool a share of at least 1")
+    return tuple((name, share) for name, share in shares if share)
+
+
+def pool_name(raw: object) -> str | None:
+    """None is the default alone: what is written is text."""
+    if raw is None:
+        return None
+    if not isinstance(raw, str):
+        raise ValueError(f"is {describe(raw)} where one value belongs; write the name of a pool")
+    if not raw:
+        raise ValueError("has no value; write the name of a pool")
+    return raw
+
+
+POOL_SHARES_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "object", "additionalProperties": {"type": ["number", "string"]}},
+    ],
+    "x-unit": "name / shares",
+}

@@ -102,6 +102,15 @@ def show(text: str) -> str:
     return f'"{_printable(_shorten(text))}"'
 
 
+def describe(raw: object) -> str:
+    """What a value is, for the sentence "is …"."""
+    if isinstance(raw, dict):
+        return "a mapping"
+    if isinstance(raw, list):
+        return "a list"
+    return show(str(raw)) if raw else "empty"
+
+
 def _shorten(text: str) -> str:
     return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 1] + "…"
 

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainValidator, WithJsonSc
 
 from spliceproxy.config import address, names, networks, units
 from spliceproxy.config.address import Address, IpAddress
-from spliceproxy.config.problems import show
+from spliceproxy.config.problems import describe, show
 from spliceproxy.config.suggest import nearest
 
 T = TypeVar("T")
@@ -28,15 +28,8 @@ MILLION = 1_000_000
 
 CHECKS = ("tcp", "http", "tls", "exchange", "redis", "postgres", "smtp")
 """The health checks."""
-
-
-def describe(raw: object) -> str:
-    """What a value is, for the sentence "is …"."""
-    if isinstance(raw, dict):
-        return "a mapping"
-    if isinstance(raw, list):
-        return "a list"
-    return show(str(raw)) if raw else "empty"
+BALANCES = ("round_robin", "random", "power_of_two", "least_sessions", "source_hash", "sni_hash")
+"""How a pool may choose."""
 
 
 def _read(parse: Callable[[str], T], right: str) -> PlainValidator:
@@ -189,37 +182,6 @@ def _one_or_more(raw: object) -> object:
     return raw if isinstance(raw, (list, tuple)) else [raw]
 
 
-def _pool_shares(raw: object) -> tuple[tuple[str, int], ...]:
-    """A pool, or several with their shares; those of 0 are left out."""
-    right = "write the name of a pool, or shares of several: {app: 95, canary: 5}"
-    if isinstance(raw, str) and raw:
-        return ((raw, 1),)
-    if not isinstance(raw, dict) or not raw:
-        raise ValueError(f"is {describe(raw)}; {right}")
-    shares = []
-    for name, share in raw.items():
-        if not isinstance(share, str):
-            raise ValueError(f"the share of {show(name)} is {describe(share)}; {right}")
-        try:
-            shares.append((name, units.integer(share, 0, 1000)))
-        except ValueError as error:
-            raise ValueError(f"the share of {show(name)}: {error}") from None
-    if not any(share for _, share in shares):
-        raise ValueError("every share is 0; give a pool a share of at least 1")
-    return tuple((name, share) for name, share in shares if share)
-
-
-def _pool_name(raw: object) -> str | None:
-    """None is the default alone: what is written is text."""
-    if raw is None:
-        return None
-    if not isinstance(raw, str):
-        raise ValueError(f"is {describe(raw)} where one value belongs; write the name of a pool")
-    if not raw:
-        raise ValueError("has no value; write the name of a pool")
-    return raw
-
-
 def _some_reason(on: tuple[str, ...]) -> tuple[str, ...]:
     if not on:
         raise ValueError("there is nothing to eject for; write [connect], or eject: off")
@@ -309,8 +271,8 @@ RelayMode = Annotated[
 ]
 Balance = Annotated[
     Literal["round_robin", "random", "power_of_two", "least_sessions", "source_hash", "sni_hash"],
-    _choice("round_robin", "random", "power_of_two", "least_sessions", "source_hash", "sni_hash"),
-    _closed("round_robin", "random", "power_of_two", "least_sessions", "source_hash", "sni_hash"),
+    _choice(*BALANCES),
+    _closed(*BALANCES),
 ]
 _EjectOn = Annotated[
     Literal["connect", "early_close"],
@@ -366,16 +328,8 @@ Alpn = Annotated[str, _read(names.alpn, "write a protocol such as h2"), _schema(
 Passthrough = Annotated[Literal["passthrough"], _choice("passthrough"), _closed("passthrough")]
 PoolShares = Annotated[
     tuple[tuple[str, int], ...],
-    PlainValidator(_pool_shares),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "object", "additionalProperties": {"type": ["number", "string"]}},
-            ],
-            "x-unit": "name / shares",
-        }
-    ),
+    PlainValidator(names.pool_shares),
+    WithJsonSchema(names.POOL_SHARES_SCHEMA),
 ]
 PlainOrRefuse = Annotated[
     Literal["plain", "refuse"], _choice("plain", "refuse"), _closed("plain", "refuse")
@@ -419,7 +373,7 @@ InterfaceOff = Annotated[
     _read(_or("off", _interface), "write the name of a network interface, or off"),
     _schema("name", "off"),
 ]
-PoolName = Annotated[str | None, PlainValidator(_pool_name), _schema("name")]
+PoolName = Annotated[str | None, PlainValidator(names.pool_name), _schema("name")]
 BindAddress = Annotated[
     Address,
     _read(address.parse_bind, "write host:port, [v6]:port, :port, unix:/path or unix:@name"),

@@ -12,13 +12,14 @@ from select import EPOLLERR, EPOLLHUP
 from socket import SocketType
 from typing import TYPE_CHECKING, Final
 
-from spliceproxy.relay.relay import Relay, arm_reset, interest, unsent
+from spliceproxy.relay.relay import Relay, arm_reset, interest
 from spliceproxy.telemetry.record import ClosedBy, How, Why, milliseconds
 from spliceproxy.worker.admission import admitted
 from spliceproxy.worker.announcement import announce
 from spliceproxy.worker.connector import Connector, set_keepalive
 from spliceproxy.worker.intake import Preread
 from spliceproxy.worker.known import balance_key
+from spliceproxy.worker.parting import PARTING_PATIENCE, PARTING_POLL, still_unsent
 from spliceproxy.worker.pool import Pool, Upstream
 from spliceproxy.worker.replay import Replay
 from spliceproxy.worker.session_record import session_record
@@ -29,13 +30,9 @@ if TYPE_CHECKING:
     from spliceproxy.worker.queue import Wait
     from spliceproxy.worker.worker import Worker
 
-PARTING_POLL: Final = 0.05
-"""Seconds between two looks at the send queue: no event tells that it became empty."""
 FIRST_LOOK: Final = 1.0
 """Seconds until a session's timer first comes. Most sessions are over by then, having armed one
 timer once; for the others it is the time to do what would have been wasted on the short ones."""
-PARTING_PATIENCE: Final = 30.0
-"""Seconds for which the send queue may stand still before the reset goes anyway."""
 
 
 class Session:
@@ -257,7 +254,7 @@ class Session:
         """The one side is broken; the other one is owed a reset, after all that was sent."""
         survivor = relay.survivor
         assert survivor is not None
-        if survivor.family == socket.AF_UNIX or not _still_unsent(survivor):
+        if survivor.family == socket.AF_UNIX or not still_unsent(survivor):
             self._end_broken(relay)
             return
         loop = self.worker.loop
@@ -272,7 +269,7 @@ class Session:
             self._end_broken(self.relay)
 
     def _look_at_send_queue(self, survivor: SocketType, now: float) -> None:
-        left = _still_unsent(survivor)
+        left = still_unsent(survivor)
         if left != self._unsent:
             self._unsent = left
             self._unsent_since = now
@@ -403,11 +400,3 @@ def _forgive(upstream: Upstream, relay: Relay) -> None:
     """An upstream that sent something closes early no more."""
     if relay.down.moved:
         upstream.early_closes = 0
-
-
-def _still_unsent(sock: SocketType) -> int:
-    """Bytes in the send queue; none where the socket is dead, because nothing can arrive then."""
-    try:
-        return unsent(sock)
-    except OSError:
-        return 0

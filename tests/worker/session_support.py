@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import termios
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
@@ -21,7 +22,7 @@ from typing import Any
 
 import harness.proxy
 import pytest
-from harness.fds import open_fds
+from harness.fds import context_switches, open_fds
 from harness.proxy import Proxy
 from harness.wait import wait_until
 
@@ -162,6 +163,23 @@ def _check_measures(record: Record) -> None:
         retrans = record[f"{side}_retrans"]
         assert (retrans is not None) == on_tcp, f"{side}_retrans: {retrans}"
         assert on_tcp or record[f"{side}_rtt_us"] is None
+
+
+def send_one_by_one(client: socket.socket, data: bytes, worker: int) -> int:
+    """Send each byte once the worker sleeps again. Returns how often it woke meanwhile, but for
+    the wakes of its timers, of which there may be 25 in a second.
+
+    TCP makes one segment of bytes that wait for an acknowledgement: there come some dozens of them.
+    """
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    stat = Path(f"/proc/{worker}/stat")
+    before, began = context_switches(worker), time.monotonic()
+    for n in range(len(data)):
+        client.sendall(data[n : n + 1])
+        deadline = time.monotonic() + 10
+        while stat.read_text().rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < deadline, "the worker does not sleep"
+    return context_switches(worker) - before - round(25 * (time.monotonic() - began))
 
 
 def one_record(proxy: Proxy, timeout: float = 10.0) -> Record:

@@ -35,7 +35,7 @@ from spliceproxy.control.service import Service
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.errors import SpliceproxyError
-from spliceproxy.sealed import seal
+from spliceproxy.ipc.sealed import seal
 
 if TYPE_CHECKING:
     from spliceproxy.config import Address, Config

@@ -36,7 +36,7 @@ from spliceproxy.control.succession import Succession, Wing
 from spliceproxy.control.systemd import Notifier
 from spliceproxy.errors import EXIT_FAILED, EXIT_OK
 from spliceproxy.ipc import Reopen
-from spliceproxy.sealed import seal
+from spliceproxy.ipc.sealed import seal
 from spliceproxy.telemetry.board import Board
 
 _log = structlog.get_logger()

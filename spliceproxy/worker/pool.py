@@ -18,7 +18,7 @@ from spliceproxy.balance.maglev import SourceHash
 from spliceproxy.balance.policy import Policy
 from spliceproxy.balance.round_robin import RoundRobin
 from spliceproxy.ipc import PoolPlan, Sockaddr, UpstreamPlan
-from spliceproxy.sealed import PIECE
+from spliceproxy.ipc.sealed import PIECE
 from spliceproxy.telemetry.board import Upstreams
 from spliceproxy.worker.tier import EJECTED_ONES, EVERYONE, HEALTHY, Tier, groups_of
 

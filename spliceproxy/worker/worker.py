@@ -30,9 +30,9 @@ from spliceproxy.ipc import (
     Spare,
     Stop,
 )
+from spliceproxy.ipc.sealed import unseal_in_steps
 from spliceproxy.relay.means import Means
 from spliceproxy.relay.pipes import PipePool
-from spliceproxy.sealed import unseal_in_steps
 from spliceproxy.telemetry import log
 from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board
 from spliceproxy.telemetry.record import Record, Why, session_ids, wanted

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from spliceproxy import ipc
-from spliceproxy.sealed import unseal
+from spliceproxy.ipc.sealed import unseal
 from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board
 
 

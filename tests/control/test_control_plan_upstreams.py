@@ -15,7 +15,7 @@ from spliceproxy.control.machine import Machine
 from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.ipc import PoolPlan, Snapshot
-from spliceproxy.sealed import seal, unseal
+from spliceproxy.ipc.sealed import seal, unseal
 from spliceproxy.telemetry.board import Board
 
 ROOMY = Machine(1_000_000, 65535, 28_000, None, None)

@@ -25,7 +25,7 @@ from spliceproxy.control.parts import InForce, UpstreamStates
 from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.slow_start import SlowStart, held_after
-from spliceproxy.sealed import at_once
+from spliceproxy.ipc.sealed import at_once
 from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED, Board, held_back
 from spliceproxy.worker.pool import Pool, make_upstreams
 

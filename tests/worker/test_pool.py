@@ -26,7 +26,7 @@ from spliceproxy.ipc import (
     TcpPlan,
     UpstreamPlan,
 )
-from spliceproxy.sealed import at_once, seal, unseal, unseal_in_steps
+from spliceproxy.ipc.sealed import at_once, seal, unseal, unseal_in_steps
 from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED, FLAGS, Board, with_held_back
 from spliceproxy.worker.pool import LOOKS, Pool, client_key, make_upstreams
 

@@ -11,7 +11,7 @@ import pytest
 from harness.lines import lines_run
 
 from spliceproxy.ipc import PoolPlan, QueuePlan, TcpPlan, UpstreamPlan
-from spliceproxy.sealed import at_once
+from spliceproxy.ipc.sealed import at_once
 from spliceproxy.telemetry.board import Board
 from spliceproxy.worker.connector import Connector
 from spliceproxy.worker.loop import Loop

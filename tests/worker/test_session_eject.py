@@ -20,7 +20,7 @@ from harness.wait import wait_until
 from session_support import private_network, read_until_reset, set_nofile, worker_sockets
 
 from spliceproxy import ipc
-from spliceproxy.sealed import seal
+from spliceproxy.ipc.sealed import seal
 from spliceproxy.telemetry.board import SESSIONS, Board
 
 SLOT = 4321

@@ -24,7 +24,7 @@ from harness.wait import wait_until
 from session_support import exchange, read_until_reset, unsent
 
 from spliceproxy import ipc
-from spliceproxy.sealed import seal
+from spliceproxy.ipc.sealed import seal
 from spliceproxy.telemetry.board import SESSIONS, Board, listener_sessions
 
 APP, OTHER, BACKUP = 10, 11, 12

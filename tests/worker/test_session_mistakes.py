@@ -20,7 +20,7 @@ from harness.wait import wait_until
 from session_support import Record, check_record, exchange, read_until_reset
 
 from spliceproxy import ipc
-from spliceproxy.sealed import seal
+from spliceproxy.ipc.sealed import seal
 from spliceproxy.telemetry.board import SESSIONS, Board
 
 WORKER = Path(__file__).with_name("failing_worker.py")

@@ -1,0 +1,78 @@
+"""The only door between the supervisor's wing and the workers' wing.
+
+One UNIX seqpacket pair per worker (`channel`) carries small typed `messages`, and listening sockets
+beside them (SCM_RIGHTS). What is large, the configuration (`plans`), travels as a sealed memfd: a
+seqpacket message of 300 KB is EMSGSIZE, and a sealed memfd can be read but never changed under the
+reader. It goes from the supervisor to its workers only, and only for as long as both are the same
+program, so it is pickled (`sealed`).
+"""
+
+from __future__ import annotations
+
+from spliceproxy.ipc.channel import MAX_MESSAGE, Channel, HasFileno
+from spliceproxy.ipc.messages import (
+    MOST_NAMED,
+    Configure,
+    End,
+    Failing,
+    Message,
+    Ready,
+    Release,
+    Reopen,
+    Retire,
+    Retired,
+    Serve,
+    Spare,
+    Stop,
+    decode,
+    encode,
+)
+from spliceproxy.ipc.plans import (
+    ALLOW,
+    DENY,
+    EjectPlan,
+    IntakePlan,
+    ListenerPlan,
+    PoolPlan,
+    QueuePlan,
+    RelayPlan,
+    RoutePlan,
+    Snapshot,
+    Sockaddr,
+    TcpPlan,
+    UpstreamPlan,
+)
+
+__all__ = [
+    "ALLOW",
+    "DENY",
+    "MAX_MESSAGE",
+    "MOST_NAMED",
+    "Channel",
+    "Configure",
+    "EjectPlan",
+    "End",
+    "Failing",
+    "HasFileno",
+    "IntakePlan",
+    "ListenerPlan",
+    "Message",
+    "PoolPlan",
+    "QueuePlan",
+    "Ready",
+    "RelayPlan",
+    "Release",
+    "Reopen",
+    "Retire",
+    "Retired",
+    "RoutePlan",
+    "Serve",
+    "Snapshot",
+    "Sockaddr",
+    "Spare",
+    "Stop",
+    "TcpPlan",
+    "UpstreamPlan",
+    "decode",
+    "encode",
+]

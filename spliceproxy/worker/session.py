@@ -1,7 +1,8 @@
 """One client's connection, from accept to its record.
 
-A session is connecting, then relaying, then sometimes parting: waiting until what was sent to the
-side that survived has arrived, so that the reset which it is owed does not overtake it.
+A session is in intake where its listener wants to know more of the client first; then it is
+connecting, then relaying, then sometimes parting: waiting until what was sent to the side that
+survived has arrived, so that the reset which it is owed does not overtake it.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def test_the_table_in_the_docstring_describes_every_field_in_order() -> None:
 
 
 def test_the_closed_lists_hold_what_the_design_names() -> None:
-    assert {"accept", "preread", "tls", "route", "queue", "connect", "relay"} == PHASES
+    assert {"accept", "proxy", "preread", "tls", "route", "queue", "connect", "relay"} == PHASES
     assert {"client", "upstream", "proxy"} == CLOSED_BY
     assert {"fin", "reset", "close"} == HOWS
     assert NORMAL_ENDS < WHYS

@@ -20,7 +20,7 @@ from spliceproxy.worker.announcement import announce
 from spliceproxy.worker.connector import Connector, set_keepalive
 from spliceproxy.worker.intake import Preread
 from spliceproxy.worker.known import balance_key
-from spliceproxy.worker.parting import PARTING_PATIENCE, PARTING_POLL, still_unsent
+from spliceproxy.worker.parting import POLL, Parting, still_unsent
 from spliceproxy.worker.pool import Pool, Upstream
 from spliceproxy.worker.replay import Replay
 from spliceproxy.worker.session_record import session_record
@@ -43,11 +43,9 @@ class Session:
         "_client_events",
         "_connector",
         "_held",
+        "_parting",
         "_replay",
         "_settled",
-        "_survivor",
-        "_unsent",
-        "_unsent_since",
         "client",
         "client_address",
         "connect_ms",
@@ -96,7 +94,7 @@ class Session:
         self._client_events = 0
         self.connect_ms: float | None = None
         self._connector: Connector | None = None
-        self._survivor: SocketType | None = None
+        self._parting: Parting | None = None
         self._settled = False
         self.wait: Wait | None = None
 
@@ -145,7 +143,7 @@ class Session:
     @property
     def parting(self) -> bool:
         """It is over, but for the last bytes on their way to the side that survived."""
-        return self._survivor is not None
+        return self._parting is not None
 
     def owns(self, part: object) -> bool:
         """Whether `part` is the session or one of its parts."""
@@ -259,23 +257,17 @@ class Session:
             self._end_broken(relay)
             return
         loop = self.worker.loop
-        self._survivor = survivor
-        self._unsent = -1
-        self._unsent_since = loop.now
+        self._parting = Parting(survivor, loop.now)
         loop.set_handler(survivor.fileno(), self._on_event_while_parting)
-        loop.arm(self, loop.now + PARTING_POLL)
+        loop.arm(self, loop.now + POLL)
 
     def _on_event_while_parting(self, events: int) -> None:
         if events & (EPOLLERR | EPOLLHUP) and self.relay is not None:
             self._end_broken(self.relay)
 
-    def _look_at_send_queue(self, survivor: SocketType, now: float) -> None:
-        left = still_unsent(survivor)
-        if left != self._unsent:
-            self._unsent = left
-            self._unsent_since = now
-        if left and now - self._unsent_since < PARTING_PATIENCE:
-            self.worker.loop.arm(self, now + PARTING_POLL)
+    def _look_at_send_queue(self, parting: Parting, now: float) -> None:
+        if not parting.over(now):
+            self.worker.loop.arm(self, now + POLL)
         elif self.relay is not None:
             self._end_broken(self.relay)
 
@@ -329,8 +321,8 @@ class Session:
         if self.preread is not None:
             self.preread.on_deadline(now)
             return
-        if self._survivor is not None:
-            self._look_at_send_queue(self._survivor, now)
+        if self._parting is not None:
+            self._look_at_send_queue(self._parting, now)
             return
         connector = self._connector
         if connector is not None and connector.wake is not None and now >= connector.wake:

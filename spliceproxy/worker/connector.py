@@ -129,7 +129,8 @@ class Connector:
     @property
     def retries(self) -> int:
         """How many upstreams were tried beside the first one."""
-        return max(0, len(self.tried) + self._gone - 1)
+        tries = len(self.tried) + self._gone
+        return tries - 1 if tries else 0
 
     @property
     def held(self) -> Upstream | None:

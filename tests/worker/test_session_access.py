@@ -172,7 +172,8 @@ def curl(proxy: Proxy) -> int:
     ).returncode
 
 
-@pytest.mark.parametrize(("on_refuse", "codes"), [("reset", {56}), ("close", {52, 56})])
+# 7, 55: the reset is there before curl has connected, or sent.
+@pytest.mark.parametrize(("on_refuse", "codes"), [("reset", {7, 55, 56}), ("close", {52, 55, 56})])
 def test_curl_is_told_of_a_refusal_at_once(on_refuse: str, codes: set[int]) -> None:
     rules = access({"deny": "127.0.0.0/8"}, on_refuse=on_refuse)
     with (

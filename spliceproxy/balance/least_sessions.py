@@ -44,6 +44,8 @@ class LeastSessions(Policy):
         self._tree = Tournament(keys)
 
     def choose(self, excluded: Collection[int] = (), _key: bytes = b"", /) -> int | None:
+        """As Policy says: the one with the fewest sessions for its weight, and of several such the
+        one whose turn it is."""
         if not self._weights:
             return None
         self._look_around()

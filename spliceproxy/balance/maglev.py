@@ -68,6 +68,8 @@ class SourceHash(Policy):
         self._shares = Shares(weights)
 
     def choose(self, excluded: Collection[int] = (), key: bytes = b"", /) -> int | None:
+        """As Policy says: the owner of the key's place in the table. Where that one cannot be had,
+        the key goes on along a path of its own, so that nobody else moves."""
         shares, table = self._shares, self._table
         if not shares.total:
             return None

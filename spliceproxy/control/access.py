@@ -201,20 +201,25 @@ def _make(
     networks: Mapping[str, list[IpNetwork]],
 ) -> NetworkTable:
     """The table of `rules`; `networks` are those of the files that were read just now."""
+    return make_table(_ordered(rules, files, networks))
+
+
+def _ordered(
+    rules: tuple[AccessRule, ...],
+    files: Mapping[str, _File],
+    networks: Mapping[str, list[IpNetwork]],
+) -> Iterator[tuple[IpNetwork, int]]:
+    """Every network of `rules` with its answer, in their order."""
     from spliceproxy.config import NetworkFile, Source, networks_in
 
-    def ordered() -> Iterator[tuple[IpNetwork, int]]:
-        for rule in rules:
-            answer = DENY if rule.denies else ALLOW
-            for source in rule.sources:
-                if not isinstance(source, NetworkFile):
-                    yield source, answer
-                    continue
-                path = source.path
-                known = networks.get(path)
-                for network in (
-                    networks_in(Source(path, files[path].text)) if known is None else known
-                ):
-                    yield network, answer
-
-    return make_table(ordered())
+    for rule in rules:
+        answer = DENY if rule.denies else ALLOW
+        for source in rule.sources:
+            if not isinstance(source, NetworkFile):
+                yield source, answer
+                continue
+            listed = networks.get(source.path)
+            if listed is None:
+                listed = networks_in(Source(source.path, files[source.path].text))
+            for network in listed:
+                yield network, answer

@@ -35,7 +35,7 @@ import orjson
 from spliceproxy.errors import SpliceproxyError
 
 if TYPE_CHECKING:
-    from spliceproxy.config import Address
+    pass
 
 VARIABLE = "SPLICEPROXY_HANDOVER"
 """Environment: `PAIR,MEMFD`, two inherited fds."""
@@ -104,11 +104,6 @@ class Legacy:
             return cls(**values)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise HandoverError(f"what the old process left makes no sense: {error!r}") from None
-
-
-def socket_key(address: Address, listener: str) -> list[str]:
-    """What the socket of an address is known by. Several listeners may ask for any free port."""
-    return [str(address), "" if address.port or address.is_unix else listener]
 
 
 class Link:

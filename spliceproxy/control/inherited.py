@@ -24,11 +24,14 @@ from spliceproxy.control.handover import (
     Legacy,
     Link,
     inherited_fds,
-    socket_key,
 )
 from spliceproxy.control.opening import let_in
-from spliceproxy.control.options import apply_options
-from spliceproxy.control.sockets import ListeningSocket, SocketFile, join_group
+from spliceproxy.control.sockets import (
+    ListeningSocket,
+    SocketFile,
+    join_group,
+    socket_key,
+)
 from spliceproxy.errors import BindError
 
 if TYPE_CHECKING:
@@ -148,7 +151,8 @@ class Predecessor:
             one = taken.one
             if taken.left.file:
                 one.file = SocketFile.existing(Path(os.fsdecode(one.sock.getsockname())))
-            _adjust(taken)
+            if taken.left.tcp != taken.listener.tcp.model_dump(mode="json"):
+                one.follow(taken.listener)
 
     def _claim(self, listener: Listener, workers: int, claim: Claim) -> None:
         named = [left for left in self._left if left.key is None and left.listener == listener.name]
@@ -157,7 +161,7 @@ class Predecessor:
             return
         missing = []
         for address in listener.bind:
-            key = socket_key(address, listener.name)
+            key = [*socket_key(address, listener.name)]
             found = [left for left in self._left if left.key == key]
             if found:
                 claim.sockets += self._take(found, listener, address, workers)
@@ -216,17 +220,3 @@ def _join(listener: Listener, group: list[ListeningSocket], workers: int) -> lis
             first.owner = None  # as when it was handed over: all workers share the one
             return []
         raise BindError(explain_bind(listener.name, place_of(sock), error)) from None
-
-
-def _adjust(taken: _Taken) -> None:
-    """Give an inherited socket the options of its listener where they are other ones now."""
-    one, listener = taken.one, taken.listener
-    if taken.left.tcp == listener.tcp.model_dump(mode="json"):
-        return
-    try:
-        apply_options(one.sock, listener.tcp, f"listeners.{listener.name}.tcp")
-        if one.backlog != listener.tcp.backlog:
-            one.backlog = listener.tcp.backlog
-            one.sock.listen(one.backlog)
-    except (BindError, OSError) as error:
-        _log.warning("a socket option needs a restart", listener=listener.name, error=str(error))

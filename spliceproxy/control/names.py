@@ -77,24 +77,25 @@ def _run(lookups: list[_Lookup]) -> None:
     done: SimpleQueue[BaseException | None] = SimpleQueue()
     for one in names:
         todo.put(one)
-
-    def work() -> None:
-        with suppress(Empty):
-            while True:
-                one = todo.get_nowait()
-                try:
-                    one.run()
-                except BaseException as error:  # a mistake of ours, for the waiting thread
-                    done.put(error)
-                else:
-                    done.put(None)
-
     for _ in range(min(_THREADS, len(names))):
-        threading.Thread(target=work, name="lookup", daemon=True).start()
+        threading.Thread(target=_work_off, args=(todo, done), name="lookup", daemon=True).start()
     for _ in names:
         error = done.get()
         if error is not None:
             raise error
+
+
+def _work_off(todo: SimpleQueue[_Lookup], done: SimpleQueue[BaseException | None]) -> None:
+    """Run what is there `todo`, in a thread; each ends with one item in `done`."""
+    with suppress(Empty):
+        while True:
+            one = todo.get_nowait()
+            try:
+                one.run()
+            except BaseException as error:  # a mistake of ours, for the waiting thread
+                done.put(error)
+            else:
+                done.put(None)
 
 
 def _explain(host: str, error: OSError | UnicodeError) -> str:

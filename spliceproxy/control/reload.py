@@ -26,19 +26,18 @@ from spliceproxy.control.file_watch import Sources
 from spliceproxy.control.machine import Machine
 from spliceproxy.control.names import Places, resolve_binds
 from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
-from spliceproxy.control.options import apply_options
 from spliceproxy.control.parts import InForce
 from spliceproxy.control.plan import make_snapshot, plan_listeners, plan_pools
 from spliceproxy.control.pool_options import find_pool_problems
 from spliceproxy.control.records import find_record_problems
 from spliceproxy.control.service import Service
 from spliceproxy.control.slots import UpstreamSlots
-from spliceproxy.control.sockets import ListeningSocket
+from spliceproxy.control.sockets import ListeningSocket, socket_key
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc.sealed import seal
 
 if TYPE_CHECKING:
-    from spliceproxy.config import Address, Config
+    from spliceproxy.config import Config
     from spliceproxy.control.fleet import Fleet
 
 _log = structlog.get_logger()
@@ -180,7 +179,7 @@ class Reloader:
         """
         listeners = [one for one in config.listeners.values() if one.name not in self._closed]
         wanted = {
-            _key(address, listener.name): listener
+            socket_key(address, listener.name): listener
             for listener in listeners
             for address in listener.bind
         }
@@ -191,7 +190,7 @@ class Reloader:
                 listener = config.listeners.get(one.listener)
                 by_name.add(one.listener)
             else:
-                key = _key(one.address, one.listener)
+                key = socket_key(one.address, one.listener)
                 listener = wanted.get(key)
                 covered.add(key)
             if listener is None:
@@ -201,7 +200,7 @@ class Reloader:
                 names[one.number] = listener.name
         fresh = []
         for listener in listeners:
-            missing = [a for a in listener.bind if _key(a, listener.name) not in covered]
+            missing = [a for a in listener.bind if socket_key(a, listener.name) not in covered]
             if missing and listener.name not in by_name:
                 fresh.append(listener.model_copy(update={"bind": tuple(missing)}))
         problems = [*find_pool_problems(config.pools.values()), *find_record_problems(config)]
@@ -221,7 +220,9 @@ class Reloader:
         workers = list(fleet.workers())
         for one in sockets.kept:
             name = sockets.names[one.number]
-            _apply_options(one, old, after.config, name)
+            before, now = old.listeners.get(one.listener), after.config.listeners[name]
+            if before is None or before.tcp != now.tcp:
+                one.follow(now)
             if name != one.listener:
                 service.rename(one, name, workers)
         service.add(sockets.new, workers)
@@ -244,22 +245,3 @@ async def _wait(event: asyncio.Event, seconds: float) -> bool:
         async with asyncio.timeout(seconds):
             await event.wait()
     return event.is_set()
-
-
-def _key(address: Address, listener: str) -> tuple[Address, str]:
-    """What a socket is known by. Several listeners may ask for any free port."""
-    return address, "" if address.port or address.is_unix else listener
-
-
-def _apply_options(one: ListeningSocket, old: Config, new: Config, name: str) -> None:
-    """Give a kept socket the options of its listener where they changed."""
-    before, after = old.listeners.get(one.listener), new.listeners[name]
-    if before is not None and before.tcp == after.tcp:
-        return
-    try:
-        apply_options(one.sock, after.tcp, f"listeners.{name}.tcp")
-        if one.backlog != after.tcp.backlog:
-            one.backlog = after.tcp.backlog
-            one.sock.listen(one.backlog)
-    except (SpliceproxyError, OSError) as error:
-        _log.warning("a socket option needs a restart", listener=name, error=str(error))

@@ -20,14 +20,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from spliceproxy.control.addresses import Place, place_of
 from spliceproxy.control.options import apply_options
 from spliceproxy.control.retire import refuse_new_clients
+from spliceproxy.errors import SpliceproxyError
 
 if TYPE_CHECKING:
     from spliceproxy.config import Address, Listener
 
+_log = structlog.get_logger()
+
 _numbers = itertools.count(1)
+
+SocketKey = tuple[str, str]
+"""An address as the configuration says it, and, as several listeners may ask for any free port, the
+listener of one that does."""
 
 
 class SocketFile:
@@ -87,6 +96,18 @@ class ListeningSocket:
         self.remove_file()
         return refuse_new_clients(self.sock)
 
+    def follow(self, listener: Listener) -> None:
+        """Have the options of `listener`, as far as a socket that listens can get others."""
+        try:
+            apply_options(self.sock, listener.tcp, f"listeners.{listener.name}.tcp")
+            if self.backlog != listener.tcp.backlog:
+                self.backlog = listener.tcp.backlog
+                self.sock.listen(self.backlog)
+        except (SpliceproxyError, OSError) as error:
+            _log.warning(
+                "a socket option needs a restart", listener=listener.name, error=str(error)
+            )
+
     def remove_file(self) -> None:
         """Remove the socket file, where there is one."""
         if self.file is not None:
@@ -98,6 +119,11 @@ class ListeningSocket:
         if self.sock.fileno() >= 0:
             self.remove_file()
             self.sock.close()
+
+
+def socket_key(address: Address, listener: str) -> SocketKey:
+    """What the sockets of an address are known by, over reloads and upgrades."""
+    return str(address), "" if address.port or address.is_unix else listener
 
 
 def bind(listener: Listener, place: Place, workers: int) -> list[ListeningSocket]:

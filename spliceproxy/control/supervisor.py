@@ -89,71 +89,7 @@ class Supervisor:
         self._obituary = Obituary(snapshot.sessions_to, snapshot.log_format)
         try:
             board, sealed = Board.create(self._workers), seal(snapshot)
-            view = Board(board, self._workers)
-            states = UpstreamStates(view.upstreams)
-            ejection = Ejection(states)
-            self._fleet = Fleet(
-                self._command,
-                self._service,
-                board,
-                self._workers,
-                sealed,
-                self._obituary.write,
-                self._patience,
-                on_failing=ejection.on_failing,
-            )
-            # The aftermath first: it sees the configuration change before the others clear flags.
-            aftermath = Aftermath(states, self._fleet.tell)
-            self._parts: list[Part] = [
-                aftermath,
-                self._setup.discovery,
-                self._setup.access,
-                Monitor(states),
-                ejection,
-                SlowStart(states),
-            ]
-            closed = ClosedListeners(
-                self._service, self._fleet, self._workers, lambda: self._changes.alone()
-            )
-            self._reloader = Reloader(self._setup, self._service, self._fleet, sealed, closed.names)
-            self._changes = changes = Changes(
-                self._began_with,
-                self._reloader,
-                self._setup,
-                self._parts,
-                view.upstreams,
-                self._notifier,
-                self._refuses_changes,
-            )
-            if self._setup.sources is not None:
-                config, changed = self._began_with.config, changes.reload_soon
-                self._parts.append(FileWatch(self._setup.sources, config, changed))
-            if self._door is not None:
-                house = House(
-                    self._fleet,
-                    self._service,
-                    view,
-                    states,
-                    lambda: self._succession.older_sessions,
-                )
-                self._parts.append(Door(self._door, house, changes.reload, self.upgrade, closed))
-            self._succession = Succession(
-                Wing(
-                    self._service,
-                    self._fleet,
-                    self._notifier,
-                    self._parts,
-                    self._door,
-                    self._on_reopen,
-                    changes.lock,
-                    lambda: changes.in_force,
-                    self._patience.upgrade,
-                ),
-                self._predecessor,
-                self._sockets,
-                self._stop,
-                self._hurry,
-            )
+            self._build(board, sealed)
             try:
                 return await self._live()
             finally:
@@ -167,6 +103,78 @@ class Supervisor:
             self._notifier.close()
             # The event loop is about to give all signals their default actions back.
             self._signals.mute()
+
+    def _build(self, board: int, sealed: int) -> None:
+        """Put the wing together; nothing runs yet. `board` and `sealed` are fds."""
+        view = Board(board, self._workers)
+        states = UpstreamStates(view.upstreams)
+        ejection = Ejection(states)
+        self._fleet = Fleet(
+            self._command,
+            self._service,
+            board,
+            self._workers,
+            sealed,
+            self._obituary.write,
+            self._patience,
+            on_failing=ejection.on_failing,
+        )
+        # The aftermath first: it sees the configuration change before the others clear flags.
+        aftermath = Aftermath(states, self._fleet.tell)
+        self._parts: list[Part] = [
+            aftermath,
+            self._setup.discovery,
+            self._setup.access,
+            Monitor(states),
+            ejection,
+            SlowStart(states),
+        ]
+        closed = ClosedListeners(
+            self._service, self._fleet, self._workers, lambda: self._changes.alone()
+        )
+        self._reloader = Reloader(self._setup, self._service, self._fleet, sealed, closed.names)
+        self._changes = changes = Changes(
+            self._began_with,
+            self._reloader,
+            self._setup,
+            self._parts,
+            view.upstreams,
+            self._notifier,
+            self._refuses_changes,
+        )
+        if self._setup.sources is not None:
+            config, changed = self._began_with.config, changes.reload_soon
+            self._parts.append(FileWatch(self._setup.sources, config, changed))
+        if self._door is not None:
+            house = House(
+                self._fleet,
+                self._service,
+                view,
+                states,
+                lambda: self._succession.older_sessions,
+            )
+            self._parts.append(Door(self._door, house, changes.reload, self.upgrade, closed))
+        self._succession = self._make_succession()
+
+    def _make_succession(self) -> Succession:
+        """This process's place in a row of them."""
+        return Succession(
+            Wing(
+                self._service,
+                self._fleet,
+                self._notifier,
+                self._parts,
+                self._door,
+                self._on_reopen,
+                self._changes.lock,
+                lambda: self._changes.in_force,
+                self._patience.upgrade,
+            ),
+            self._predecessor,
+            self._sockets,
+            self._stop,
+            self._hurry,
+        )
 
     async def _live(self) -> int:
         self._listen_to_signals()

@@ -28,9 +28,9 @@ from pathlib import Path
 import structlog
 
 from spliceproxy.control.door_socket import DoorSocket
-from spliceproxy.control.handover import VARIABLE, LeftSocket, Legacy, Link, Said, socket_key
+from spliceproxy.control.handover import VARIABLE, LeftSocket, Legacy, Link, Said
 from spliceproxy.control.parts import InForce, Lasting, Part
-from spliceproxy.control.sockets import ListeningSocket
+from spliceproxy.control.sockets import ListeningSocket, socket_key
 from spliceproxy.errors import SpliceproxyError
 
 _log = structlog.get_logger()
@@ -88,7 +88,7 @@ def legacy_of(
             LeftSocket(
                 fd=one.sock.fileno(),
                 listener=one.listener,
-                key=None if one.address is None else socket_key(one.address, one.listener),
+                key=None if one.address is None else [*socket_key(one.address, one.listener)],
                 owner=one.owner,
                 backlog=one.backlog,
                 handed=one.handed,

@@ -27,6 +27,7 @@ What stands behind it (Linux, tcp(7), unix(7); tests/relay/test_trial.py):
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from select import EPOLLIN, EPOLLPRI, EPOLLRDHUP
 from socket import MSG_DONTWAIT, MSG_PEEK, SHUT_WR
 from typing import Final
@@ -55,7 +56,7 @@ FIN: Final = 2
 FAILED: Final = 3
 
 
-class Trial:
+class Trial(ABC):
     """The client's bytes so far, at most `limit`, and the relay that they are meant for.
 
     `relay.up.moved` says how many of them the upstream's kernel took.
@@ -86,12 +87,12 @@ class Trial:
         self.relay: Relay | None = None
         """The relay to come; None once it has taken over, or while there is no upstream."""
 
+    @abstractmethod
     def replace(self, relay: Relay, by_fin: bool) -> bool:
         """The upstream of `relay` ended without a byte, `by_fin` or by an error.
 
         Have `start` called with another one, now or later, and return True; or return False.
         """
-        raise NotImplementedError
 
     def start(self, relay: Relay, client_events: int, upstream_events: int) -> None:
         """Begin with an upstream, and with the events that were seen before."""

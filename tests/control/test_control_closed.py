@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from harness.door import request
 from harness.fds import same_fds
-from harness.proxy import Proxy, connect, running_proxy
+from harness.proxy import Proxy, connect, refused, running_proxy
 from harness.upstreams import echo
 from harness.wait import wait_until
 from supervised import supervised
@@ -56,14 +56,6 @@ def listener(door: Path, name: str = "web") -> dict[str, Any]:
 def says(client: socket.socket, text: bytes) -> bool:
     client.sendall(text)
     return client.recv(100) == text
-
-
-def refused(name: Any) -> bool:
-    try:
-        connect(name).close()
-    except (ConnectionRefusedError, FileNotFoundError):
-        return True
-    return False
 
 
 @both_crews

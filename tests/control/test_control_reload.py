@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from harness.fds import open_fds
-from harness.proxy import Event, Proxy, connect, running_proxy
+from harness.ports import free_port
+from harness.proxy import Event, Proxy, connect, refused, running_proxy
 from harness.upstreams import Upstream, echo, named
 from harness.wait import wait_until
 
@@ -42,23 +42,9 @@ def head(proxy: Proxy) -> str:
     return "\n".join(line for line in lines if line.startswith(("workers:", "health:", "admin:")))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def answer(proxy: Proxy, listener: str) -> str:
     with proxy.connect(listener) as client:
         return client.makefile("rb").read().decode()
-
-
-def refused(name: tuple[str, int]) -> bool:
-    try:
-        connect(name).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 @contextmanager

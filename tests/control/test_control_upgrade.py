@@ -19,17 +19,12 @@ from harness.dns import dns_server
 from harness.door import request
 from harness.fds import alive, children, fd_kinds
 from harness.generations import Generations, generations
-from harness.proxy import connect, running_proxy
+from harness.ports import free_port
+from harness.proxy import connect, refused, running_proxy
 from harness.upstreams import echo, named, refuse
 from harness.wait import wait_until
 
 both_crews = pytest.mark.parametrize("workers", [1, 2])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def yaml(pool: str, *listeners: str, more: str = "") -> str:
@@ -48,14 +43,6 @@ def talk(client: socket.socket) -> None:
 def heard(name: tuple[str, int] | str) -> bytes:
     with connect(name) as client:
         return client.makefile("rb").read()
-
-
-def refused(name: tuple[str, int] | str) -> bool:
-    try:
-        connect(name).close()
-    except (ConnectionRefusedError, FileNotFoundError):
-        return True
-    return False
 
 
 @both_crews

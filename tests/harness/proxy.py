@@ -62,6 +62,15 @@ def connect(name: Name, timeout: float = 10.0) -> socket.socket:
     return sock
 
 
+def refused(name: Name) -> bool:
+    """Whether nobody listens at `name`."""
+    try:
+        connect(name).close()
+    except (ConnectionRefusedError, FileNotFoundError):
+        return True
+    return False
+
+
 class Proxy:
     """A running `spliceproxy run`, and what it said so far."""
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import random
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from harness.ports import free_port
 from harness.proxy import Name, connect
-from harness.serving import LOOPBACK
 from harness.wait import wait_until
 
 PEERS = Path(__file__).with_name("peer_process.py")
@@ -37,21 +35,6 @@ def need_fds(number: int) -> None:
         pytest.skip(f"the hard limit of open files is {hard}, and {number} are needed")
     if soft < number:
         resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
-
-
-def free_port(family: str = "v4") -> int:
-    """A port at which nobody listens, for programs that cannot choose one and tell.
-
-    It is below the kernel's own range, so no outgoing connection takes it meanwhile.
-    """
-    number, host = LOOPBACK[family]
-    while True:
-        port = random.SystemRandom().randrange(15000, 30000)
-        with socket.socket(number, socket.SOCK_STREAM) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with suppress(OSError):
-                sock.bind((host, port))
-                return port
 
 
 def run(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import random
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import FrameType
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 RANDOM = bytes(range(32))
 
@@ -92,21 +89,3 @@ def pieces(data: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
     """All that was seen after each segment, where the stream was cut at `cuts`."""
     for cut in [*sorted(cuts), len(data)]:
         yield data[:cut]
-
-
-def steps(action: Callable[[], object]) -> int:
-    """How many lines of Python `action` runs: a measure of work that no busy machine changes."""
-    count = 0
-
-    def tracer(_frame: FrameType, event: str, _arg: object) -> Any:
-        nonlocal count
-        count += event == "line"
-        return tracer
-
-    before = sys.gettrace()
-    sys.settrace(tracer)
-    try:
-        action()
-    finally:
-        sys.settrace(before)
-    return count

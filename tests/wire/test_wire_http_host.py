@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from harness.lines import lines_run
 from hypothesis import given
 from hypothesis import strategies as st
 from wire.fuzz_client_hello import fuzz_http_host
-from wire.hello_builder import steps
 
 from spliceproxy.wire.http_host import MAX_HEAD, read_http_host
 from spliceproxy.wire.need import Need
@@ -176,7 +176,7 @@ def test_every_beginning_says_the_same_or_asks_for_more(
 def test_steps_grow_with_the_bytes_and_no_faster(filler: bytes) -> None:
     def read(size: int) -> int:
         data = b"GET / HTTP/1.1\r\n" + filler * (size // len(filler))
-        return steps(lambda: read_http_host(data + b"\r\n\r\n"))
+        return lines_run(lambda: read_http_host(data + b"\r\n\r\n"))
 
     short, long = read(MAX_HEAD // 8), read(MAX_HEAD - 100)
     assert long < 9 * short

@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 
 import pytest
+from harness.lines import lines_run
 from wire.fuzz_client_hello import fuzz_client_hello
 from wire.hello_builder import (
     alpn,
@@ -17,7 +18,6 @@ from wire.hello_builder import (
     record,
     records,
     server_name,
-    steps,
     vector,
 )
 
@@ -186,7 +186,7 @@ def test_steps_grow_with_the_bytes_and_no_faster_though_they_come_one_by_one() -
 
     def read(length: int) -> int:
         reader = ClientHelloReader()
-        return steps(lambda: [reader.read(data[:seen]) for seen in range(length + 1)])
+        return lines_run(lambda: [reader.read(data[:seen]) for seen in range(length + 1)])
 
     short, long = read(len(data) // 8), read(len(data))
     print(f"{len(data) // 8} bytes: {short} steps; {len(data)}: {long}")

@@ -70,17 +70,26 @@ def own_namespaces() -> list[str]:
     return spaces
 
 
-def test_the_proxy_serves_under_the_restrictions_of_its_service() -> None:
+def in_namespaces(program: str) -> str:
+    """Run a program beside this one where every port is free; what it prints."""
     paths = [ROOT / "tests", ROOT / "tests" / "cli", ROOT]
     result = subprocess.run(
-        [*own_namespaces(), sys.executable, str(Path(__file__).with_name("serve_unit.py"))],
+        [*own_namespaces(), sys.executable, str(Path(__file__).with_name(program))],
         capture_output=True,
         text=True,
         timeout=90,
         env={**os.environ, "PYTHONPATH": ":".join(map(str, paths))},
     )
     assert result.returncode == 0, result.stderr
-    seen = json.loads(result.stdout)
+    return result.stdout
+
+
+def test_lists_an_upgrade_and_a_drain_work_under_the_restrictions_of_its_service() -> None:
+    in_namespaces("change_unit.py")
+
+
+def test_the_proxy_serves_under_the_restrictions_of_its_service() -> None:
+    seen = json.loads(in_namespaces("serve_unit.py"))
     done = [record for record in seen["records"] if record["why"] == "done"]
     assert sorted(record["listener"] for record in done) == ["local", "web", "web", "web"]
     assert all(record["spliced_up"] and record["spliced_down"] for record in done)

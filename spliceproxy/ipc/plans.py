@@ -51,6 +51,8 @@ class UpstreamPlan(NamedTuple):
     """Used when no lower tier has a usable one."""
     max_sessions: int | None = None
     """Over all workers; None: no limit of its own."""
+    server_name: str = ""
+    """The host name or the IP address by which it was written; empty for UNIX sockets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,20 @@ class QueuePlan:
     """Seconds that one may wait; None: no limit."""
     when_down: bool
     """Also while no upstream may be chosen at all, not only while they are full."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolTlsPlan:
+    """How a pool's upstreams are spoken to by TLS. PEM texts, read and tried by the supervisor."""
+
+    verify: bool = True
+    """An upstream whose certificate is not valid for its name is not connected with."""
+    ca: str = ""
+    """Who may have signed it; empty: whom this machine trusts."""
+    name: str = ""
+    """What each upstream is asked for, and has to prove; empty: `UpstreamPlan.server_name`."""
+    certificate: str = ""
+    """The chain and the key that upstreams are shown; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +125,8 @@ class PoolPlan:
     None: a session stays with the upstream that it was connected with."""
     send_proxy: str | None = None
     """Version of the PROXY header that each upstream gets first: v1 or v2; None: it gets none."""
+    tls: PoolTlsPlan | None = None
+    """None: bytes go to the upstreams as the session has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +144,8 @@ class RoutePlan:
     alpn: tuple[bytes, ...] = ()
     host: tuple[str, ...] = ()
     """As `sni`."""
+    passthrough: bool = False
+    """TLS goes to the upstream as it came, also where the listener terminates it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +161,34 @@ class IntakePlan:
     routes: tuple[RoutePlan, ...] = ()
     hello: bool = False
     """A pool wants to know SNI, whatever the routes say."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatePlan:
+    """What a listener shows to clients that ask for one of `names`."""
+
+    names: tuple[str, ...]
+    """In lower case: a name, or `*.` and a name, which stands for one label."""
+    chains: tuple[str, ...]
+    """PEM texts, each a chain and its key: several where their keys are of several kinds."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPlan:
+    """How a listener terminates TLS. PEM texts, read and tried by the supervisor."""
+
+    certificates: tuple[CertificatePlan, ...]
+    """The first one is for clients that ask for no name, or for one that no certificate has."""
+    min_version: str = "1.2"
+    """1.2 or 1.3."""
+    alpn: tuple[str, ...] = ()
+    """Application protocols that are accepted, the best one first; empty: none is negotiated."""
+    client_ca: str = ""
+    """Who may have signed clients' certificates; empty: clients are asked for none."""
+    client_certificate: str = "off"
+    """off, optional (checked where one is shown) or required."""
+    timeout: float | None = 10.0
+    """Seconds of a handshake; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +216,8 @@ class ListenerPlan:
     """The same towards its client."""
     intake: IntakePlan | None = None
     """None: nothing."""
+    tls: TlsPlan | None = None
+    """None: bytes go to the pool as they came. With one there is an `intake`."""
 
     @property
     def pools(self) -> frozenset[str]:

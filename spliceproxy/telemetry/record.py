@@ -27,11 +27,14 @@ unknown, or does not apply, is null.
 | `spliced_down` | the same of `bytes_down` |
 | `queue_ms` | time in the pool's queue, milliseconds; null where it did not wait |
 | `tls_ms` | time of the client's TLS handshake, milliseconds |
-| `connect_ms` | time of the connect that succeeded, milliseconds |
+| `tls_version` | what the client's connection came to, as `TLSv1.3`; null: TLS was not ended here |
+| `tls_error` | why TLS with one side failed, as OpenSSL says it |
+| `connect_ms` | time of the connect that succeeded, milliseconds; with TLS, where the pool has it |
 | `first_byte_ms` | from accept to the upstream's first byte, milliseconds |
 | `retries` | further upstreams tried after the first one |
 | `sni` | server name that the client asked for |
-| `alpn` | application protocols that the client offers, as `h2,http/1.1` |
+| `alpn` | application protocols that the client offers, as `h2,http/1.1`; where TLS ends here, \
+the one that was agreed on |
 | `client_rtt_us` | smoothed round-trip time of the client's connection at the end, microseconds |
 | `client_retrans` | segments sent again to the client |
 | `upstream_rtt_us` | as `client_rtt_us`, of the upstream's connection |
@@ -85,6 +88,7 @@ Why = Literal[
     "bad_proxy_header",
     "tls_handshake",
     "tls_truncated",
+    "tls_error",
     "drained",
     "removed",
     "upstream_down",
@@ -129,6 +133,8 @@ class Record(TypedDict):
     spliced_down: int
     queue_ms: float | None
     tls_ms: float | None
+    tls_version: str | None
+    tls_error: str | None
     connect_ms: float | None
     first_byte_ms: float | None
     retries: int

@@ -59,6 +59,8 @@ def session_record(session: Session, closed_by: ClosedBy, how: How, why: Why) ->
         "spliced_down": spliced_down,
         "queue_ms": None if wait is None else milliseconds(wait),
         "tls_ms": None,
+        "tls_version": None,
+        "tls_error": None,
         "connect_ms": session.connect_ms,
         "first_byte_ms": first_byte_ms,
         "retries": session.retries,

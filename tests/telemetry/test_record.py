@@ -56,6 +56,8 @@ def a_record() -> Record:
         "spliced_down": 3 * 1024 * 1024,
         "queue_ms": None,
         "tls_ms": None,
+        "tls_version": None,
+        "tls_error": None,
         "connect_ms": 0.2,
         "first_byte_ms": 0.9,
         "retries": 0,

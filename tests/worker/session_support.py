@@ -132,7 +132,7 @@ def check_record(record: Record, **expected: Any) -> None:
     `local` and `peer` (which is `client` too) are checked where they are expected.
     """
     known = {
-        **dict.fromkeys(("route", "queue_ms", "tls_ms", "sni", "alpn")),
+        **dict.fromkeys(("route", "queue_ms", "tls_ms", "tls_version", "tls_error", "sni", "alpn")),
         **dict.fromkeys(("bytes_up", "bytes_down", "spliced_up", "spliced_down", "retries"), 0),
         "worker": 0,
         "listener": "web",

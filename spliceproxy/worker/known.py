@@ -30,8 +30,10 @@ class Known:
     @property
     def alpn_text(self) -> str | None:
         """For the record."""
+        if not self.alpn:
+            return None
         offered = (name.decode("ascii", "backslashreplace") for name in self.alpn)
-        return ",".join(offered) or None
+        return ",".join(offered)
 
 
 def client_ip(session: Session) -> str:

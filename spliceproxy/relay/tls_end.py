@@ -37,9 +37,14 @@ _NOTHING: Final = memoryview(b"")
 class TlsError(OSError):
     """TLS with this side has failed; the text says why."""
 
+    truncated = False
+    """The peer's FIN came without its close_notify."""
+
 
 class TlsTruncatedError(TlsError):
     """The peer's FIN came without its close_notify."""
+
+    truncated = True
 
 
 class TlsEnd:

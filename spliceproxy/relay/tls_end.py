@@ -20,7 +20,7 @@ from __future__ import annotations
 import ssl
 from contextlib import suppress
 from socket import MSG_DONTWAIT, SocketType
-from typing import Final
+from typing import Final, NoReturn
 
 RECORD: Final = 16 * 1024
 """Bytes of data in one record, at most (RFC 8446, 5.1)."""
@@ -194,20 +194,23 @@ class TlsEnd:
     def _fill(self) -> None:
         """Give OpenSSL what has come in. Raises OSError."""
         if self.fault is not None:
-            raise self.fault
+            raise type(self.fault)(str(self.fault))
         size = self.sock.recv_into(_cipher_view, 0, MSG_DONTWAIT)
         if not size:
             if self._silent_since_close:
                 self._closed = True
                 return
-            self.fault = TlsTruncatedError("FIN without close_notify")
-            raise self.fault
+            self._fail(TlsTruncatedError, "FIN without close_notify")
         self.more = size == len(_cipher_view)
         self._barren += size
         if self._barren > BARREN or self.unsent > UNREAD:
-            self.fault = TlsError("records without data, again and again")
-            raise self.fault
+            self._fail(TlsError, "records without data, again and again")
         self._incoming.write(_cipher_view[:size])
+
+    def _fail(self, kind: type[TlsError], text: str) -> NoReturn:
+        """Raise, and remember: not what is raised, whose traceback leads back to this end."""
+        self.fault = kind(text)
+        raise kind(text)
 
     def _decrypt(self, view: memoryview) -> int:
         """Records that are there, as many as surely fit into `view`; 0: none, or no more."""

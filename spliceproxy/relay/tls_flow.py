@@ -183,6 +183,8 @@ class PacedTlsFlow(PacedFlow, TlsFlow):
 def secure(relay: Relay, client: TlsEnd | None, upstream: TlsEnd | None) -> None:
     """Have a relay that has not begun speak TLS with one of its sides, or with both."""
     up, down = _secured(relay.up, client, upstream), _secured(relay.down, upstream, client)
+    for flow in (relay.up, relay.down):
+        del flow.twin, flow.relay  # so that they die by reference count
     up.twin, down.twin = down, up
     up.relay = down.relay = relay
     relay.up, relay.down = up, down

@@ -44,9 +44,7 @@ _READ = frozenset((SERVER_NAME, ALPN, SUPPORTED_VERSIONS))
 _RECORD = struct.Struct(">BBxH")  # type, major version, length; the minor version means nothing
 _RECORD_HEADER = 5
 _MESSAGE_HEADER = 4
-_BOTH_HEADERS = struct.Struct(
-    ">BBxHBBH"
-)  # the record's and the message's, whose length has 3 bytes
+_BOTH_HEADERS = struct.Struct(">BBxHBBH")  # behind it the message's: type, length of 3 bytes
 _BODY = _RECORD_HEADER + _MESSAGE_HEADER
 _ONE_NAME = struct.Struct(">HBH")  # server_name with one name: length of the list, type, length
 _EXTENSION = struct.Struct(">HH")

@@ -22,6 +22,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import orjson
 
 from spliceproxy.errors import IpcError
+from spliceproxy.limits.window import Rate
 from spliceproxy.wire.networks import NetworkTable
 
 MAX_MESSAGE = 64 * 1024
@@ -128,6 +129,21 @@ class PoolPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitsPlan:
+    """What a listener takes, of all workers together. None: no such limit."""
+
+    rate: Rate | None
+    """New sessions of everybody."""
+    client_rate: Rate | None = None
+    """New sessions of one client network."""
+    client_sessions: int | None = None
+    """Live sessions of one client network."""
+    v4: int = 32
+    """Bits that addresses of one network have in common."""
+    v6: int = 64
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerPlan:
     """A named set of addresses that accept clients."""
 
@@ -149,6 +165,8 @@ class ListenerPlan:
     """Bytes per second of one session towards its upstream; None: no limit."""
     rate_down: int | None = None
     """The same towards its client."""
+    limits: LimitsPlan | None = None
+    """None: clients come as often and as many as they like."""
 
 
 @dataclass(frozen=True, slots=True)

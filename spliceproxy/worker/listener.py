@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterable, Mapping
 from select import EPOLLIN
 from socket import SOCK_STREAM, SocketType
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,7 @@ from spliceproxy.ipc import ListenerPlan
 from spliceproxy.telemetry.board import listener_sessions
 from spliceproxy.telemetry.record import address_text
 from spliceproxy.worker.bandwidth import pace
+from spliceproxy.worker.limits import Limits, LimitsOfAll
 from spliceproxy.worker.pool import Pool
 from spliceproxy.worker.session import Session
 
@@ -58,16 +60,35 @@ _GONE_ERRNOS: Final = frozenset(
 class Listener:
     """A listener as this worker knows it: its plan, its pool, and its session counter."""
 
-    __slots__ = ("access", "counter", "name", "pace", "plan", "pool", "records_all")
+    __slots__ = (
+        "access",
+        "counter",
+        "guarded",
+        "limits",
+        "name",
+        "pace",
+        "plan",
+        "pool",
+        "records_all",
+    )
 
-    def __init__(self, plan: ListenerPlan, pool: Pool) -> None:
+    def __init__(self, plan: ListenerPlan, pool: Pool, limits: Limits | None) -> None:
         self.plan = plan
         self.name = plan.name
         self.pool = pool
         self.access = plan.access
+        self.limits = limits
+        self.guarded = plan.access is not None or limits is not None
         self.pace = pace(plan)
         self.records_all = plan.keep == "all" and plan.sample >= 1.0
         self.counter = listener_sessions(plan.slot)
+
+
+def make_listeners(
+    plans: Iterable[ListenerPlan], pools: Mapping[str, Pool], limits: LimitsOfAll
+) -> dict[str, Listener]:
+    """The listeners of a snapshot, by name."""
+    return {plan.name: Listener(plan, pools[plan.pool], limits.of(plan)) for plan in plans}
 
 
 class ListeningSocket:

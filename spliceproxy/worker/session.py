@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Final
 
 from spliceproxy.relay.relay import Relay, arm_reset, interest, unsent
 from spliceproxy.telemetry.record import ClosedBy, How, Why, milliseconds
-from spliceproxy.worker.admission import admitted
+from spliceproxy.worker.admission import admitted, leave
 from spliceproxy.worker.connector import Connector, set_keepalive
 from spliceproxy.worker.pool import Pool, Upstream, client_key
 from spliceproxy.worker.replay import Replay
 from spliceproxy.worker.session_record import session_record
 
 if TYPE_CHECKING:
+    from spliceproxy.limits.clients import Place
     from spliceproxy.worker.listener import ListeningSocket
     from spliceproxy.worker.queue import Wait
     from spliceproxy.worker.worker import Worker
@@ -51,6 +52,7 @@ class Session:
         "connect_ms",
         "entry",
         "listener",
+        "place",
         "pool",
         "relay",
         "retries",
@@ -72,6 +74,8 @@ class Session:
         self.pool = listener.pool
         self.client = client
         self.client_address = address
+        self.place: Place | None = None
+        """What it has taken of its listener's limits."""
         self.started = worker.loop.now
         self.upstream: Upstream | None = None
         self._held: Upstream | None = None
@@ -89,7 +93,7 @@ class Session:
 
     def start(self) -> None:
         """Watch the client, and look for an upstream."""
-        if self.listener.access is not None and not admitted(self, self.listener.access):
+        if self.listener.guarded and not admitted(self):
             return
         self.worker.on_session_start(self)
         loop = self.worker.loop
@@ -348,6 +352,8 @@ class Session:
             loop.close_socket_later(relay.down.src)
             loop.close_later(relay)
             self.relay = None
+        if self.place is not None:
+            leave(self, self.place)
         worker.on_session_end(self)
 
 

@@ -25,6 +25,7 @@ from session_support import (
     expect_refusal,
     one_record,
     proxy_yaml,
+    read_until_reset,
     running_proxy,
 )
 
@@ -88,7 +89,7 @@ def all_back(board: Board) -> None:
 
 def test_a_client_has_as_many_sessions_as_it_may_with_both_workers_together() -> None:
     with limited(max_sessions=6) as (proxy, board), ExitStack() as stack:
-        assert [come(proxy, "127.0.0.2", stack) for _ in range(20)].count(True) in (6, 7)
+        assert [come(proxy, "127.0.0.2", stack) for _ in range(20)].count(True) == 6
         assert come(proxy, "127.0.0.3", stack)
         stack.close()
         all_back(board)
@@ -134,6 +135,19 @@ def test_addresses_of_one_network_count_together() -> None:
         all_back(board)
 
 
+def test_addresses_of_ipv6_count_by_networks_of_their_own() -> None:
+    listener = {"bind": ["127.0.0.1:0", "[::1]:0"], **limits(max_sessions=1)}
+    with limited(1, listener) as (proxy, board):
+        with proxy.connect("web", 1) as six, proxy.connect("web", 0) as four:
+            assert exchange(six, b"6") == b"6"
+            assert exchange(four, b"4") == b"4"
+            with suppress(ConnectionResetError), proxy.connect("web", 1) as further:
+                assert read_until_reset(further) == b""
+        all_back(board)
+        whys = Counter(record["why"] for record in proxy.wait_records(3))
+    assert whys == {"done": 2, "client_limit": 1}
+
+
 def test_who_finds_no_upstream_gives_the_place_back() -> None:
     with (
         upstreams.refuse() as upstream,
@@ -162,8 +176,7 @@ def test_a_killed_worker_s_sessions_count_no_more_and_its_sibling_s_still_do() -
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: len(proxy.log("worker started")) == 3, 10, "a new worker")
         assert counted(board) == own[1] * 5
-        served = sum(come(proxy, "127.0.0.2", stack) for _ in range(own[0] + 10))
-        assert served in (own[0], own[0] + 1)
+        assert sum(come(proxy, "127.0.0.2", stack) for _ in range(own[0] + 10)) == own[0]
         stack.close()
         all_back(board)
 
@@ -176,7 +189,7 @@ def test_sessions_give_their_places_back_over_reloads_that_change_and_remove_lim
             "~ listener web: limits.per_client.max_sessions 3 → 5",
         ]
         with ExitStack() as others:  # another network: those of before are in one of their own
-            assert [come(proxy, "127.0.0.2", others) for _ in range(7)].count(True) in (5, 6)
+            assert [come(proxy, "127.0.0.2", others) for _ in range(7)].count(True) == 5
             reload(proxy, rate={"per_second": 1000, "burst": 1000})
             assert all(come(proxy, "127.0.0.2", others) for _ in range(10))
             reload(proxy, max_sessions=4)
@@ -204,11 +217,14 @@ def test_everybody_comes_as_often_as_the_rate_says_in_the_long_run() -> None:
     with limited(rate=rate) as (proxy, _):
         end = time.monotonic() + 3
         began = time.monotonic()
-        served = [0] * 4
+        served, refused = [0] * 4, [0] * 4
 
         def attack(number: int) -> None:
             while time.monotonic() < end:
-                served[number] += come(proxy, f"127.0.0.{number + 2}")
+                if come(proxy, f"127.0.0.{number + 2}"):
+                    served[number] += 1
+                else:
+                    refused[number] += 1
 
         threads = [threading.Thread(target=attack, args=(n,)) for n in range(4)]
         for thread in threads:
@@ -216,8 +232,9 @@ def test_everybody_comes_as_often_as_the_rate_says_in_the_long_run() -> None:
         for thread in threads:
             thread.join()
         lasted = time.monotonic() - began
-        print(f"{served} served in {lasted:.2f} s")
-        assert 0.75 * 100 * lasted <= sum(served) <= 50 + 100 * lasted + 3
+        print(f"{served} served and {refused} refused in {lasted:.2f} s")
+        assert sum(served) <= 50 + 100 * lasted + 3
+        assert sum(served) >= 0.75 * 100 * lasted or not any(refused)  # a slow machine
 
 
 def test_who_is_refused_by_one_limit_uses_up_no_other() -> None:
@@ -273,7 +290,6 @@ def test_thousands_of_refused_and_served_clients_leave_fds_and_counts_as_before(
         fds = len(open_fds(pid))
         for _ in range(200):
             with ExitStack() as stack:
-                served = [come(proxy, "127.0.0.2", stack) for _ in range(5)]
-            assert 1 <= served.count(True) <= 2  # those of before may still be ending
-        all_back(board)
+                assert sum(come(proxy, "127.0.0.2", stack) for _ in range(5)) == 2
+            all_back(board)
         wait_until(lambda: len(open_fds(pid)) == fds, 10, "as many fds as before")

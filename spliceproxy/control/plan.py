@@ -63,6 +63,7 @@ def make_snapshot(
             f"listeners: {len(config.listeners)} of them; one process has at most {MAX_LISTENERS}"
         )
     relay = plan_relay(config.relay, machine, workers, sockets)
+    # A worker maps the counts of each listener that has limits, which keeps an fd.
     limited = sum(listener.limits is not None for listener in config.listeners.values())
     return Snapshot(
         listeners=plan_listeners(config, slots, access),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import threading
@@ -293,3 +294,52 @@ def test_thousands_of_refused_and_served_clients_leave_fds_and_counts_as_before(
                 assert sum(come(proxy, "127.0.0.2", stack) for _ in range(5)) == 2
             all_back(board)
         wait_until(lambda: len(open_fds(pid)) == fds, 10, "as many fds as before")
+
+
+def test_a_crowd_from_many_addresses_never_has_more_than_it_may_and_leaves_nothing_counted() -> (
+    None
+):
+    seed = random.SystemRandom().randrange(1 << 30)
+    print(f"seed {seed}")
+    most, live, worst, failures = 3, Counter[str](), Counter[str](), list[BaseException]()
+    lock = threading.Lock()
+
+    def be_clients(chance: random.Random, proxy: Proxy) -> None:
+        with ExitStack() as stack:
+            here: list[tuple[str, ExitStack]] = []
+            for _ in range(150):
+                ip, own = f"127.0.{chance.randrange(3)}.{chance.randrange(1, 6)}", ExitStack()
+                if come(proxy, ip, stack.enter_context(own)):
+                    here.append((ip, own))
+                    with lock:
+                        live[ip] += 1
+                        worst[ip] = max(worst[ip], live[ip])
+                while len(here) > 5 or (here and chance.random() < 0.4):
+                    ip, own = here.pop(chance.randrange(len(here)))
+                    with lock:
+                        live[ip] -= 1
+                    own.close()
+            with lock:
+                live.subtract(ip for ip, _ in here)
+
+    def run(chance: random.Random, proxy: Proxy) -> None:
+        try:
+            be_clients(chance, proxy)
+        except BaseException as error:
+            failures.append(error)
+
+    with limited(max_sessions=most) as (proxy, board):
+        threads = [
+            threading.Thread(target=run, args=(random.Random(seed + n), proxy)) for n in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures
+        all_back(board)
+        whys = Counter(record["why"] for record in proxy.wait_records(8 * 150))
+        print(f"{dict(whys)}, at most {max(worst.values())} at once")
+        assert set(whys) == {"done", "client_limit"}
+        # Two workers that look at the same moment let in one too many at most.
+        assert most <= max(worst.values()) <= most + 1

@@ -6,14 +6,16 @@ memoryview cast to "Q", which never tears; struct.pack_into zero-fills first, an
 readers saw 0.
 
 Behind the regions lie the upstreams (`Upstreams`): their states, which the supervisor writes, and
-how many sessions each worker has with each of them. The memory is a memfd, so what nobody touched
-takes no room.
+how many sessions each worker has with each of them. In front lie the `Planes` for the limits of
+listeners. The memory is a memfd, so what nobody touched takes no room.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+
+from spliceproxy.telemetry.planes import Planes
 
 SLOTS = 1024
 """64-bit slots of one region: two pages."""
@@ -115,23 +117,28 @@ class Board:
     def __init__(self, fd: int, workers: int) -> None:
         """Map the board behind `fd`, which the caller keeps and may close afterwards."""
         self.workers = workers
-        self._map = mmap.mmap(fd, _words(workers) * 8)
+        self.planes = Planes(fd, workers, MAX_LISTENERS)
+        self._map = mmap.mmap(fd, _words(workers) * 8, offset=_START)
         words = memoryview(self._map).cast("Q")
         self.regions = [words[n * SLOTS : (n + 1) * SLOTS] for n in range(workers)]
-        self.upstreams = Upstreams(words[workers * SLOTS :], workers)
+        self.upstreams = Upstreams(words[workers * SLOTS : -_KEY], workers)
+        self.key = bytes(words[-_KEY:])
+        """Random, the same for all, and known to nobody else: for hashes that strangers feed."""
 
     @staticmethod
     def create(workers: int) -> int:
         """Make the shared memory of a board, all zero, and return its fd, which the caller owns."""
         fd = os.memfd_create("spliceproxy-board", os.MFD_CLOEXEC)
-        os.ftruncate(fd, _words(workers) * 8)
+        end = _START + _words(workers) * 8
+        os.ftruncate(fd, end)
+        os.pwrite(fd, os.urandom(_KEY * 8), end - _KEY * 8)
         return fd
 
     @staticmethod
     def workers_of(fd: int) -> int:
         """How many workers the board behind `fd` was made for."""
         per_worker = _words(1) - _words(0)
-        return (os.fstat(fd).st_size // 8 - _words(0)) // per_worker
+        return ((os.fstat(fd).st_size - _START) // 8 - _words(0)) // per_worker
 
     def total(self, index: int) -> int:
         """The sum of one slot over all workers."""
@@ -143,8 +150,15 @@ class Board:
         for index in (SESSIONS, *range(_LISTENERS, SLOTS)):
             region[index] = 0
         self.upstreams.clear(worker)
+        self.planes.clear(worker)
+
+
+_START = Planes.size(MAX_LISTENERS)
+"""Where the regions begin."""
+_KEY = 2
+"""64-bit words of the key, the last ones of the board."""
 
 
 def _words(workers: int) -> int:
-    """64-bit words of a whole board."""
-    return workers * (SLOTS + 2 * MAX_UPSTREAMS) + 1 + MAX_UPSTREAMS
+    """64-bit words of a whole board, without the planes."""
+    return workers * (SLOTS + 2 * MAX_UPSTREAMS) + 1 + MAX_UPSTREAMS + _KEY

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from select import EPOLLIN
 from socket import SOCK_STREAM, SocketType
 from typing import TYPE_CHECKING, Final
@@ -23,6 +23,7 @@ from spliceproxy.telemetry.record import address_text
 from spliceproxy.wire.proxy_values import SocketAddress
 from spliceproxy.worker.bandwidth import pace
 from spliceproxy.worker.intake import Intake
+from spliceproxy.worker.limits import Limits, LimitsOfAll
 from spliceproxy.worker.pool import Pool
 from spliceproxy.worker.session import Session
 
@@ -63,18 +64,40 @@ class Listener:
 
     `intake` is None where all its clients are connected with `pool` at once."""
 
-    __slots__ = ("access", "counter", "intake", "name", "pace", "plan", "pool", "records_all")
+    __slots__ = (
+        "access",
+        "counter",
+        "guarded",
+        "intake",
+        "limits",
+        "name",
+        "pace",
+        "plan",
+        "pool",
+        "records_all",
+    )
 
-    def __init__(self, plan: ListenerPlan, pools: Mapping[str, Pool]) -> None:
+    def __init__(
+        self, plan: ListenerPlan, pools: Mapping[str, Pool], limits: Limits | None
+    ) -> None:
         """`pools` by their names, at the least those that the plan names."""
         self.plan = plan
         self.name = plan.name
         self.access = plan.access
+        self.limits = limits
+        self.guarded = plan.access is not None or limits is not None
         self.pace = pace(plan)
         self.intake = None if plan.intake is None else Intake(plan.intake, pools)
         self.pool = None if plan.pool is None else pools[plan.pool]
         self.records_all = plan.keep == "all" and plan.sample >= 1.0
         self.counter = listener_sessions(plan.slot)
+
+
+def make_listeners(
+    plans: Iterable[ListenerPlan], pools: Mapping[str, Pool], limits: LimitsOfAll
+) -> dict[str, Listener]:
+    """The listeners of a snapshot, by name."""
+    return {plan.name: Listener(plan, pools, limits.of(plan)) for plan in plans}
 
 
 class ListeningSocket:

@@ -104,3 +104,37 @@ def test_those_who_wait_are_counted_by_worker_and_go_with_him() -> None:
     assert (upstreams.queued(5), upstreams.queued(4), upstreams.live(5)) == (7, 0, 1)
     board.clear_gauges(0)
     assert (upstreams.queued(5), upstreams.live(5)) == (4, 1)
+
+
+def test_planes_of_a_listener_are_shared_apart_and_cleared_with_their_worker() -> None:
+    fd = Board.create(3)
+    try:
+        one, other = Board(fd, 3), Board(fd, 3)
+        last = MAX_LISTENERS - 1
+        for slot in (0, 5, last):
+            for number, plane in enumerate(one.planes.of(slot)):
+                plane[0] = plane[-1] = 10 + number
+        for slot in (0, 5, last):
+            assert [plane[0] for plane in other.planes.of(slot)] == [10, 11, 12]
+        assert not any(plane[0] or plane[-1] for plane in other.planes.of(4))
+        held = other.planes.of(5)  # as siblings of the dead hold them
+        one.regions[0][SESSIONS] = 3
+        one.clear_gauges(1)
+        assert [plane[-1] for plane in held] == [10, 0, 12]
+        assert [plane[0] for plane in other.planes.of(last)] == [10, 0, 12]
+        assert other.key == one.key != bytes(16)
+        assert other.regions[0][SESSIONS] == 3
+    finally:
+        os.close(fd)
+
+
+def test_boards_have_keys_of_their_own_and_take_no_memory_for_planes() -> None:
+    fds = [Board.create(2), Board.create(2)]
+    try:
+        boards = [Board(fd, 2) for fd in fds]
+        assert boards[0].key != boards[1].key
+        boards[0].clear_gauges(0)
+        assert os.fstat(fds[0]).st_blocks * 512 < 4 * 1024 * 1024
+    finally:
+        for fd in fds:
+            os.close(fd)

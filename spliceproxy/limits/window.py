@@ -1,0 +1,55 @@
+"""How often something may happen: a sliding window, in one number per counter.
+
+`burst` times at most within one window, which is so long that this is `per_second` in the long run:
+50 in 2.5 s are 20 a second. Counters know two windows, the current one and the one before it, of
+which as much counts as still lies within a window's length (as if it had been even). So, for every
+stretch of t seconds, at most burst + per_second * t + 1 are let in: what a token bucket grants.
+Unlike the level of a bucket, counts of several workers can be added up.
+
+A cell is 64 bits: the number of its window, the count in it, and the count in the one before. It
+is written at once, and never cleared: a cell of an old window says nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+_BITS: Final = 20
+MOST: Final = (1 << _BITS) - 1
+"""The highest count of one cell in one window; more are not counted."""
+_NUMBERS: Final = (1 << 24) - 1
+"""Windows are told apart by so many bits: sixteen million of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How often something may happen."""
+
+    per_second: int
+    burst: int
+    """At once, after a quiet time; 1 to MOST."""
+
+    def window(self, now: float) -> tuple[int, float]:
+        """The number of the window at `now`, seconds of any clock that all share, and how much of
+        the one before still counts, 0 to 1."""
+        position = now * self.per_second / self.burst
+        number = int(position)
+        return number & _NUMBERS, 1.0 - (position - number)
+
+
+def counted(cell: int, number: int) -> tuple[int, int]:
+    """The counts of a cell in the window `number`, and in the one before."""
+    ahead = (cell >> 2 * _BITS) - number & _NUMBERS
+    if ahead == 0:
+        return cell >> _BITS & MOST, cell & MOST
+    if ahead == _NUMBERS:  # nobody came since
+        return 0, cell >> _BITS & MOST
+    if ahead == 1:  # another worker's clock was read a moment later
+        return cell & MOST, 0
+    return 0, 0
+
+
+def cell_of(number: int, current: int, previous: int) -> int:
+    """The cell with these counts in the window `number`, and in the one before."""
+    return number << 2 * _BITS | min(current, MOST) << _BITS | previous

@@ -19,9 +19,11 @@ class RateLimit(Section):
 
 
 class ClientLimits(Section):
-    """Limits of each client network. The counts take up to 64 MiB of shared memory for each
-    listener, all workers together, and do not grow with the number of clients. Up to 100,000
-    clients, fewer than one of 1,000 is refused for what others do, also where the limit is 1."""
+    """Limits of each client network. The counts take up to 32 MiB of shared memory for each
+    listener, all workers together (64 MiB with more than eight workers), and do not grow with the
+    number of clients. Up to 100,000 clients, fewer than one of 1,000 is refused for what others do,
+    also where the limit is 1. A new process (upgrade) and a worker in the place of a dead one count
+    from nothing."""
 
     v4: scalars.PrefixV4 = setting(
         "/32", "How many bits the IPv4 addresses of one client network share.", example="/24"
@@ -36,7 +38,7 @@ class ClientLimits(Section):
     rate: Annotated[RateLimit | None, BeforeValidator(none_if_off)] = setting(
         "off",
         "New sessions of one client network; further ones are refused, do not count, and the "
-        "record says rate_limit.",
+        "record says client_rate_limit.",
         example="{per_second: 20, burst: 50}",
     )
 
@@ -57,6 +59,12 @@ class Limits(Section):
         "rate_limit.",
         example="{per_second: 2000, burst: 4000}",
     )
+    handshakes: scalars.CountOff = setting(
+        "off",
+        "TLS handshakes with clients under way at the same time, where TLS ends here; further "
+        "clients are refused, and the record says handshake_limit.",
+        example="500",
+    )
     per_client: Annotated[ClientLimits | None, BeforeValidator(none_if_off)] = setting(
         "off",
         "Limits of each client network.",
@@ -65,6 +73,8 @@ class Limits(Section):
 
     @model_validator(mode="after")
     def _some_limit(self) -> Limits:
-        if self.rate is None and self.per_client is None:
-            raise ValueError("nothing is limited; write rate or per_client, or limits: off")
+        if self.rate is None and self.handshakes is None and self.per_client is None:
+            raise ValueError(
+                "nothing is limited; write rate, handshakes or per_client, or limits: off"
+            )
         return self

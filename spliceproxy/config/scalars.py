@@ -124,7 +124,7 @@ def _prefix(most: int) -> PlainValidator:
             raise ValueError(f"{show(text)} is a number and not a prefix; write /{length}")
         return int(length)
 
-    return _read(parse, right)
+    return read(parse, right)
 
 
 def _one_or_more(raw: object) -> object:
@@ -253,9 +253,9 @@ ReplaySizeOff = Annotated[
 RateOff = Annotated[
     int | None, read(or_word("off", units.rate), f"{units.RATE}, or off"), schema("rate", "off")
 ]
-PerSecond = Annotated[int, _read(_number(1, MILLION), _number_right(1, MILLION)), _schema("number")]
-PrefixV4 = Annotated[int, _prefix(32), _schema("prefix")]
-PrefixV6 = Annotated[int, _prefix(128), _schema("prefix")]
+PerSecond = Annotated[int, read(number(1, MILLION), number_right(1, MILLION)), schema("number")]
+PrefixV4 = Annotated[int, _prefix(32), schema("prefix")]
+PrefixV6 = Annotated[int, _prefix(128), schema("prefix")]
 NetworkSource = Annotated[
     networks.NetworkSource,
     read(networks.parse_source, f"{networks.RIGHT}, or file:/path"),

@@ -11,11 +11,11 @@ from spliceproxy.control.discovery.found import FoundAt, lower, within
 from spliceproxy.control.hash_tables import HASHES, plan_tables
 from spliceproxy.control.machine import Machine
 from spliceproxy.control.plan_intake import plan_intake
+from spliceproxy.control.plan_limits import plan_limits, with_planes
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import (
     EjectPlan,
-    LimitsPlan,
     ListenerPlan,
     PoolPlan,
     QueuePlan,
@@ -24,11 +24,10 @@ from spliceproxy.ipc import (
     TcpPlan,
     UpstreamPlan,
 )
-from spliceproxy.limits.window import Rate
 from spliceproxy.telemetry.board import MAX_LISTENERS
 
 if TYPE_CHECKING:
-    from spliceproxy.config import Config, Eject, Limits, Pool, PoolTcp, Queue, RateLimit, Relay
+    from spliceproxy.config import Config, Eject, Pool, PoolTcp, Queue, Relay
 
 _PIPES = 1024
 """Pipes of all workers together where `relay.max_pipes` is auto: 512 sessions in full bulk
@@ -64,14 +63,14 @@ def make_snapshot(
             f"listeners: {len(config.listeners)} of them; one process has at most {MAX_LISTENERS}"
         )
     relay = plan_relay(config.relay, machine, workers, sockets)
-    # A worker maps the counts of each listener that has limits, which keeps an fd.
-    limited = sum(listener.limits is not None for listener in config.listeners.values())
+    # A worker maps the planes of each listener that has some, which keeps an fd.
+    maps = len(with_planes(config))
     return Snapshot(
         listeners=plan_listeners(config, slots, access),
         pools=plan_pools(config, found, slots),
         relay=relay,
         max_sessions=config.max_sessions,
-        worker_sessions=worker_sessions(machine, relay, sockets + limited, workers),
+        worker_sessions=worker_sessions(machine, relay, sockets + maps, workers),
         sessions_to=config.log.sessions.to,
         log_level=config.log.level,
         log_format=config.log.format,
@@ -82,6 +81,7 @@ def plan_listeners(
     config: Config, slots: UpstreamSlots, access: Tables
 ) -> tuple[ListenerPlan, ...]:
     """The listeners of a snapshot."""
+    counted = with_planes(config)
     return tuple(
         ListenerPlan(
             name=listener.name,
@@ -95,23 +95,10 @@ def plan_listeners(
             on_refuse=listener.on_refuse,
             rate_up=listener.bandwidth.up if listener.bandwidth else None,
             rate_down=listener.bandwidth.down if listener.bandwidth else None,
-            limits=_plan_limits(listener.limits),
+            limits=plan_limits(listener, slots, counted),
         )
         for listener in config.listeners.values()
     )
-
-
-def _plan_limits(limits: Limits | None) -> LimitsPlan | None:
-    if limits is None:
-        return None
-    rate, clients = _plan_rate(limits.rate), limits.per_client
-    if clients is None:
-        return LimitsPlan(rate)
-    return LimitsPlan(rate, _plan_rate(clients.rate), clients.max_sessions, clients.v4, clients.v6)
-
-
-def _plan_rate(rate: RateLimit | None) -> Rate | None:
-    return None if rate is None else Rate(rate.per_second, rate.burst)
 
 
 def plan_pools(config: Config, found: FoundAt, slots: UpstreamSlots) -> tuple[PoolPlan, ...]:

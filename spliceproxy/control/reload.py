@@ -128,6 +128,7 @@ class Reloader:
                 setup.slots,
                 setup.access.tables(config),
             )
+            self._fleet.make_room(snapshot)
             sealed = seal(snapshot)
         except BaseException:
             close_sockets(sockets.new)
@@ -149,6 +150,7 @@ class Reloader:
         if pools == before.pools and listeners == before.listeners:
             return in_force
         after = InForce(config, replace(before, pools=pools, listeners=listeners))
+        self._fleet.make_room(after.snapshot)
         sealed = seal(after.snapshot)
         self._fleet.configure(sealed)
         tell_changes(event, in_force, after, setup.discovery)

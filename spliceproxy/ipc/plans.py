@@ -196,8 +196,10 @@ class TlsPlan:
 class LimitsPlan:
     """What a listener takes, of all workers together. None: no such limit."""
 
-    rate: Rate | None
+    rate: Rate | None = None
     """New sessions of everybody."""
+    handshakes: int | None = None
+    """TLS handshakes under way."""
     client_rate: Rate | None = None
     """New sessions of one client network."""
     client_sessions: int | None = None
@@ -205,6 +207,8 @@ class LimitsPlan:
     v4: int = 32
     """Bits that addresses of one network have in common."""
     v6: int = 64
+    planes: int | None = None
+    """The number of its planes on the board; None: no client network is limited."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ from typing import Final
 
 from spliceproxy.limits.window import MOST, Rate, cell_of, counted
 
-ROWS: Final = 5
-BYTES_PER_COLUMN: Final = 64
-"""Of a plane: eight for rates and four for live sessions in each row, and some to spare."""
+ROWS: Final = 7
+BYTES_PER_COLUMN: Final = 12 * ROWS
+"""Of a plane: eight for rates and four for live sessions in each row."""
 
 _DIGEST: Final = struct.Struct(f"={ROWS}I")
 
@@ -48,17 +48,16 @@ class Clients:
     """The counts of one listener, as one worker sees and changes them."""
 
     def __init__(self, planes: Sequence[memoryview], index: int, key: bytes) -> None:
-        """`planes`: one for each worker, each of a power of two of columns; `index` is this
-        worker's. `key`, up to 64 bytes, is the same in all of them, and secret."""
+        """`planes`: one for each worker, all of one size; `index` is this worker's. `key`, up to 64
+        bytes, is the same for all of them, and secret."""
         columns = len(planes[0]) // BYTES_PER_COLUMN
         cells = columns * ROWS
-        self._mask = columns - 1
+        self._columns = columns
         self._bases = tuple(row * columns for row in range(ROWS))
         self._key = key
         self._rates = [plane[: cells * 8].cast("Q") for plane in planes]
         self._lives = [plane[cells * 8 : cells * 12].cast("I") for plane in planes]
-        self._totals = [plane[cells * 12 : cells * 12 + 8].cast("Q") for plane in planes]
-        self._own_rates, self._own_total = self._rates[index], self._totals[index]
+        self._own_rates = self._rates[index]
         self._own_lives = self._lives.pop(index)
         self._live: dict[bytes, int] = {}
         """Live sessions of this worker, by network."""
@@ -66,10 +65,12 @@ class Clients:
     def cells(self, network: bytes) -> Cells:
         """Where a network is counted."""
         digest = blake2b(network, digest_size=_DIGEST.size, key=self._key).digest()
-        mask = self._mask
+        columns = self._columns
         return tuple(
-            base + (column & mask)
-            for base, column in zip(self._bases, _DIGEST.unpack(digest), strict=True)
+            [
+                base + (number * columns >> 32)
+                for base, number in zip(self._bases, _DIGEST.unpack(digest), strict=True)
+            ]
         )
 
     def full(self, network: bytes, cells: Cells, most: int) -> bool:
@@ -137,18 +138,3 @@ class Clients:
         for cell, (current, previous) in zip(cells, pairs, strict=True):
             if current < wanted <= MOST:
                 rates[cell] = cell_of(number, wanted, previous)
-
-    def anybody_may_come(self, rate: Rate, now: float) -> bool:
-        """Whether one more client, whoever it is, may come."""
-        number, weight = rate.window(now)
-        total = 0.0
-        for cells in self._totals:
-            current, previous = counted(cells[0], number)
-            total += current + weight * previous
-        return total < rate.burst
-
-    def somebody_came(self, rate: Rate, now: float) -> None:
-        """Count a client, whoever it is, that has come to this worker."""
-        number, _ = rate.window(now)
-        current, previous = counted(self._own_total[0], number)
-        self._own_total[0] = cell_of(number, current + 1, previous)

@@ -12,6 +12,7 @@ is written at once, and never cleared: a cell of an old window says nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,3 +54,30 @@ def counted(cell: int, number: int) -> tuple[int, int]:
 def cell_of(number: int, current: int, previous: int) -> int:
     """The cell with these counts in the window `number`, and in the one before."""
     return number << 2 * _BITS | min(current, MOST) << _BITS | previous
+
+
+class Arrivals:
+    """How often all clients of a listener come, in one cell for each worker."""
+
+    __slots__ = ("_index", "_own", "_regions")
+
+    def __init__(self, regions: Sequence[memoryview], worker: int, index: int) -> None:
+        """The cells are `regions[n][index]`; that of `worker` is written here."""
+        self._regions = regions
+        self._own = regions[worker]
+        self._index = index
+
+    def one_more(self, rate: Rate, now: float) -> bool:
+        """Whether one more may come, with this rate at the most."""
+        number, weight = rate.window(now)
+        index, total = self._index, 0.0
+        for region in self._regions:
+            current, previous = counted(region[index], number)
+            total += current + weight * previous
+        return total < rate.burst
+
+    def came(self, rate: Rate, now: float) -> None:
+        """Count one that has come to this worker."""
+        number, _ = rate.window(now)
+        current, previous = counted(self._own[self._index], number)
+        self._own[self._index] = cell_of(number, current + 1, previous)

@@ -7,7 +7,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spliceproxy.limits.window import MOST, Rate, cell_of, counted
+from spliceproxy.limits.window import MOST, Arrivals, Rate, cell_of, counted
 
 
 class Door:
@@ -103,3 +103,18 @@ def test_windows_are_as_long_as_burst_lasts() -> None:
     assert rate.window(2.5) == (1, 1.0)
     number, weight = rate.window(2.5 * (2**24 + 3) + 0.625)
     assert (number, round(Fraction(weight), 6)) == (3, Fraction(3, 4))
+
+
+def test_arrivals_of_all_workers_count_together_and_each_writes_its_own_cell() -> None:
+    rate, regions = Rate(10, 20), [memoryview(bytearray(8 * 8)).cast("Q") for _ in range(3)]
+    arrivals = [Arrivals(regions, worker, 5) for worker in range(3)]
+    entered = 0
+    for n in range(60):
+        one = arrivals[n % 3]
+        if one.one_more(rate, 5.0):
+            one.came(rate, 5.0)
+            entered += 1
+    assert entered == 20
+    assert all(region[5] for region in regions)
+    assert not any(region[n] for region in regions for n in range(8) if n != 5)
+    assert arrivals[0].one_more(rate, 6.5)

@@ -165,7 +165,7 @@ class Fleet:
             self._board.planes.make_room(planes)
         except OSError as error:
             raise SpliceproxyError(
-                f"limits.per_client: no room for the counts of {planes} listeners: "
+                "limits.per_client: no room for the counts of clients on the board: "
                 f"{error.strerror}; LimitFSIZE=infinity in the systemd unit, or ulimit -f unlimited"
             ) from None
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final
 
-from spliceproxy.limits.window import MOST, Rate, cell_of, counted
+from spliceproxy.limits.window import BITS, MOST, Rate, counted, moved_to
 
 ROWS: Final = 7
 BYTES_PER_COLUMN: Final = 12 * ROWS
@@ -133,8 +133,11 @@ class Clients:
         """
         number, _ = rate.window(now)
         rates = self._own_rates
-        pairs = [counted(rates[cell], number) for cell in cells]
-        wanted = min([pair[0] for pair in pairs]) + 1
-        for cell, (current, previous) in zip(cells, pairs, strict=True):
-            if current < wanted <= MOST:
-                rates[cell] = cell_of(number, wanted, previous)
+        found = [rates[cell] for cell in cells]
+        moved = [moved_to(cell, number) if cell else 0 for cell in found]
+        lowest = min(moved) >> BITS
+        if lowest < MOST:
+            window, wanted = number << 2 * BITS, lowest + 1 << BITS
+            for cell, counts in zip(cells, moved, strict=True):
+                if counts < wanted:
+                    rates[cell] = window | wanted | counts & MOST

@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-_BITS: Final = 20
-MOST: Final = (1 << _BITS) - 1
+BITS: Final = 20
+"""Of each of the two counts of a cell, the lowest ones being those of the window before."""
+MOST: Final = (1 << BITS) - 1
 """The highest count of one cell in one window; more are not counted."""
+_COUNTS: Final = (1 << 2 * BITS) - 1
 _NUMBERS: Final = (1 << 24) - 1
 """Windows are told apart by so many bits: sixteen million of them."""
 
@@ -39,21 +41,27 @@ class Rate:
         return number & _NUMBERS, 1.0 - (position - number)
 
 
-def counted(cell: int, number: int) -> tuple[int, int]:
-    """The counts of a cell in the window `number`, and in the one before."""
-    ahead = (cell >> 2 * _BITS) - number & _NUMBERS
+def moved_to(cell: int, number: int) -> int:
+    """The counts of a cell in the window `number` and in the one before, as in a cell's low bits."""
+    ahead = (cell >> 2 * BITS) - number & _NUMBERS
     if ahead == 0:
-        return cell >> _BITS & MOST, cell & MOST
+        return cell & _COUNTS
     if ahead == _NUMBERS:  # nobody came since
-        return 0, cell >> _BITS & MOST
+        return cell >> BITS & MOST
     if ahead == 1:  # another worker's clock was read a moment later
-        return cell & MOST, 0
-    return 0, 0
+        return (cell & MOST) << BITS
+    return 0
+
+
+def counted(cell: int, number: int) -> tuple[int, int]:
+    """The same as two numbers."""
+    counts = moved_to(cell, number)
+    return counts >> BITS, counts & MOST
 
 
 def cell_of(number: int, current: int, previous: int) -> int:
     """The cell with these counts in the window `number`, and in the one before."""
-    return number << 2 * _BITS | min(current, MOST) << _BITS | previous
+    return number << 2 * BITS | min(current, MOST) << BITS | previous
 
 
 class Arrivals:
@@ -72,8 +80,9 @@ class Arrivals:
         number, weight = rate.window(now)
         index, total = self._index, 0.0
         for region in self._regions:
-            current, previous = counted(region[index], number)
-            total += current + weight * previous
+            if cell := region[index]:
+                current, previous = counted(cell, number)
+                total += current + weight * previous
         return total < rate.burst
 
     def came(self, rate: Rate, now: float) -> None:

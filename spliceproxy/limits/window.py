@@ -42,7 +42,7 @@ class Rate:
 
 
 def moved_to(cell: int, number: int) -> int:
-    """The counts of a cell in the window `number` and in the one before, as in a cell's low bits."""
+    """The counts of a cell in the window `number` and the one before it, as in its low bits."""
     ahead = (cell >> 2 * BITS) - number & _NUMBERS
     if ahead == 0:
         return cell & _COUNTS

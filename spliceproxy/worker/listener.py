@@ -28,6 +28,8 @@ from spliceproxy.worker.pool import Pool
 from spliceproxy.worker.session import Session
 
 if TYPE_CHECKING:
+    from spliceproxy.ipc import TlsPlan
+    from spliceproxy.worker.termination import Termination
     from spliceproxy.worker.worker import Worker
 
 BURST: Final = 64
@@ -75,12 +77,18 @@ class Listener:
         "plan",
         "pool",
         "records_all",
+        "tls",
     )
 
     def __init__(
-        self, plan: ListenerPlan, pools: Mapping[str, Pool], limits: Limits | None
+        self,
+        plan: ListenerPlan,
+        pools: Mapping[str, Pool],
+        limits: Limits | None,
+        before: Listener | None = None,
     ) -> None:
-        """`pools` by their names, at the least those that the plan names."""
+        """`pools` by their names, at the least those that the plan names; `before` is what has this
+        name now."""
         self.plan = plan
         self.name = plan.name
         self.access = plan.access
@@ -91,13 +99,25 @@ class Listener:
         self.pool = None if plan.pool is None else pools[plan.pool]
         self.records_all = plan.keep == "all" and plan.sample >= 1.0
         self.counter = listener_sessions(plan.slot)
+        self.tls = None if plan.tls is None else _termination(plan.tls, before)
+
+
+def _termination(plan: TlsPlan, before: Listener | None) -> Termination:
+    from spliceproxy.worker.termination import Termination  # with it comes OpenSSL
+
+    return Termination(plan, None if before is None else before.tls)
 
 
 def make_listeners(
-    plans: Iterable[ListenerPlan], pools: Mapping[str, Pool], limits: LimitsOfAll
+    plans: Iterable[ListenerPlan],
+    pools: Mapping[str, Pool],
+    limits: LimitsOfAll,
+    before: Mapping[str, Listener],
 ) -> dict[str, Listener]:
-    """The listeners of a snapshot, by name."""
-    return {plan.name: Listener(plan, pools, limits.of(plan)) for plan in plans}
+    """The listeners of a snapshot, by name; `before` are those that it replaces."""
+    return {
+        plan.name: Listener(plan, pools, limits.of(plan), before.get(plan.name)) for plan in plans
+    }
 
 
 class ListeningSocket:

@@ -243,7 +243,8 @@ class TlsEnd:
         except ssl.SSLZeroReturnError:
             self._closed = True
         except ssl.SSLError as error:
-            self.fault = TlsError(reason(error))
+            if self.fault is None:  # the first one says why, later ones say that it is over
+                self.fault = TlsError(reason(error))
         if size:
             self._barren = 0
             if self._silent_since_close:

@@ -22,10 +22,11 @@ from spliceproxy.wire.client_hello import MAX_BYTES, ClientHelloError, ClientHel
 from spliceproxy.wire.http_host import read_http_host
 from spliceproxy.wire.need import Need
 from spliceproxy.wire.networks import NONE
-from spliceproxy.wire.protocol import candidates, sniff
+from spliceproxy.wire.protocol import Protocol, candidates, sniff
 from spliceproxy.wire.proxy_protocol import ProxyHeaderError, parse_proxy_header
 from spliceproxy.worker.admission import admits, turn_away
 from spliceproxy.worker.known import Known, client_ip
+from spliceproxy.worker.negotiation import Negotiation
 from spliceproxy.worker.router import BYTES, NO_ROUTE, Facts, Router
 
 if TYPE_CHECKING:
@@ -65,10 +66,11 @@ class Intake:
 class _Target:
     """The pools of one route, each in its turn by its share: exact over many sessions."""
 
-    __slots__ = ("_pools", "_turns", "name")
+    __slots__ = ("_pools", "_turns", "name", "passthrough")
 
     def __init__(self, route: RoutePlan, pools: Mapping[str, Pool]) -> None:
         self.name = route.name
+        self.passthrough = route.passthrough
         self._pools = [pools[name] for name, _ in route.pools]
         self._turns = RoundRobin([share for _, share in route.pools], random.random())
 
@@ -91,6 +93,7 @@ class Preread:
         "_intake",
         "_looks",
         "_low",
+        "_negotiation",
         "_seen",
         "phase",
         "session",
@@ -107,6 +110,7 @@ class Preread:
         """What SO_RCVLOWAT is."""
         self._facts = Facts("")
         self._hello: ClientHelloReader | None = None
+        self._negotiation: Negotiation | None = None
         self._seen = 0
         """Bytes at the last look."""
         self._by_timer = False
@@ -143,7 +147,7 @@ class Preread:
     def on_deadline(self, now: float) -> None:
         """The time is over, or it is time to look again."""
         if self._deadline is not None and now >= self._deadline:
-            if self.phase == "preread" and not self._seen:
+            if self.phase == "preread" and not self._seen and self._negotiation is None:
                 self._take_route(self._intake.router.choose(self._facts))
             else:
                 self.session.abort("preread_timeout")
@@ -222,10 +226,10 @@ class Preread:
 
     def _on_no_more(self, seen: int) -> None:
         """The client finished before it had said enough: some have nothing to say."""
-        if self.phase == "preread":
+        if self.phase == "preread" and self._negotiation is None:
             self._take_route(self._intake.router.choose(self._facts))
         elif seen:
-            self.session.abort("bad_proxy_header")
+            self.session.abort("bad_proxy_header" if self.phase == "proxy" else "tls_handshake")
         else:
             self.session.end("client", "fin", "done")
 
@@ -253,8 +257,13 @@ class Preread:
             if not router.protocols.isdisjoint(candidates(data)):
                 return protocol.total
             protocol = "unknown"  # to the routes
+        in_tls = protocol == "tls"
+        if self._negotiation or (protocol == "postgres" and router.negotiates(facts.ip)):
+            protocol = self._negotiate(protocol, data)
+            if isinstance(protocol, Need):
+                return 0
         facts.protocol = protocol
-        if protocol == "tls" and router.wants_hello:
+        if in_tls and router.wants_hello:
             need = self._read_hello(data)
             if need:
                 return need
@@ -265,6 +274,18 @@ class Preread:
             facts.host = host
         self._take_route(router.choose(facts))
         return 0
+
+    def _negotiate(self, protocol: Protocol, data: memoryview) -> Protocol | Need:
+        """What the client is to the routes; Need: it has to go on, which is waited for already."""
+        session = self.session
+        self._negotiation = self._negotiation or Negotiation()
+        found = self._negotiation.go_on(session, protocol, data)
+        if isinstance(found, Need) and session.preread is self:
+            if self._events & _ENDED:
+                self._look()
+            else:
+                self._wait_for(found.total, 0)
+        return found
 
     def _read_hello(self, data: memoryview) -> int:
         """What is no ClientHello is for the upstream to refuse: it speaks TLS, and no more."""
@@ -290,6 +311,7 @@ class Preread:
             pool = target.choose()
             if session.known is not None:
                 session.known.route = target.name
+                session.known.passthrough = target.passthrough
         if pool is None:
             self.phase = "route"
             turn_away(session, "no_route")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from socket import SocketType
-from typing import Final
+from select import EPOLLERR, EPOLLHUP
+from socket import AF_UNIX, SocketType
+from typing import TYPE_CHECKING, Final
 
-from spliceproxy.relay.relay import unsent
+from spliceproxy.relay.relay import Relay, arm_reset, unsent
+
+if TYPE_CHECKING:
+    from spliceproxy.worker.session import Session
 
 POLL: Final = 0.05
 """Seconds between two looks at the send queue: no event tells that it became empty."""
@@ -13,23 +17,48 @@ PATIENCE: Final = 30.0
 """Seconds for which the send queue may stand still before the reset goes anyway."""
 
 
+def begin_parting(session: Session, relay: Relay) -> Parting | None:
+    """End a session of which one side is broken: the other one is owed a reset, after all that was
+    sent. None: it has ended."""
+    survivor = relay.survivor
+    assert survivor is not None
+    if survivor.family == AF_UNIX or not still_unsent(survivor):
+        _end(session, relay)
+        return None
+    return Parting(session, relay, survivor)
+
+
 class Parting:
-    """The wait until all that was sent to `survivor` has arrived. Times are the loop's."""
+    """The wait until all that was sent to `survivor` has arrived. It has the session's timer, and
+    the survivor's events. Times are the loop's."""
 
-    __slots__ = ("_left", "_since", "_survivor")
+    __slots__ = ("_left", "_relay", "_session", "_since", "_survivor")
 
-    def __init__(self, survivor: SocketType, now: float) -> None:
+    def __init__(self, session: Session, relay: Relay, survivor: SocketType) -> None:
+        loop = session.worker.loop
+        self._session = session
+        self._relay = relay
         self._survivor = survivor
         self._left = -1
-        self._since = now
+        self._since = loop.now
+        loop.set_handler(survivor.fileno(), self.on_event)
+        loop.arm(session, loop.now + POLL)
 
-    def over(self, now: float) -> bool:
+    def on_event(self, events: int) -> None:
+        """Events of the survivor."""
+        if events & (EPOLLERR | EPOLLHUP):
+            _end(self._session, self._relay)
+
+    def on_deadline(self, now: float) -> None:
         """Look at the send queue: whether it is empty, or stood still for too long."""
         left = still_unsent(self._survivor)
         if left != self._left:
             self._left = left
             self._since = now
-        return not left or now - self._since >= PATIENCE
+        if not left or now - self._since >= PATIENCE:
+            _end(self._session, self._relay)
+        else:
+            self._session.worker.loop.arm(self._session, now + POLL)
 
 
 def still_unsent(sock: SocketType) -> int:
@@ -38,3 +67,12 @@ def still_unsent(sock: SocketType) -> int:
         return unsent(sock)
     except OSError:
         return 0
+
+
+def _end(session: Session, relay: Relay) -> None:
+    if relay.survivor is not None and relay.survivor.family != AF_UNIX:
+        arm_reset(relay.survivor)
+    if relay.broken is session.client:
+        session.end("client", "reset", "client_reset")
+    else:
+        session.end("upstream", "reset", "upstream_reset")

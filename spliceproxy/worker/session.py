@@ -17,13 +17,15 @@ from spliceproxy.relay.relay import Relay, arm_reset, interest
 from spliceproxy.telemetry.record import ClosedBy, How, Why, milliseconds
 from spliceproxy.worker.admission import admitted
 from spliceproxy.worker.announcement import announce
-from spliceproxy.worker.connector import Connector, set_keepalive
+from spliceproxy.worker.approach import Step, needs_approach, steps_for
+from spliceproxy.worker.connector import Connector
 from spliceproxy.worker.intake import Preread
 from spliceproxy.worker.known import balance_key
-from spliceproxy.worker.parting import POLL, Parting, still_unsent
+from spliceproxy.worker.parting import Parting, begin_parting
 from spliceproxy.worker.pool import Pool, Upstream
 from spliceproxy.worker.replay import Replay
 from spliceproxy.worker.session_record import session_record
+from spliceproxy.worker.tcp_options import set_keepalive
 
 if TYPE_CHECKING:
     from spliceproxy.worker.known import Known
@@ -59,6 +61,7 @@ class Session:
         "retries",
         "slot",
         "started",
+        "tls_error",
         "upstream",
         "wait",
         "worker",
@@ -96,6 +99,8 @@ class Session:
         self._connector: Connector | None = None
         self._parting: Parting | None = None
         self._settled = False
+        self.tls_error: str | None = None
+        """What went wrong in TLS, or before it, with the one whose side the record names."""
         self.wait: Wait | None = None
 
     def start(self) -> None:
@@ -133,6 +138,8 @@ class Session:
         loop.arm(self, self.started + (FIRST_LOOK if age is None else min(age, FIRST_LOOK)))
         key = balance_key(self) if pool.keyed else b""
         self._connector = connector = Connector(pool, loop, self, key)
+        if self.known is not None:
+            connector.approaches = needs_approach(self)
         connector.start()
 
     @property
@@ -153,7 +160,7 @@ class Session:
             return part.session is self
         relay = self.relay
         flows = () if relay is None else (relay, relay.up, relay.down)
-        return part in (self, *flows) or (part is not None and part is self._replay)
+        return part is not None and part in (self, self._replay, self._parting, *flows)
 
     def _on_client_before_relay(self, events: int) -> None:
         """Remember what the client did, for the relay. A reset ends the wait for an upstream."""
@@ -172,7 +179,13 @@ class Session:
     def on_pool(self, pool: Pool) -> bytes:
         """Called by the connector: a reload put another pool of the same name in its place."""
         self.pool = pool
+        if self._connector is not None:
+            self._connector.approaches = needs_approach(self)
         return balance_key(self) if pool.keyed else b""
+
+    def steps(self) -> list[Step]:
+        """Called by the connector: what is done before bytes can flow."""
+        return steps_for(self)
 
     def on_connected(self, sock: SocketType, upstream: Upstream, events: int) -> None:
         """Called by the connector: bytes can flow."""
@@ -192,7 +205,7 @@ class Session:
         if self._settled or self.pool.shortest_silence < FIRST_LOOK:
             self._arm()
         plan, client_events = self.pool.plan, self._client_events
-        if plan.send_proxy is not None:
+        if plan.send_proxy is not None and not connector.approaches:
             client_events = announce(self, relay.up, client_events)
         # A reload may have taken `replay` away from a session whose first bytes are kept.
         if plan.replay is None and self._replay is None:
@@ -214,6 +227,7 @@ class Session:
         self.pool.give_back(held)
         self.pool = pool
         self._connector = connector
+        connector.approaches = needs_approach(self)
         client, loop = self.client, self.worker.loop
         loop.set_handler(client.fileno(), self._on_client_before_relay)
         if client.family == socket.AF_UNIX:  # its close may have been told already: once more
@@ -238,7 +252,7 @@ class Session:
             first = relay.first_over
             self.end("client" if first is relay.up else "upstream", "fin", "done")
         else:
-            self._part(relay)
+            self._parting = begin_parting(self, relay)
 
     def _on_early_close(self, relay: Relay) -> None:
         """The upstream ended first, without a byte, and by FIN: a reset ends both flows at once."""
@@ -248,36 +262,6 @@ class Session:
             upstream.early_closes += 1
             if upstream.early_closes >= eject.after:
                 self.worker.on_failing(upstream, "early_close")
-
-    def _part(self, relay: Relay) -> None:
-        """The one side is broken; the other one is owed a reset, after all that was sent."""
-        survivor = relay.survivor
-        assert survivor is not None
-        if survivor.family == socket.AF_UNIX or not still_unsent(survivor):
-            self._end_broken(relay)
-            return
-        loop = self.worker.loop
-        self._parting = Parting(survivor, loop.now)
-        loop.set_handler(survivor.fileno(), self._on_event_while_parting)
-        loop.arm(self, loop.now + POLL)
-
-    def _on_event_while_parting(self, events: int) -> None:
-        if events & (EPOLLERR | EPOLLHUP) and self.relay is not None:
-            self._end_broken(self.relay)
-
-    def _look_at_send_queue(self, parting: Parting, now: float) -> None:
-        if not parting.over(now):
-            self.worker.loop.arm(self, now + POLL)
-        elif self.relay is not None:
-            self._end_broken(self.relay)
-
-    def _end_broken(self, relay: Relay) -> None:
-        if relay.survivor is not None and relay.survivor.family != socket.AF_UNIX:
-            arm_reset(relay.survivor)
-        if relay.broken is self.client:
-            self.end("client", "reset", "client_reset")
-        else:
-            self.end("upstream", "reset", "upstream_reset")
 
     def _arm(self) -> None:
         """Arm the timer for whatever comes first."""
@@ -322,7 +306,7 @@ class Session:
             self.preread.on_deadline(now)
             return
         if self._parting is not None:
-            self._look_at_send_queue(self._parting, now)
+            self._parting.on_deadline(now)
             return
         connector = self._connector
         if connector is not None and connector.wake is not None and now >= connector.wake:
@@ -380,7 +364,7 @@ class Session:
         listener = self.listener
         if listener.records_all or worker.wants_record(listener, why):
             worker.write_record(session_record(self, closed_by, how, why))
-        self.preread = None
+        self.preread = self._parting = None
         loop.close_socket_later(self.client)
         if relay is not None:
             loop.close_socket_later(relay.down.src)

@@ -60,7 +60,7 @@ def session_record(session: Session, closed_by: ClosedBy, how: How, why: Why) ->
         "queue_ms": None if wait is None else milliseconds(wait),
         "tls_ms": None,
         "tls_version": None,
-        "tls_error": None,
+        "tls_error": session.tls_error,
         "connect_ms": session.connect_ms,
         "first_byte_ms": first_byte_ms,
         "retries": session.retries,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -193,6 +195,11 @@ def test_direct_tls_is_tls_and_nobody_is_asked() -> None:
     [
         [{"protocol": "postgres", "pool": "one"}, {"sni": "*.example.com", "pool": "two"}],
         [
+            {"protocol": ["tls", "ssh"], "sni": "*.example.com", "pool": "two"},
+            {"alpn": "h2", "pool": "two"},
+            {"protocol": "postgres", "pool": "one"},
+        ],
+        [
             {"source": "127.0.0.0/8", "protocol": "postgres", "pool": "one"},
             {"protocol": "postgres", "sni": "*.example.com", "pool": "two"},
         ],
@@ -324,12 +331,17 @@ def test_a_client_that_leaves_after_an_answer_costs_no_upstream(
         assert not any(one.accepted for one in served.values())
 
 
-def test_a_fin_right_behind_the_request_ends_the_session() -> None:
-    with routed() as (proxy, served):
+@pytest.mark.parametrize("family", ["v4", "unix"])
+def test_a_fin_right_behind_the_request_ends_the_session(family: str, tmp_path: Path) -> None:
+    bind = "127.0.0.1:0" if family == "v4" else f"unix:{tmp_path}/s"
+    with routed(listener={"bind": bind}) as (proxy, served):
+        [worker] = proxy.worker_pids()
         for request in (SSL_REQUEST, GSSENC_REQUEST):
+            os.kill(worker, signal.SIGSTOP)  # so that both come in one event
             with proxy.connect("web") as client:
                 client.sendall(request)
                 client.shutdown(socket.SHUT_WR)
+                os.kill(worker, signal.SIGCONT)
                 assert read_to_end(client) in (b"S", b"N")
         assert {record["why"] for record in proxy.wait_records(2)} == {"done"}
         assert not any(one.accepted for one in served.values())

@@ -21,13 +21,14 @@ from spliceproxy.worker.approach import Step, needs_approach, steps_for
 from spliceproxy.worker.connector import Connector
 from spliceproxy.worker.intake import Preread
 from spliceproxy.worker.known import balance_key
-from spliceproxy.worker.parting import Parting, begin_parting
+from spliceproxy.worker.parting import Parting, part
 from spliceproxy.worker.pool import Pool, Upstream
 from spliceproxy.worker.replay import Replay
 from spliceproxy.worker.session_record import session_record
 from spliceproxy.worker.tcp_options import set_keepalive
 
 if TYPE_CHECKING:
+    from spliceproxy.worker.handshake import Handshake
     from spliceproxy.worker.known import Known
     from spliceproxy.worker.listener import ListeningSocket
     from spliceproxy.worker.queue import Wait
@@ -52,6 +53,7 @@ class Session:
         "client_address",
         "connect_ms",
         "entry",
+        "handshake",
         "id",
         "known",
         "listener",
@@ -87,6 +89,7 @@ class Session:
             self.preread = Preread(self, listener.intake)
         elif listener.pool is not None:
             self.pool = listener.pool
+        self.handshake: Handshake | None = None
         self.upstream: Upstream | None = None
         self._held: Upstream | None = None
         """Connected with, and to be given back to the pool."""
@@ -152,15 +155,15 @@ class Session:
         """It is over, but for the last bytes on their way to the side that survived."""
         return self._parting is not None
 
-    def owns(self, part: object) -> bool:
-        """Whether `part` is the session or one of its parts."""
-        if isinstance(part, Connector):  # also one that is connecting no more
-            return part.waiting is self
-        if isinstance(part, Preread):
-            return part.session is self
+    def owns(self, thing: object) -> bool:
+        """Whether `thing` is the session or one of its parts."""
+        if isinstance(thing, Connector):  # also one that is connecting no more
+            return thing.waiting is self
+        if getattr(thing, "session", None) is self:  # a stage before or after the relay
+            return True
         relay = self.relay
         flows = () if relay is None else (relay, relay.up, relay.down)
-        return part is not None and part in (self, self._replay, self._parting, *flows)
+        return thing in (self, *flows) or (thing is not None and thing is self._replay)
 
     def _on_client_before_relay(self, events: int) -> None:
         """Remember what the client did, for the relay. A reset ends the wait for an upstream."""
@@ -205,8 +208,14 @@ class Session:
         if self._settled or self.pool.shortest_silence < FIRST_LOOK:
             self._arm()
         plan, client_events = self.pool.plan, self._client_events
+        tls = None if self.known is None else self.known.tls
+        if tls is not None:
+            from spliceproxy.relay.tls_flow import secure  # with it comes OpenSSL
+
+            secure(relay, tls, None)
         if plan.send_proxy is not None and not connector.approaches:
-            client_events = announce(self, relay.up, client_events)
+            # What a TLS client has sent need not bring a byte.
+            client_events |= announce(self, relay.up, 0 if tls else client_events)
         # A reload may have taken `replay` away from a session whose first bytes are kept.
         if plan.replay is None and self._replay is None:
             relay.start(client_events, events)
@@ -252,7 +261,7 @@ class Session:
             first = relay.first_over
             self.end("client" if first is relay.up else "upstream", "fin", "done")
         else:
-            self._parting = begin_parting(self, relay)
+            self._parting = part(self, relay)
 
     def _on_early_close(self, relay: Relay) -> None:
         """The upstream ended first, without a byte, and by FIN: a reset ends both flows at once."""
@@ -302,11 +311,9 @@ class Session:
 
     def on_deadline(self, now: float) -> None:
         """The deadline that was armed has come; it may have moved since."""
-        if self.preread is not None:
-            self.preread.on_deadline(now)
-            return
-        if self._parting is not None:
-            self._parting.on_deadline(now)
+        stage = self.handshake or self.preread or self._parting
+        if stage is not None:
+            stage.on_deadline(now)
             return
         connector = self._connector
         if connector is not None and connector.wake is not None and now >= connector.wake:
@@ -364,7 +371,7 @@ class Session:
         listener = self.listener
         if listener.records_all or worker.wants_record(listener, why):
             worker.write_record(session_record(self, closed_by, how, why))
-        self.preread = self._parting = None
+        self.preread = self.handshake = self._parting = None
         loop.close_socket_later(self.client)
         if relay is not None:
             loop.close_socket_later(relay.down.src)

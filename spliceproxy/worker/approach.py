@@ -132,9 +132,8 @@ class Approach:
 def needs_approach(session: Session) -> bool:
     """Whether upstreams of the session's pool are told something that they have to answer."""
     known = session.known
-    if known is None or not known.ssl_request:
-        return False
-    return known.passthrough or session.listener.plan.tls is None
+    # Its client was promised TLS, and the ClientHello waits to be relayed.
+    return known is not None and known.ssl_request and known.tls is None
 
 
 def steps_for(session: Session) -> list[Step]:
@@ -142,7 +141,6 @@ def steps_for(session: Session) -> list[Step]:
     steps: list[Step] = []
     if session.pool.plan.send_proxy is not None:
         steps.append(Announce(header_for(session)))
-    # The client was promised TLS, and its ClientHello waits to be relayed.
     steps.append(AskForTls())
     return steps
 

@@ -34,6 +34,19 @@ pools:
   two: {{upstreams: {two}, replay: 16KiB}}
   "off": {{upstreams: {off}}}
 """
+ENDING = """
+listeners:
+  db:
+    bind: 127.0.0.1:0
+    tls: {{certificates: [{certificate}]}}
+    routes:
+      - {{protocol: postgres, sni: {two_name}, tls: passthrough, pool: two}}
+      - {{protocol: postgres, pool: "off"}}
+    pool: two
+pools:
+  two: {{upstreams: {two}}}
+  "off": {{upstreams: {off}}}
+"""
 WHO = "select current_setting('cluster_name'), ssl from pg_stat_ssl where pid = pg_backend_pid()"
 
 
@@ -45,7 +58,8 @@ class Site:
     two: str
     off: str
     ca: Path
-    directory: Path
+    certificate: Path
+    """Of the first name: the chain and its key."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +74,9 @@ def site() -> Iterator[Site]:
             return stack.enter_context(made.server(name.partition(".")[0], certificate))
 
         addresses = [start(made, name, name != OFF) for name in (ONE, TWO, OFF)]
-        yield Site(*addresses, ca, made.directory)
+        certificate = made.directory / "one.pem"
+        authority.issue_cert(ONE).private_key_and_cert_chain_pem.write_to_path(certificate)
+        yield Site(*addresses, ca, certificate)
 
 
 @contextmanager
@@ -177,9 +193,50 @@ def test_pgbench_connects_again_and_again(site: Site) -> None:
     assert {(one["pool"], one["sni"]) for one in records} == {("two", TWO)}
 
 
-def test_a_query_is_cancelled_by_psqls_second_connection(site: Site) -> None:
-    """It comes in clear and names nobody, so it goes where the listener sends the others."""
-    with proxy_before(site) as proxy:
+@contextmanager
+def proxy_that_ends_tls(site: Site) -> Iterator[Proxy]:
+    text = ENDING.format(two_name=TWO, two=site.two, off=site.off, certificate=site.certificate)
+    with running_proxy(text) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("gssenc", [False, True])
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+def test_tls_ends_here_beside_a_route_on_which_it_passes_through(
+    site: Site, version: str, gssenc: bool, tmp_path: Path
+) -> None:
+    tls = {"sslmode": "verify-full", "sslrootcert": site.ca, "ssl_max_protocol_version": version}
+    environment = {**os.environ, **(ticket(tmp_path) if gssenc else {})}
+    with proxy_that_ends_tls(site) as proxy:
+        # The server has no TLS, and psql verified a certificate: it is the proxy's.
+        assert psql(target(proxy, ONE, **tls), WHO, env=environment) == "off|f"
+        assert psql(target(proxy, TWO, **tls), WHO, env=environment) == "two|t"
+        assert psql(target(proxy, ONE, sslmode="disable"), WHO, env=environment) == "off|f"
+        records = proxy.wait_records(3)
+    versions = {(one["sni"], one["tls_version"]) for one in records}
+    assert versions == {(ONE, version), (TWO, None), (None, None)}
+
+
+def test_megabytes_and_pgbench_over_tls_that_ends_here(site: Site) -> None:
+    sql = "copy (select i, repeat(md5(i::text), 8) from generate_series(1, 100000) i) to stdout"
+    with proxy_that_ends_tls(site) as proxy:
+        where = target(proxy, ONE, sslmode="verify-full", sslrootcert=site.ca)
+        clear = target(site.off, ONE, sslmode="disable")
+        digests = {hashlib.sha256(psql(to, sql).encode()).hexdigest() for to in (where, clear)}
+        assert len(digests) == 1
+        run([need_postgres("pgbench"), "-iq", where])
+        said = run([need_postgres("pgbench"), "-n", "-S", "-c", 4, "-j", 2, "-t", 500, where])
+        assert "processed: 2000/2000" in said, said
+        again = run([need_postgres("pgbench"), "-n", "-S", "-C", "-c", 4, "-t", 25, where])
+        assert "processed: 100/100" in again, again
+        proxy.wait_records(100)
+
+
+@pytest.mark.parametrize("ends_here", [False, True])
+def test_a_query_is_cancelled_by_psqls_second_connection(site: Site, ends_here: bool) -> None:
+    """It comes in clear and names nobody, so it goes where routes send such clients."""
+    server, pool = (site.off, "off") if ends_here else (site.one, "one")
+    with proxy_that_ends_tls(site) if ends_here else proxy_before(site) as proxy:
         with subprocess.Popen(
             [
                 need_postgres("psql"), "-XAt", target(proxy, ONE, sslmode="require"),
@@ -191,11 +248,11 @@ def test_a_query_is_cancelled_by_psqls_second_connection(site: Site) -> None:
         ) as process:  # fmt: skip
             assert process.stdout is not None
             assert process.stdout.readline() == "began\n"
-            watcher = target(site.one, ONE, sslmode="disable")
+            watcher = target(server, ONE, sslmode="disable")
             asleep = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
             while psql(watcher, asleep) == "0":
                 assert process.poll() is None
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=30)
         assert "canceling statement due to user request" in errors
-        assert {one["pool"] for one in proxy.wait_records(2)} == {"one"}
+        assert {one["pool"] for one in proxy.wait_records(2)} == {pool}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from harness.fds import same_fds
 from harness.load import read_exactly, read_to_end
 from harness.proxy import Proxy
@@ -381,6 +383,32 @@ def test_it_begins_behind_a_proxy_header(together: bool) -> None:
         client.close()
         assert served_by(served, "one") == (True, hello)
         assert one_record(proxy)["client"] == "203.0.113.9:1"
+
+
+def test_on_a_listener_with_certificates_tls_ends_here_and_what_is_in_clear_is_refused(
+    tmp_path: Path,
+) -> None:
+    authority = trustme.CA()
+    path = tmp_path / "www.pem"
+    authority.issue_cert("db.example.com").private_key_and_cert_chain_pem.write_to_path(path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(context)
+    with routed(routes=[], listener={"tls": {"certificates": str(path)}}) as (proxy, served):
+        with proxy.connect("web") as client:
+            client.sendall(GSSENC_REQUEST)
+            assert client.recv(9) == b"N"
+            client.sendall(SSL_REQUEST)
+            assert client.recv(9) == b"S"
+            with context.wrap_socket(client, server_hostname="db.example.com") as tls:
+                tls.sendall(STARTUP)
+                assert tls.recv(9) == b"r"
+        assert served_by(served, "rest") == (False, STARTUP)
+        with proxy.connect("web") as client:
+            client.sendall(STARTUP)
+            records = proxy.wait_records(2)
+        assert [one["why"] for one in records] == ["done", "tls_handshake"]
+        assert records[0]["tls_version"] == "TLSv1.3"
+        assert served["rest"].accepted == 1
 
 
 def test_clients_that_end_anywhere_leave_nothing_behind() -> None:

@@ -70,6 +70,8 @@ class TlsFar:
         self.backlog = b""
         self.stream_ended = ""
         """How the raw stream ended: fin or reset."""
+        self.dead = False
+        """A send told that nobody takes it."""
         self._fin = False
 
     def pump(self) -> bool:
@@ -81,7 +83,10 @@ class TlsFar:
             if self._fin:
                 self._fin = False
                 self.sock.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            return False
         except OSError:
+            self.dead = True
             return False
         return True
 
@@ -123,11 +128,14 @@ class TlsFar:
     def getsockopt(self, *arguments: Any) -> Any:
         return self.sock.getsockopt(*arguments)
 
-    def send(self, data: Any) -> int:
-        if self.stream_ended == "reset":
+    def send(self, data: Any, flags: int = 0) -> int:
+        sent = self.pump()
+        if self.dead or self.stream_ended == "reset":
             raise ConnectionResetError
-        if not self.pump():
+        if not sent:
             raise BlockingIOError
+        if flags:
+            return self.sock.send(data, flags)
         size = self.tls.write(data[:50_000])
         self.pump()
         return size

@@ -14,11 +14,17 @@ def check(file: Path) -> None:
 
     Opens no socket, asks no name server and needs no rights: it can run anywhere, before the
     file is put where it is used. All problems are shown at once, each with file, line and column.
+    Certificates and keys are read and tried; one that ends soon is a warning.
     """
     from spliceproxy import config
 
     checked = config.load(file)
     config.check_network_files(checked)
+    if checked.speaks_tls:
+        from spliceproxy.control.tls import check_certificates
+
+        for warning in check_certificates(checked):
+            click.echo(f"warning: {warning}", err=True)
     listeners = _count(len(checked.listeners), "listener")
     pools = _count(len(checked.pools), "pool")
     upstreams = _count(sum(len(pool.upstreams) for pool in checked.pools.values()), "upstream")

@@ -30,6 +30,7 @@ from spliceproxy.config.pool import Eject, Pool, PoolTimeouts, Queue, Upstream
 from spliceproxy.config.problems import ConfigError, Problem, Source
 from spliceproxy.config.schema import json_schema
 from spliceproxy.config.tcp import Buffers, Keepalive, ListenerTcp, PoolTcp, Tcp
+from spliceproxy.config.tls import CertificateFiles, ListenerTls, PoolTls
 from spliceproxy.config.units import size_text, time_text
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Admin",
     "Bandwidth",
     "Buffers",
+    "CertificateFiles",
     "Config",
     "ConfigError",
     "Dns",
@@ -48,12 +50,14 @@ __all__ = [
     "Listener",
     "ListenerLog",
     "ListenerTcp",
+    "ListenerTls",
     "Log",
     "NetworkFile",
     "Pool",
     "PoolHealth",
     "PoolTcp",
     "PoolTimeouts",
+    "PoolTls",
     "Problem",
     "Queue",
     "Relay",

@@ -27,7 +27,7 @@ _NAMED = ("listeners", "pools", "include")
 _SIZES = frozenset({"pipe_size", "receive", "send", "replay"})
 _TIMES = frozenset(
     {"connect", "idle", "half_close", "session", "drain", "interval", "timeout", "time"}
-    | {"user_timeout", "slow_start", "min_ttl", "max_ttl", "preread"}
+    | {"user_timeout", "slow_start", "min_ttl", "max_ttl", "preread", "handshake"}
 )
 _RATES = frozenset({"up", "down"})
 _APART = ("upstreams", "access", "routes")

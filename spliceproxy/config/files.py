@@ -22,22 +22,27 @@ _NOT_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-
 def read(path: Path, number: int = 0, most: int = MAX_BYTES) -> Source:
     """Read a configuration file. Raises ConfigError where it is none.
 
-    Only a regular file is read (opening a FIFO would wait for its writer), and never more of it
-    than `most` bytes.
+    No more of it is read than `most` bytes.
+    """
+    return decode(read_bytes(path, most), str(path), number, most)
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The first `most` bytes of a file, and one more if there is more. Raises ConfigError.
+
+    Only a regular file is read: opening a FIFO would wait for its writer.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as error:
         raise _unreadable(path, _reason(error)) from None
     try:
-        data = _read_regular(fd, path, most)
+        return _read_regular(fd, path, most)
     finally:
         os.close(fd)
-    return decode(data, str(path), number, most)
 
 
 def _read_regular(fd: int, path: Path, most: int) -> bytes:
-    """The first `most` bytes, and one more if there is more."""
     mode = os.fstat(fd).st_mode
     if stat.S_ISDIR(mode):
         raise _unreadable(path, "is a directory; name a file in it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TypeVar
 
 from spliceproxy.config.health import Health, PoolHealth
@@ -12,14 +13,18 @@ from spliceproxy.config.section import Section
 S = TypeVar("S", bound=Section)
 
 
-def resolve(config: Config) -> Config:
-    """The same configuration with every name and every inherited value in its place."""
+def resolve(config: Config, base: Path) -> Config:
+    """The same configuration with every name and every inherited value in its place.
+
+    `base` is the directory that relative paths are meant from.
+    """
     listeners = {}
     for name, listener in config.listeners.items():
-        effective: dict[str, Section] = {
+        effective: dict[str, Section | None] = {
             "tcp": inherit(listener.tcp, config.tcp),
             "log": inherit(listener.log, config.log.sessions),
             "timeouts": inherit(listener.timeouts, config.timeouts),
+            "tls": listener.tls and listener.tls.at(base),
         }
         listeners[name] = listener.model_copy(update=effective)
         listeners[name]._name = name
@@ -29,6 +34,7 @@ def resolve(config: Config) -> Config:
             "health": _health(pool, config.health),
             "tcp": inherit(pool.tcp, config.tcp),
             "timeouts": inherit(pool.timeouts, config.timeouts),
+            "tls": pool.tls and pool.tls.at(base),
         }
         pools[name] = pool.model_copy(update=pool_effective)
         pools[name]._name = name

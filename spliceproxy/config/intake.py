@@ -64,8 +64,11 @@ class Route(Section):
         "in `sni`. The request decides for the whole session.",
         example='[old.example.com, "*.old.example.com"]',
     )
-    tls: scalars.Passthrough = setting(
-        "passthrough", "TLS goes to the upstream as it came.", example="passthrough"
+    tls: scalars.Passthrough = Field(
+        None,
+        description="`passthrough`: TLS goes to the upstream as it came. Absent: so it does, but "
+        "for a listener with `tls`, where it ends here.",
+        examples=["passthrough"],
     )
     pool: scalars.PoolShares = required(
         "The pool for such clients, or the shares of several, from 0 to 1000.",
@@ -82,6 +85,8 @@ class Route(Section):
                 text = ", ".join(values)
                 parts.append(f"{key}: {text}" if len(values) == 1 else f"{key}: [{text}]")
         shares = ", ".join(f"{name}: {share}" for name, share in self.pool)
+        if self.tls is not None:
+            parts.append(f"tls: {self.tls}")
         parts.append(f"pool: {self.pool[0][0] if len(self.pool) == 1 else f'{{{shares}}}'}")
         return f"{{{', '.join(parts)}}}"
 
@@ -97,5 +102,10 @@ class ListenerTimeouts(Section):
         "for so long goes where routes send it that need no bytes: it may wait for the upstream to "
         "speak first. One that began a PROXY header, a ClientHello or a request, or that owes a "
         "header, is refused.",
+        example="3s",
+    )
+    handshake: scalars.PositiveTimeOff = setting(
+        "10s",
+        "A TLS handshake with a client, from its first byte known to its last one.",
         example="3s",
     )

@@ -77,7 +77,7 @@ class _Loader:
         self._problems += checks.check(root, complete=self._complete)
         if self._problems or config is None:
             raise ConfigError(_once(self._problems))
-        return inherit.resolve(config)
+        return inherit.resolve(config, self._base.absolute())
 
     def _parse(self, source: Source, *, may_be_empty: bool = False) -> nodes.Mapping | None:
         """The mapping in a source; None, and a problem, where it has none."""

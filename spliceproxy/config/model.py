@@ -21,6 +21,7 @@ from spliceproxy.config.pool import Pool, PoolTimeouts
 from spliceproxy.config.scalars import OneOrMore
 from spliceproxy.config.section import Section, none_if_off, required, section, setting
 from spliceproxy.config.tcp import ListenerTcp, Tcp
+from spliceproxy.config.tls import ListenerTls
 
 
 class ListenerLog(Section):
@@ -179,6 +180,11 @@ class Listener(Section):
         "`client`, and whom `source_hash` knows. `off`: nobody, each client is its peer.",
         example="{from: [10.0.0.0/8], others: plain}",
     )
+    tls: Annotated[ListenerTls | None, BeforeValidator(none_if_off)] = setting(
+        "off",
+        "TLS that ends here; `off`: bytes go to the pool as they came.",
+        example="{certificates: /etc/spliceproxy/certs/}",
+    )
     timeouts: ListenerTimeouts = section(ListenerTimeouts, "Timeouts of new clients.")
     tcp: ListenerTcp = section(ListenerTcp, "Socket options.")
     log: ListenerLog = section(ListenerLog, "Session records of this listener.")
@@ -244,3 +250,9 @@ class Config(Section):
         description="Where sessions go, each pool under its name.",
         examples=["{app: {upstreams: [127.0.0.1:9001, 127.0.0.1:9002]}}"],
     )
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether any listener or pool does."""
+        here = any(one.tls is not None for one in self.listeners.values())
+        return here or any(one.tls is not None for one in self.pools.values())

@@ -14,11 +14,23 @@ from spliceproxy.wire.host_name import read_address, read_host_name
 
 RIGHT = "write a name such as www.example.com, or *.example.com"
 
+CERTIFICATE_RIGHT = "write a name such as app.internal.example.com, or an IP address"
+
 
 def server_name(text: str) -> str:
     """A name of SNI, or `*.` and a name: in lower case, without a trailing dot."""
     if read_address(_bytes(text)) is not None:
         raise ValueError(f"{show(text)} is an address, which no client names in SNI; {RIGHT}")
+    return _pattern(text)
+
+
+def certificate_name(text: str) -> str:
+    """A name that one certificate is for, or an IP address."""
+    ip = read_address(text.removeprefix("[").removesuffix("]").encode())
+    if ip is not None:
+        return ip
+    if text.startswith("*."):
+        raise ValueError(f"{show(text)} is not one name; {CERTIFICATE_RIGHT}")
     return _pattern(text)
 
 

@@ -12,6 +12,7 @@ from spliceproxy.config.health import PoolHealth
 from spliceproxy.config.scalars import OneOrMore
 from spliceproxy.config.section import Section, none_if_off, required, section, setting
 from spliceproxy.config.tcp import PoolTcp
+from spliceproxy.config.tls import PoolTls, on_or_off
 
 
 class PoolTimeouts(Section):
@@ -166,6 +167,12 @@ class Pool(Section):
         "(UNIQUE_ID). Clients of UNIX sockets are announced without addresses. Health checks send "
         "one too, in their own name, but not to another port (`health.port`).",
         example="v2",
+    )
+    tls: Annotated[PoolTls | None, BeforeValidator(on_or_off)] = setting(
+        "off",
+        "TLS with the upstreams, whose certificates are verified. `on`: with all defaults; `off`: "
+        "bytes go to them as the session has them.",
+        example="{ca: ca.pem, name: internal.example.com}",
     )
     slow_start: scalars.PositiveTimeOff = setting(
         "off",

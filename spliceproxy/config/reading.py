@@ -60,6 +60,13 @@ def choice(*words: str) -> PlainValidator:
     return read(parse, right)
 
 
+def or_absent(value: PlainValidator) -> PlainValidator:
+    """The same for a key that has no default: None stands for that alone, as what is written is
+    text."""
+    read_one: Callable[[object], Any] = value.func  # type: ignore[assignment]
+    return PlainValidator(lambda raw: None if raw is None else read_one(raw))
+
+
 def schema(unit: str, *words: str) -> WithJsonSchema:
     """Any scalar: YAML types an unquoted 4 or true, and an editor must accept both.
 

@@ -20,6 +20,7 @@ from spliceproxy.config.reading import (
     number,
     number_right,
     off_is_none,
+    or_absent,
     or_word,
     read,
     schema,
@@ -29,6 +30,7 @@ from spliceproxy.config.suggest import nearest
 MAX_NAME = 64
 """Characters of a listener's or pool's name, at most."""
 
+_PATH_RIGHT = "write the path of a PEM file"
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 MILLION = 1_000_000
 
@@ -67,6 +69,16 @@ def _admin_socket(text: str) -> Address:
 def _pattern(text: str) -> str:
     if "\0" in text or text.endswith("/"):
         raise ValueError(f"{show(text)} names no file; write for example {text}*.yaml")
+    return text
+
+
+def _file_path(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(f"{show(text)} holds a NUL character; remove it")
+    if text.startswith("file:"):
+        raise ValueError(f"{show(text)} is no path; write {text.removeprefix('file:')}")
+    if text in ("true", "false", "on", "off"):
+        raise ValueError(f"{show(text)} is no path; write ./{text} for a file of this name")
     return text
 
 
@@ -257,13 +269,36 @@ Protocol = Annotated[
 ]
 ServerName = Annotated[str, read(names.server_name, names.RIGHT), schema("name")]
 HttpHost = Annotated[str, read(names.http_host, names.RIGHT), schema("name")]
+CertificateName = Annotated[
+    str | None,
+    or_absent(read(names.certificate_name, names.CERTIFICATE_RIGHT)),
+    schema("name"),
+]
 Alpn = Annotated[str, read(names.alpn, "write a protocol such as h2"), schema("name")]
-Passthrough = Annotated[Literal["passthrough"], choice("passthrough"), closed("passthrough")]
+Passthrough = Annotated[
+    Literal["passthrough"] | None, or_absent(choice("passthrough")), closed("passthrough")
+]
 PoolShares = Annotated[
     tuple[tuple[str, int], ...],
     PlainValidator(names.pool_shares),
     WithJsonSchema(names.POOL_SHARES_SCHEMA),
 ]
+FilePath = Annotated[str, read(_file_path, _PATH_RIGHT), schema("path")]
+FilePathOrNone = Annotated[str | None, or_absent(read(_file_path, _PATH_RIGHT)), schema("path")]
+FilePathOff = Annotated[
+    str | None,
+    read(or_word("off", _file_path), f"{_PATH_RIGHT}, or off"),
+    schema("path", "off"),
+]
+TlsVersion = Annotated[
+    Literal["1.2", "1.3"], choice("1.2", "1.3"), schema("1.2 / 1.3", "1.2", "1.3")
+]
+OptionalOrRequired = Annotated[
+    Literal["optional", "required"],
+    choice("optional", "required"),
+    closed("optional", "required"),
+]
+OnOff = Annotated[bool, read(units.on_off, units.ON_OFF), schema("on / off", "on", "off")]
 PlainOrRefuse = Annotated[
     Literal["plain", "refuse"], choice("plain", "refuse"), closed("plain", "refuse")
 ]

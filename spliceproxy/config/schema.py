@@ -14,6 +14,10 @@ Schema = dict[str, Any]
 
 _OFF = {"enum": ["off", False]}  # an editor that reads YAML 1.1 takes off for false
 
+_ON = {"enum": ["on", True]}
+_TEXT_ALONE = {"Upstream": "address", "CertificateFiles": "chain"}
+"""Sections for which the value of one of their keys may stand."""
+
 
 def json_schema() -> Schema:
     """The JSON Schema (draft 2020-12) of a configuration file, for editors.
@@ -22,10 +26,12 @@ def json_schema() -> Schema:
     `workers: 4` and `nodelay: true` are all well.
     """
     schema = _loosen(model.Config.model_json_schema(mode="validation"))
-    upstream = schema["$defs"]["Upstream"]
-    text = upstream["properties"]["address"]
-    schema["$defs"]["Upstream"] = {"anyOf": [{"type": "string"}, upstream], **_about(upstream)}
-    schema["$defs"]["Upstream"]["anyOf"][0]["x-unit"] = text["x-unit"]
+    for name, key in _TEXT_ALONE.items():
+        kind = schema["$defs"][name]
+        text = {"type": "string", "x-unit": kind["properties"][key]["x-unit"]}
+        schema["$defs"][name] = {"anyOf": [text, kind], **_about(kind)}
+    tls = schema["$defs"]["PoolTls"]
+    schema["$defs"]["PoolTls"] = {"anyOf": [_ON, tls], **_about(tls)}
     _mark_inherited(schema)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

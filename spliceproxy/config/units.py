@@ -17,6 +17,7 @@ RATE = "write bytes per second: 64KiB/s, 10MiB/s"
 RATE_RANGE = "write a rate from 1KiB/s to 1024GiB/s"
 SHARE = "write a percentage such as 50%, or a number from 0 to 1"
 FLAG = "write true or false"
+ON_OFF = "write on or off"
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -155,6 +156,16 @@ def flag(text: str) -> bool:
         meant = text.lower()
     raise ValueError(
         f"{show(text)} is neither true nor false; " + (f"write {meant}" if meant else FLAG)
+    )
+
+
+def on_off(text: str) -> bool:
+    """`on` or `off`."""
+    if text in ("on", "off"):
+        return text == "on"
+    meant = {"true": "on", "yes": "on", "false": "off", "no": "off"}.get(text.lower())
+    raise ValueError(
+        f"{show(text)} is neither on nor off; " + (f"write {meant}" if meant else ON_OFF)
     )
 
 

@@ -78,6 +78,7 @@ class Changes:
                 _log.error("not reloaded: nothing has changed", problems=str(error).splitlines())
                 self._setup.discovery.apply(self.in_force)
                 self._setup.access.apply(self.in_force)
+                self._setup.certificates.apply(self.in_force)
                 raise
             finally:
                 self._notifier.notify(READY=1)
@@ -124,6 +125,7 @@ class Changes:
     async def _refresh(self, event: str) -> None:
         self._setup.discovery.changed.clear()
         self._setup.access.changed.clear()
+        self._setup.certificates.changed.clear()
         try:
             self.in_force = await self._reloader.refresh(event, self.in_force)
         except SpliceproxyError as error:

@@ -12,6 +12,7 @@ from spliceproxy.control.hash_tables import HASHES, plan_tables
 from spliceproxy.control.machine import Machine
 from spliceproxy.control.plan_intake import plan_intake
 from spliceproxy.control.slots import UpstreamSlots
+from spliceproxy.control.tls import NO_TLS, TlsPlans
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import (
     EjectPlan,
@@ -49,13 +50,14 @@ def make_snapshot(
     sockets: int,
     slots: UpstreamSlots,
     access: Tables = NO_TABLES,
+    tls: TlsPlans = NO_TLS,
 ) -> Snapshot:
     """The snapshot of `config` for each of `workers` on this machine.
 
     `found` says what the addresses of the upstreams stand for; `sockets` is the number of listening
     sockets of all workers together; `slots` gives each upstream its place on the board; `access`
-    are the tables of access rules. Raises TooManyListenersError, TooManyUpstreamsError,
-    FdBudgetError.
+    are the tables of access rules, `tls` what is told of TLS. Raises TooManyListenersError,
+    TooManyUpstreamsError, FdBudgetError.
     """
     if len(config.listeners) > MAX_LISTENERS:
         raise TooManyListenersError(
@@ -63,8 +65,8 @@ def make_snapshot(
         )
     relay = plan_relay(config.relay, machine, workers, sockets)
     return Snapshot(
-        listeners=plan_listeners(config, slots, access),
-        pools=plan_pools(config, found, slots),
+        listeners=plan_listeners(config, slots, access, tls),
+        pools=plan_pools(config, found, slots, tls),
         relay=relay,
         max_sessions=config.max_sessions,
         worker_sessions=worker_sessions(machine, relay, sockets, workers),
@@ -75,7 +77,7 @@ def make_snapshot(
 
 
 def plan_listeners(
-    config: Config, slots: UpstreamSlots, access: Tables
+    config: Config, slots: UpstreamSlots, access: Tables, tls: TlsPlans = NO_TLS
 ) -> tuple[ListenerPlan, ...]:
     """The listeners of a snapshot."""
     return tuple(
@@ -91,17 +93,20 @@ def plan_listeners(
             on_refuse=listener.on_refuse,
             rate_up=listener.bandwidth.up if listener.bandwidth else None,
             rate_down=listener.bandwidth.down if listener.bandwidth else None,
+            tls=tls.listeners.get(listener.name),
         )
         for listener in config.listeners.values()
     )
 
 
-def plan_pools(config: Config, found: FoundAt, slots: UpstreamSlots) -> tuple[PoolPlan, ...]:
+def plan_pools(
+    config: Config, found: FoundAt, slots: UpstreamSlots, tls: TlsPlans = NO_TLS
+) -> tuple[PoolPlan, ...]:
     """The pools of a snapshot. Raises TooManyUpstreamsError."""
-    return tuple(_plan_pool(pool, found, slots) for pool in config.pools.values())
+    return tuple(_plan_pool(pool, found, slots, tls) for pool in config.pools.values())
 
 
-def _plan_pool(pool: Pool, found: FoundAt, slots: UpstreamSlots) -> PoolPlan:
+def _plan_pool(pool: Pool, found: FoundAt, slots: UpstreamSlots, tls: TlsPlans) -> PoolPlan:
     upstreams = _plan_upstreams(pool, found, slots)
     return PoolPlan(
         name=pool.name,
@@ -122,6 +127,7 @@ def _plan_pool(pool: Pool, found: FoundAt, slots: UpstreamSlots) -> PoolPlan:
         queue=_plan_queue(pool.queue),
         replay=pool.replay,
         send_proxy=pool.send_proxy,
+        tls=tls.pools.get(pool.name),
     )
 
 
@@ -157,6 +163,7 @@ def _plan_upstreams(pool: Pool, found: FoundAt, slots: UpstreamSlots) -> tuple[U
                 slot=slots.slot(pool.name, str(place)),
                 tier=tier,
                 max_sessions=limit,
+                server_name=one.server_name if other is None else other.server_name,
             )
     return tuple(merged.values())
 

@@ -19,7 +19,8 @@ def plan_intake(listener: Listener, pools: Mapping[str, Pool]) -> IntakePlan | N
     """None: nothing, so that its clients are connected at once."""
     accept = listener.accept_proxy
     routed = {name for route in listener.routes for name, _ in route.pool}
-    hello = any(pools[name].balance == "sni_hash" for name in {*routed, listener.pool} if name)
+    hashed = any(pools[name].balance == "sni_hash" for name in {*routed, listener.pool} if name)
+    hello = hashed or listener.tls is not None
     if accept is None and not listener.routes and not hello:
         return None
     return IntakePlan(
@@ -40,6 +41,7 @@ def _plan_route(number: int, route: Route) -> RoutePlan:
         sni=route.sni,
         alpn=tuple(name.encode() for name in route.alpn),
         host=route.host,
+        passthrough=route.tls is not None,
     )
 
 

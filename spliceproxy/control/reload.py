@@ -33,7 +33,9 @@ from spliceproxy.control.records import find_record_problems
 from spliceproxy.control.service import Service
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.sockets import ListeningSocket, socket_key
+from spliceproxy.control.tls import Certificates
 from spliceproxy.errors import SpliceproxyError
+from spliceproxy.ipc import Snapshot
 from spliceproxy.ipc.sealed import seal
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ class Setup:
     slots: UpstreamSlots
     discovery: Discovery
     access: AccessTables
+    certificates: Certificates
     sources: Sources | None = None
     """Which files to watch, for a reload whenever one of them is another one; None: none."""
 
@@ -116,6 +119,7 @@ class Reloader:
         if self._wants_back(config):
             await _wait(self._service.settled, _RETIRED_TIME)
         await setup.access.prepare(config)
+        await setup.certificates.prepare(config)
         await setup.discovery.prepare(config)
         sockets = self._open(config, places)
         try:
@@ -127,6 +131,7 @@ class Reloader:
                 len(sockets.kept) + len(sockets.gone) + len(sockets.new),
                 setup.slots,
                 setup.access.tables(config),
+                setup.certificates.plans(config),
             )
             sealed = seal(snapshot)
         except BaseException:
@@ -143,8 +148,9 @@ class Reloader:
         Raises TooManyUpstreamsError; then nothing has changed.
         """
         setup, config = self._setup, in_force.config
-        pools = plan_pools(config, setup.discovery.found(config), setup.slots)
-        listeners = plan_listeners(config, setup.slots, setup.access.tables(config))
+        tls = setup.certificates.plans(config)
+        pools = plan_pools(config, setup.discovery.found(config), setup.slots, tls)
+        listeners = plan_listeners(config, setup.slots, setup.access.tables(config), tls)
         before = in_force.snapshot
         if pools == before.pools and listeners == before.listeners:
             return in_force
@@ -153,9 +159,7 @@ class Reloader:
         self._fleet.configure(sealed)
         tell_changes(event, in_force, after, setup.discovery)
         await self._obeyed(sealed)
-        for old, new in zip(before.listeners, listeners, strict=True):
-            if new != old:
-                _log.info("access changed", listener=new.name)
+        _tell_files(before, after.snapshot)
         return after
 
     def close(self) -> None:
@@ -237,6 +241,18 @@ class Reloader:
             _log.warning("a worker is slow to obey the new configuration")
         before, self._sealed = self._sealed, sealed
         os.close(before)
+
+
+def _tell_files(before: Snapshot, after: Snapshot) -> None:
+    """Log what the files that were followed have changed."""
+    for old, new in zip(before.listeners, after.listeners, strict=True):
+        if new.tls != old.tls:
+            _log.info("certificates changed", listener=new.name)
+        if new.access != old.access:
+            _log.info("access changed", listener=new.name)
+    for one, other in zip(before.pools, after.pools, strict=True):
+        if one.tls != other.tls:
+            _log.info("certificates changed", pool=one.name)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:

@@ -28,6 +28,7 @@ from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.supervisor import WORKER_COMMAND, Supervisor, name_process
 from spliceproxy.control.systemd import Notifier, take_handed_sockets
+from spliceproxy.control.tls import Certificates
 from spliceproxy.errors import EXIT_OK, SpliceproxyError
 from spliceproxy.ipc import Snapshot
 from spliceproxy.telemetry.log import hold_standard_fds, set_up
@@ -85,7 +86,16 @@ def _run(
     raise_nofile()
     machine = read_machine()
     workers = config.workers or usable_cpus()
-    setup = Setup(load, machine, workers, UpstreamSlots(), Discovery(), AccessTables(), sources)
+    setup = Setup(
+        load,
+        machine,
+        workers,
+        UpstreamSlots(),
+        Discovery(),
+        AccessTables(),
+        Certificates(),
+        sources,
+    )
     inherited = (lambda _path: None) if predecessor is None else predecessor.door
     with open_door(config.admin, inherited) as door:
         sockets, snapshot = _prepare(config, setup, signals, predecessor)
@@ -112,6 +122,7 @@ def _prepare(
     with signals.end_waiting():
         places = resolve_binds(config)
         setup.access.load(config)
+        setup.certificates.load(config)
     problems = [*find_pool_problems(config.pools.values()), *find_record_problems(config)]
     listeners, handed = tuple(config.listeners.values()), take_handed_sockets()
     claim = Claim(missing=[*listeners])
@@ -125,8 +136,10 @@ def _prepare(
         sockets = [*claim.sockets, *sockets]
     try:
         found = setup.discovery.found(config)
-        tables = setup.access.tables(config)
-        snapshot = make_snapshot(config, found, machine, workers, len(sockets), setup.slots, tables)
+        tables, tls = setup.access.tables(config), setup.certificates.plans(config)
+        snapshot = make_snapshot(
+            config, found, machine, workers, len(sockets), setup.slots, tables, tls
+        )
         _tell_bites(config, snapshot, machine, workers, len(sockets))
         signals.check()
         if predecessor is None:

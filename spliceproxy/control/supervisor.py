@@ -125,6 +125,7 @@ class Supervisor:
             aftermath,
             self._setup.discovery,
             self._setup.access,
+            self._setup.certificates,
             Monitor(states),
             ejection,
             SlowStart(states),
@@ -193,8 +194,9 @@ class Supervisor:
             self._fleet.start()
             for part in self._parts:
                 part.apply(self._changes.in_force)
-            for changed in (self._setup.discovery.changed, self._setup.access.changed):
-                tasks.append(asyncio.create_task(self._changes.follow(changed)))
+            setup = self._setup
+            for part in (setup.discovery, setup.access, setup.certificates):
+                tasks.append(asyncio.create_task(self._changes.follow(part.changed)))
             await _first_of(self._stop, self._fleet.failed, self._succession.succeeded)
             if self._succession.succeeded.is_set():
                 return await self._end_behind()

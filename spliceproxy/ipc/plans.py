@@ -89,7 +89,7 @@ class PoolTlsPlan:
     """Who may have signed it; empty: whom this machine trusts."""
     name: str = ""
     """What each upstream is asked for, and has to prove; empty: `UpstreamPlan.server_name`."""
-    certificate: str = ""
+    certificate: str = field(default="", repr=False)
     """The chain and the key that upstreams are shown; empty: none."""
 
 
@@ -169,7 +169,7 @@ class CertificatePlan:
 
     names: tuple[str, ...]
     """In lower case: a name, or `*.` and a name, which stands for one label."""
-    chains: tuple[str, ...]
+    chains: tuple[str, ...] = field(repr=False)
     """PEM texts, each a chain and its key: several where their keys are of several kinds."""
 
 

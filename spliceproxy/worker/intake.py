@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from functools import partial
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP
 from socket import AF_UNIX, MSG_DONTWAIT, MSG_PEEK, SO_RCVLOWAT, SOL_SOCKET
 from typing import TYPE_CHECKING, Final
@@ -41,6 +42,8 @@ PAUSE: Final = 0.05
 
 _PEEK: Final = MSG_PEEK | MSG_DONTWAIT
 _ENDED: Final = EPOLLRDHUP | EPOLLHUP
+_CLEAR: Final = frozenset({"ssh", "http"})
+"""Protocols that are served without TLS where a route asks for them, also beside certificates."""
 _view: Final = memoryview(bytearray(MAX_BYTES))
 """What the last look saw, whoever's it was: nothing in it is kept."""
 
@@ -65,14 +68,22 @@ class Intake:
 class _Target:
     """The pools of one route, each in its turn by its share: exact over many sessions."""
 
-    __slots__ = ("_pools", "_turns", "name")
+    __slots__ = ("_clear", "_pools", "_turns", "name", "passthrough")
 
     def __init__(self, route: RoutePlan, pools: Mapping[str, Pool]) -> None:
         self.name = route.name
+        self.passthrough = route.passthrough
+        self._clear = _CLEAR.intersection(route.protocol)
         self._pools = [pools[name] for name, _ in route.pools]
         self._turns = RoundRobin([share for _, share in route.pools], random.random())
 
+    def ends_tls(self, protocol: str | None) -> bool:
+        """Whether TLS of a client ends here, on a listener that has certificates: not where the
+        route says so, nor for one that is here by the protocol that it speaks without TLS."""
+        return not self.passthrough and protocol not in self._clear
+
     def choose(self) -> Pool:
+        """The pool of the next client."""
         if len(self._pools) == 1:
             return self._pools[0]
         return self._pools[self._turns.choose() or 0]
@@ -143,8 +154,9 @@ class Preread:
     def on_deadline(self, now: float) -> None:
         """The time is over, or it is time to look again."""
         if self._deadline is not None and now >= self._deadline:
-            if self.phase == "preread" and not self._seen:
-                self._take_route(self._intake.router.choose(self._facts))
+            route = self._intake.router.choose(self._facts)
+            if self.phase == "preread" and not self._seen and not self._ends_tls(route):
+                self._take_route(route)
             else:
                 self.session.abort("preread_timeout")
             return
@@ -222,8 +234,9 @@ class Preread:
 
     def _on_no_more(self, seen: int) -> None:
         """The client finished before it had said enough: some have nothing to say."""
-        if self.phase == "preread":
-            self._take_route(self._intake.router.choose(self._facts))
+        route = self._intake.router.choose(self._facts)
+        if self.phase == "preread" and (seen or not self._ends_tls(route)):
+            self._take_route(route)
         elif seen:
             self.session.abort("bad_proxy_header")
         else:
@@ -295,8 +308,26 @@ class Preread:
             turn_away(session, "no_route")
             return
         self._wake_at(1)
+        tls = session.listener.tls
+        if tls is not None and self._ends_tls(route):
+            self.phase = "tls"
+            tls.shake_hands(session, partial(self._go_on, pool))
+        else:
+            self._go_on(pool)
+
+    def _ends_tls(self, route: int) -> bool:
+        """Whether TLS of this client, whose route this is, ends here."""
+        if self.session.listener.tls is None:
+            return False
+        return route == NO_ROUTE or self._intake.target(route).ends_tls(self._facts.protocol)
+
+    def _go_on(self, pool: Pool) -> None:
+        """What the session has to do with the client begins."""
+        session = self.session
         events = self._events
-        if self._bare:
+        if session.known is not None and session.known.tls is not None:
+            events |= EPOLLIN  # decrypted bytes may be there, of which no event tells
+        elif self._bare:
             events &= ~EPOLLIN  # it would say that there are bytes for the upstream
         elif events:
             events |= EPOLLIN

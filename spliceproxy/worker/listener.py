@@ -27,6 +27,8 @@ from spliceproxy.worker.pool import Pool
 from spliceproxy.worker.session import Session
 
 if TYPE_CHECKING:
+    from spliceproxy.ipc import TlsPlan
+    from spliceproxy.worker.termination import Termination
     from spliceproxy.worker.worker import Worker
 
 BURST: Final = 64
@@ -63,10 +65,23 @@ class Listener:
 
     `intake` is None where all its clients are connected with `pool` at once."""
 
-    __slots__ = ("access", "counter", "intake", "name", "pace", "plan", "pool", "records_all")
+    __slots__ = (
+        "access",
+        "counter",
+        "intake",
+        "name",
+        "pace",
+        "plan",
+        "pool",
+        "records_all",
+        "tls",
+    )
 
-    def __init__(self, plan: ListenerPlan, pools: Mapping[str, Pool]) -> None:
-        """`pools` by their names, at the least those that the plan names."""
+    def __init__(
+        self, plan: ListenerPlan, pools: Mapping[str, Pool], before: Listener | None = None
+    ) -> None:
+        """`pools` by their names, at the least those that the plan names; `before` is what has this
+        name now."""
         self.plan = plan
         self.name = plan.name
         self.access = plan.access
@@ -75,6 +90,13 @@ class Listener:
         self.pool = None if plan.pool is None else pools[plan.pool]
         self.records_all = plan.keep == "all" and plan.sample >= 1.0
         self.counter = listener_sessions(plan.slot)
+        self.tls = None if plan.tls is None else _termination(plan.tls, before)
+
+
+def _termination(plan: TlsPlan, before: Listener | None) -> Termination:
+    from spliceproxy.worker.termination import Termination  # with it comes OpenSSL
+
+    return Termination(plan, None if before is None else before.tls)
 
 
 class ListeningSocket:

@@ -20,12 +20,13 @@ from spliceproxy.worker.announcement import announce
 from spliceproxy.worker.connector import Connector, set_keepalive
 from spliceproxy.worker.intake import Preread
 from spliceproxy.worker.known import balance_key
-from spliceproxy.worker.parting import POLL, Parting, still_unsent
+from spliceproxy.worker.parting import Parting, part
 from spliceproxy.worker.pool import Pool, Upstream
 from spliceproxy.worker.replay import Replay
 from spliceproxy.worker.session_record import session_record
 
 if TYPE_CHECKING:
+    from spliceproxy.worker.handshake import Handshake
     from spliceproxy.worker.known import Known
     from spliceproxy.worker.listener import ListeningSocket
     from spliceproxy.worker.queue import Wait
@@ -50,6 +51,7 @@ class Session:
         "client_address",
         "connect_ms",
         "entry",
+        "handshake",
         "id",
         "known",
         "listener",
@@ -59,6 +61,7 @@ class Session:
         "retries",
         "slot",
         "started",
+        "tls_error",
         "upstream",
         "wait",
         "worker",
@@ -84,6 +87,9 @@ class Session:
             self.preread = Preread(self, listener.intake)
         elif listener.pool is not None:
             self.pool = listener.pool
+        self.handshake: Handshake | None = None
+        self.tls_error: str | None = None
+        """Why TLS with one side failed."""
         self.upstream: Upstream | None = None
         self._held: Upstream | None = None
         """Connected with, and to be given back to the pool."""
@@ -145,15 +151,15 @@ class Session:
         """It is over, but for the last bytes on their way to the side that survived."""
         return self._parting is not None
 
-    def owns(self, part: object) -> bool:
-        """Whether `part` is the session or one of its parts."""
-        if isinstance(part, Connector):  # also one that is connecting no more
-            return part.waiting is self
-        if isinstance(part, Preread):
-            return part.session is self
+    def owns(self, thing: object) -> bool:
+        """Whether `thing` is the session or one of its parts."""
+        if isinstance(thing, Connector):  # also one that is connecting no more
+            return thing.waiting is self
+        if getattr(thing, "session", None) is self:  # a stage before or after the relay
+            return True
         relay = self.relay
         flows = () if relay is None else (relay, relay.up, relay.down)
-        return part in (self, *flows) or (part is not None and part is self._replay)
+        return thing in (self, *flows) or (thing is not None and thing is self._replay)
 
     def _on_client_before_relay(self, events: int) -> None:
         """Remember what the client did, for the relay. A reset ends the wait for an upstream."""
@@ -192,8 +198,14 @@ class Session:
         if self._settled or self.pool.shortest_silence < FIRST_LOOK:
             self._arm()
         plan, client_events = self.pool.plan, self._client_events
+        tls = None if self.known is None else self.known.tls
+        if tls is not None:
+            from spliceproxy.relay.tls_flow import secure  # with it comes OpenSSL
+
+            secure(relay, tls, None)
         if plan.send_proxy is not None:
-            client_events = announce(self, relay.up, client_events)
+            # What a TLS client has sent need not bring a byte.
+            client_events |= announce(self, relay.up, 0 if tls else client_events)
         # A reload may have taken `replay` away from a session whose first bytes are kept.
         if plan.replay is None and self._replay is None:
             relay.start(client_events, events)
@@ -238,7 +250,7 @@ class Session:
             first = relay.first_over
             self.end("client" if first is relay.up else "upstream", "fin", "done")
         else:
-            self._part(relay)
+            self._parting = part(self, relay)
 
     def _on_early_close(self, relay: Relay) -> None:
         """The upstream ended first, without a byte, and by FIN: a reset ends both flows at once."""
@@ -248,36 +260,6 @@ class Session:
             upstream.early_closes += 1
             if upstream.early_closes >= eject.after:
                 self.worker.on_failing(upstream, "early_close")
-
-    def _part(self, relay: Relay) -> None:
-        """The one side is broken; the other one is owed a reset, after all that was sent."""
-        survivor = relay.survivor
-        assert survivor is not None
-        if survivor.family == socket.AF_UNIX or not still_unsent(survivor):
-            self._end_broken(relay)
-            return
-        loop = self.worker.loop
-        self._parting = Parting(survivor, loop.now)
-        loop.set_handler(survivor.fileno(), self._on_event_while_parting)
-        loop.arm(self, loop.now + POLL)
-
-    def _on_event_while_parting(self, events: int) -> None:
-        if events & (EPOLLERR | EPOLLHUP) and self.relay is not None:
-            self._end_broken(self.relay)
-
-    def _look_at_send_queue(self, parting: Parting, now: float) -> None:
-        if not parting.over(now):
-            self.worker.loop.arm(self, now + POLL)
-        elif self.relay is not None:
-            self._end_broken(self.relay)
-
-    def _end_broken(self, relay: Relay) -> None:
-        if relay.survivor is not None and relay.survivor.family != socket.AF_UNIX:
-            arm_reset(relay.survivor)
-        if relay.broken is self.client:
-            self.end("client", "reset", "client_reset")
-        else:
-            self.end("upstream", "reset", "upstream_reset")
 
     def _arm(self) -> None:
         """Arm the timer for whatever comes first."""
@@ -318,11 +300,9 @@ class Session:
 
     def on_deadline(self, now: float) -> None:
         """The deadline that was armed has come; it may have moved since."""
-        if self.preread is not None:
-            self.preread.on_deadline(now)
-            return
-        if self._parting is not None:
-            self._look_at_send_queue(self._parting, now)
+        stage = self.handshake or self.preread or self._parting
+        if stage is not None:
+            stage.on_deadline(now)
             return
         connector = self._connector
         if connector is not None and connector.wake is not None and now >= connector.wake:
@@ -380,7 +360,7 @@ class Session:
         listener = self.listener
         if listener.records_all or worker.wants_record(listener, why):
             worker.write_record(session_record(self, closed_by, how, why))
-        self.preread = None
+        self.preread = self.handshake = self._parting = None
         loop.close_socket_later(self.client)
         if relay is not None:
             loop.close_socket_later(relay.down.src)

@@ -43,6 +43,7 @@ from spliceproxy.worker.loop import Loop
 from spliceproxy.worker.pool import Pool, Upstream, ephemeral_ports, make_upstreams
 from spliceproxy.worker.queue import queue_of
 from spliceproxy.worker.session import Session
+from spliceproxy.worker.turns import Turns
 
 HEARTBEAT_INTERVAL: Final = 1.0
 """Seconds between two heartbeats; after five the supervisor thinks that the worker hangs."""
@@ -109,6 +110,7 @@ class Worker:
         self._flush = Alarm(self._flush_records)
         self._drained = Alarm(self._end_all)
         self._endings = Endings(self)
+        self.handshakes = Turns(self.loop)
         self._shortage_said = 0.0
         # Not bind(): that would choose, for ever, the destination from before log.set_up().
         self._log = structlog.get_logger(worker=index)
@@ -246,15 +248,18 @@ class Worker:
                 yield
             pools[plan.name] = pool
         for name, pool in pools.items():
-            before = self.pools.get(name)
-            if pool is not before:
+            old = self.pools.get(name)
+            if pool is not old:
                 waiting = upstreams.waiting[self.index]
-                pool.queue = queue_of(pool, before, self.loop, waiting)
-                if before is not None:
-                    before.successor = pool
+                pool.queue = queue_of(pool, old, self.loop, waiting)
+                if old is not None:
+                    old.successor = pool
         self._snapshot = snapshot
         self.pools = pools
-        self._listeners = {plan.name: Listener(plan, pools) for plan in snapshot.listeners}
+        before = self._listeners
+        self._listeners = {
+            plan.name: Listener(plan, pools, before.get(plan.name)) for plan in snapshot.listeners
+        }
         for entry in self._sockets.values():
             # One whose listener left the configuration is about to be retired.
             entry.listener = self._listeners.get(entry.listener.name, entry.listener)

@@ -39,6 +39,7 @@ def test_the_smallest_file_has_all_defaults() -> None:
     assert (config.relay.mode, config.relay.pipe_size) == ("adaptive", 1024 * 1024)
     assert config.timeouts.model_dump() == {
         "preread": 10.0,
+        "handshake": 10.0,
         "connect": 5.0,
         "idle": 3600.0,
         "half_close": 300.0,

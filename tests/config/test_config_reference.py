@@ -133,6 +133,12 @@ def placed(title: str, key: str, text: str) -> str:
         step = "web" if step == "NAME" else step
         if step == "0":
             continue
+        if step == "tls" and title.startswith("listeners"):
+            node[step] = {"certificates": "www.pem", "client_ca": "clients.pem"}
+        if step == "certificates":
+            node[step] = [{"chain": "www.pem"}]
+            node = node[step][0]
+            continue
         if step == "accept_proxy":
             node[step] = {"from": "10.0.0.0/8"}
         if step == "routes":

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spliceproxy.control.addresses import Place, resolve
-from spliceproxy.control.discovery.found import Found, FoundAt, found_at_once, is_place, within
+from spliceproxy.control.discovery.found import (
+    Found,
+    FoundAt,
+    found_at_once,
+    is_place,
+    source_domain,
+    within,
+)
 from spliceproxy.control.discovery.hosts import HOSTS
 from spliceproxy.control.discovery.lists import ListFile
 from spliceproxy.control.discovery.lookup import DEFAULT_PACE, Ask, Known, Lookup, Pace
@@ -237,12 +244,14 @@ class Discovery:
             for one in listed.others:
                 yield from within(one, self._expand(one.address, names))
         elif address.srv:
-            services = self._values("srv", address.srv, names)
+            services, source = self._values("srv", address.srv, names), source_domain(address.srv)
             for service, tier in ranked([one for one in services if isinstance(one, Service)]):
                 for place in self._places(service.target, service.port, names):
-                    yield Found(place, service.weight, tier)
+                    yield Found(place, service.weight, tier, server_name=source)
         else:
-            yield from map(Found, self._places(address.host, address.port, names))
+            name = address.host.rstrip(".")
+            for place in self._places(address.host, address.port, names):
+                yield Found(place, server_name=name)
 
     def _places(self, host: str, port: int, names: set[_Key]) -> Iterator[Place]:
         for ip in self._values("host", host, names):

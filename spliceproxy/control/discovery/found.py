@@ -21,6 +21,8 @@ class Found:
     weight: int = 1
     tier: int = 0
     max_sessions: int | None = None
+    server_name: str = ""
+    """What its certificate should be for: the host by which it was written."""
 
 
 FoundAt = Mapping["Address", Sequence[Found]]
@@ -32,13 +34,25 @@ def is_place(address: Address) -> bool:
     return address.is_unix or address.ip is not None
 
 
+def source_domain(srv: str) -> str:
+    """The domain whose SRV records these are: what a certificate has to be for (RFC 6125, 6.2.1).
+
+    Not the target of a record: it is no more than what DNS answered, unsigned.
+    """
+    labels = srv.rstrip(".").split(".")
+    while len(labels) > 1 and labels[0].startswith("_"):
+        del labels[0]
+    return ".".join(labels)
+
+
 def found_at_once(address: Address) -> tuple[Found, ...]:
     """The upstream at an address that is a place.
 
     Raises ResolveError where it names an interface (fe80::1%eth0) that is not there.
     """
     try:
-        return tuple(Found(place) for place in places_to_connect(address))
+        name = address.host.partition("%")[0]
+        return tuple(Found(place, server_name=name) for place in places_to_connect(address))
     except OSError as error:
         raise ResolveError(
             f"{address}: {error.strerror}; is there such an interface? `ip link` lists them"

@@ -195,6 +195,8 @@ class TlsEnd:
         """Give OpenSSL what has come in. Raises OSError."""
         if self.fault is not None:
             raise type(self.fault)(str(self.fault))
+        if self._barren > BARREN or self.unsent > UNREAD:
+            self._fail(TlsError, "records without data, again and again")
         size = self.sock.recv_into(_cipher_view, 0, MSG_DONTWAIT)
         if not size:
             if self._silent_since_close:
@@ -203,8 +205,6 @@ class TlsEnd:
             self._fail(TlsTruncatedError, "FIN without close_notify")
         self.more = size == len(_cipher_view)
         self._barren += size
-        if self._barren > BARREN or self.unsent > UNREAD:
-            self._fail(TlsError, "records without data, again and again")
         self._incoming.write(_cipher_view[:size])
 
     def _fail(self, kind: type[TlsError], text: str) -> NoReturn:

@@ -184,7 +184,7 @@ class TlsPeer:
             with suppress(BlockingIOError):
                 self._fill(256 * 1024)
             try:
-                while count := int(self.tls.read(16384, view)):  # type: ignore[arg-type]
+                while count := int(self.tls.read(16384, view)):
                     sha.update(view[:count])
                     total += count
                 open_ = False

@@ -102,7 +102,11 @@ class TlsPeer:
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server, server_name)
 
     def __enter__(self) -> TlsPeer:
-        self.shake_hands()
+        try:
+            self.shake_hands()
+        except BaseException:
+            self.sock.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

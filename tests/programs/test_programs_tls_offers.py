@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import ssl
 import subprocess
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from harness import upstreams
-from harness.proxy import Proxy, running_proxy
+from harness.proxy import Event, Proxy, running_proxy
 from harness.tls import VERSIONS, Authority, TlsPeer
+from harness.wait import wait_until
 from real_programs import free_port, need, run
 from tls_peers import FINE, Call, by_curl, nginx
 
@@ -117,55 +117,68 @@ def weak_client(version: ssl.TLSVersion, cipher: str = WEAK_TOO) -> ssl.SSLConte
     return context
 
 
-def agree(proxy: Proxy, context: ssl.SSLContext) -> str:
-    """The cipher that was agreed on, or the alert."""
+def agree(proxy: Proxy, context: ssl.SSLContext) -> tuple[str, str]:
+    """The cipher that was agreed on, or the alert; and the client's address."""
+    sock = proxy.connect("web")
+    address = "{}:{}".format(*sock.getsockname())
     try:
-        with TlsPeer(proxy.connect("web"), context, WWW) as client:
+        with TlsPeer(sock, context, WWW) as client:
             client.send(b"hello")
             assert client.read_exactly(5) == b"hello"
             cipher = client.tls.cipher()
             assert cipher is not None
             client.close_write()
-            return cipher[0]
+            return cipher[0], address
     except ssl.SSLError as error:
-        return str(error.reason)
+        return str(error.reason), address
+
+
+def why_not(proxy: Proxy, *clients: str) -> list[Event]:
+    """The records of these clients, whose handshakes failed."""
+
+    def found() -> list[Event] | None:
+        records = [one for one in proxy.records() if one["client"] in clients]
+        return records if len(records) == len(clients) else None
+
+    records = wait_until(found, 10, "their records")
+    assert records is not None
+    assert {one["why"] for one in records} == {"tls_handshake"}
+    assert {one["upstream"] for one in records} == {None}
+    return records
 
 
 def test_of_all_ciphers_of_tls_1_2_only_strong_ones_are_spoken(scene: Scene) -> None:
     known = run([need("openssl"), "ciphers", "-tls1_2", "-s", WEAK_TOO]).strip().split(":")
     version = ssl.TLSVersion.TLSv1_2
-    before = len(scene.proxy.records())
-    agreed = {
-        cipher: agree(scene.proxy, weak_client(version, f"{cipher}:@SECLEVEL=0"))
-        for cipher in known
-    }
+    refused = []
+    for cipher in known:
+        said, client = agree(scene.proxy, weak_client(version, f"{cipher}:@SECLEVEL=0"))
+        if cipher in STRONG:
+            assert said == cipher
+        else:
+            assert said == "SSLV3_ALERT_HANDSHAKE_FAILURE"
+            refused.append(client)
     print(f"{len(known)} ciphers were offered, one after the other")
-    assert len(known) > 80
-    assert {cipher for cipher, got in agreed.items() if got == cipher} == STRONG
-    assert {agreed[cipher] for cipher in agreed.keys() - STRONG} == {
-        "SSLV3_ALERT_HANDSHAKE_FAILURE"
-    }
-    records = scene.proxy.wait_records(before + len(known))[before:]
-    errors = Counter(one["tls_error"] for one in records if one["why"] == "tls_handshake")
-    assert errors == {"no shared cipher": len(known) - len(STRONG)}
+    assert len(refused) == len(known) - len(STRONG) > 80
+    records = why_not(scene.proxy, *refused)
+    assert {one["tls_error"] for one in records} == {"no shared cipher"}
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 def test_old_versions_are_refused(scene: Scene, version: ssl.TLSVersion) -> None:
-    before = len(scene.proxy.records())
-    assert agree(scene.proxy, weak_client(version)) == "TLSV1_ALERT_PROTOCOL_VERSION"
-    record = scene.proxy.wait_records(before + 1)[before]
-    assert (record["why"], record["tls_error"]) == ("tls_handshake", "unsupported protocol")
-    assert record["upstream"] is None
+    said, client = agree(scene.proxy, weak_client(version))
+    assert said == "TLSV1_ALERT_PROTOCOL_VERSION"
+    [record] = why_not(scene.proxy, client)
+    assert record["tls_error"] == "unsupported protocol"
 
 
 def test_min_version_1_3_refuses_1_2(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     tls = f"certificates: {authority.certificate(WWW)}, min_version: 1.3"
     with upstreams.echo() as upstream, shows(tls, upstream.address) as proxy:
-        assert agree(proxy, authority.client("1.2")) == "TLSV1_ALERT_PROTOCOL_VERSION"
-        assert agree(proxy, authority.client("1.3")) in (
+        assert agree(proxy, authority.client("1.2"))[0] == "TLSV1_ALERT_PROTOCOL_VERSION"
+        assert agree(proxy, authority.client("1.3"))[0] in (
             "TLS_AES_256_GCM_SHA384",
             "TLS_CHACHA20_POLY1305_SHA256",
             "TLS_AES_128_GCM_SHA256",

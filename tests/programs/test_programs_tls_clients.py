@@ -13,7 +13,7 @@ import pytest
 from harness.proxy import Event, Proxy, running_proxy
 from harness.serving import Upstream, serving
 from harness.tls import VERSIONS, Authority, TlsPeer
-from tls_peers import FINE, Call, by_curl, by_openssl
+from tls_programs import FINE, Call, by_curl, by_openssl
 
 NAME = "www.example.com"
 REASONS = {

@@ -18,7 +18,7 @@ from harness.serving import Upstream, serving
 from harness.tls import VERSIONS, Authority, TlsPeer
 from harness.wait import wait_until
 from real_programs import free_port, need
-from tls_peers import FINE, Call, by_curl, nginx
+from tls_programs import FINE, Call, by_curl, nginx
 
 NAME = "www.example.com"
 SIZE = 8 * 1024 * 1024

@@ -18,7 +18,7 @@ from harness.proxy import Event, Proxy, running_proxy
 from harness.tls import VERSIONS, Authority, TlsPeer
 from harness.wait import wait_until
 from real_programs import free_port, need, run
-from tls_peers import FINE, Call, by_curl, nginx
+from tls_programs import FINE, Call, by_curl, nginx
 
 WWW, MAIL, ANY = "www.example.com", "mail.example.com", "*.example.com"
 SIGNATURES = {"rsa": "rsa_pss_rsae_sha256", "ecdsa": "ecdsa_secp256r1_sha256"}

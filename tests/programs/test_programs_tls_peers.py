@@ -11,7 +11,7 @@ import pytest
 from harness.proxy import Event, Proxy, running_proxy
 from harness.tls import Authority
 from real_programs import nginx
-from tls_peers import CLIENTS, FINE, SERVERS, VERSIONS, Call, tls_clients, tls_servers
+from tls_programs import CLIENTS, FINE, SERVERS, VERSIONS, Call, tls_clients, tls_servers
 
 END = "end.example.com"
 

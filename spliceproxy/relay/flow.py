@@ -33,7 +33,7 @@ from __future__ import annotations
 import errno
 import os
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
-from socket import AF_UNIX, MSG_DONTWAIT, MSG_MORE, SHUT_WR, SocketType
+from socket import AF_UNIX, MSG_DONTWAIT, MSG_MORE, MSG_PEEK, SHUT_WR, SocketType
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.relay.means import COPY_SIZE, Means
@@ -384,6 +384,39 @@ class Flow:
                 return self._ended(BROKEN_DESTINATION)
         # With the twin finished too both sockets are about to be closed: close sends the FIN.
         return self._ended(FINISHED)
+
+    # What a trial does with a flow before it begins. How is the matter of the kind of flow.
+
+    @property
+    def taken(self) -> int:
+        """Bytes of the source that were sent, or are held: nobody has to give them once more."""
+        return max(0, self.moved)
+
+    def receive(self, view: memoryview) -> int:
+        """Read from the source; 0 at its end. Raises OSError, BlockingIOError while it is dry."""
+        return self.src.recv_into(view, 0, MSG_DONTWAIT)
+
+    def may_have_more(self, size: int, view: memoryview) -> bool:
+        """Whether the source may have more, after `size` bytes were read into `view`."""
+        return self.wary or size == len(view)
+
+    def has_bytes(self) -> bool:
+        """Whether the source has bytes to read; False: its end. Raises as `receive`."""
+        return bool(self.src.recv(1, MSG_PEEK | MSG_DONTWAIT))
+
+    def send(self, data: memoryview) -> None:
+        """Send, and count what went. Raises OSError, BlockingIOError while there is no room."""
+        self.moved += self.dst.send(data, self.flags)
+
+    def hold(self, data: memoryview) -> None:
+        """Send this first, after all that is held already. Raises OSError where it cannot be."""
+        self.held += len(data)
+        self.pending = memoryview(bytes(self.pending or b"") + bytes(data))
+
+    def pass_fin(self) -> bool:
+        """Pass the FIN on; False: it has to wait for what is held. Raises OSError."""
+        self.dst.shutdown(SHUT_WR)
+        return True
 
     def probe(self) -> None:
         """The destination is said to be dead: find out by a send of nothing."""

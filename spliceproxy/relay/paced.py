@@ -34,17 +34,21 @@ class Timers(Protocol):
 class PacedFlow(Flow):
     """One direction, at `rate` bytes per second. It always copies: a pipe cannot be cut to size.
 
-    `slot` belongs to the timers.
+    What it has beside a flow lies in a dictionary, not in slots: so a flow of another kind can be
+    a slow one too. `slot` belongs to the timers.
     """
 
-    __slots__ = ("_due", "_rate", "_slice", "_timers", "slot")
+    _due: float
+    _slice: int
+    rate: int
+    timers: Timers
+    slot: int
 
-    def __init__(self, flow: Flow, timers: Timers, rate: int) -> None:
-        """Takes the place of `flow`, which has not begun."""
-        super().__init__(flow.src, flow.dst, flow.means, flow.reactor)
+    def pace(self, timers: Timers, rate: int) -> None:
+        """Move `rate` bytes per second at the most. To be called before it begins."""
         self.slot = 0
-        self._timers = timers
-        self._rate = rate
+        self.timers = timers
+        self.rate = rate
         self._slice = max(1, int(rate * SLICE))
         self._due = 0.0
 
@@ -52,15 +56,20 @@ class PacedFlow(Flow):
         return False
 
     def _move_copy(self, budget: int, view: memoryview) -> int:
-        now = self._timers.now
+        now = self.timers.now
         if self._due > now:
-            self._timers.arm(self, self._due)
+            self.timers.arm(self, self._due)
             return PAUSED
         before = self.moved
         verdict = super()._move_copy(min(budget, self._slice), view[: self._slice])
-        taken = self.moved + self.held - before
-        self._due = max(self._due, now - LATE) + taken / self._rate
+        taken = self.moved + self.blocked - before
+        self._due = max(self._due, now - LATE) + taken / self.rate
         return verdict
+
+    @property
+    def blocked(self) -> int:
+        """Bytes of the last turn that the destination had no room for."""
+        return self.held
 
     def on_deadline(self, _now: float) -> None:
         """The next turn is due, unless the flow has ended."""
@@ -70,7 +79,8 @@ class PacedFlow(Flow):
 
 def slow_down(relay: Relay, flow: Flow, timers: Timers, rate: int) -> None:
     """Have a flow of `relay`, which has not begun, move `rate` bytes per second at the most."""
-    paced, twin = PacedFlow(flow, timers, rate), flow.twin
+    paced, twin = PacedFlow(flow.src, flow.dst, flow.means, flow.reactor), flow.twin
+    paced.pace(timers, rate)
     paced.twin, paced.relay, twin.twin = twin, relay, paced
     if flow is relay.up:
         relay.up = paced

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from select import EPOLLIN, EPOLLPRI, EPOLLRDHUP
-from socket import MSG_DONTWAIT, MSG_PEEK, SHUT_WR
 from typing import Final
 
 from spliceproxy.relay.flow import LAST_BYTES, TROUBLE, WRITABLE
@@ -122,6 +121,8 @@ class Trial(ABC):
         assert relay is not None
         relay.up.touched = self._reactor.now
         self._note(relay, events)
+        if events & WRITABLE and not relay.down.writable:
+            relay.down.on_writable()  # what TLS has to say to the client itself
         if relay.up.writable:
             self._advance(relay)
         else:
@@ -181,7 +182,7 @@ class Trial(ABC):
             if up.held:
                 up.flush_pending()
             while up.moved < len(kept):
-                up.moved += up.dst.send(memoryview(kept)[up.moved :], up.flags)
+                up.send(memoryview(kept)[up.moved :])
         except BlockingIOError:
             up.writable = False
             relay.obey(up, BLOCKED)
@@ -202,7 +203,7 @@ class Trial(ABC):
         room = self._limit + 1 - len(self._kept)
         view = up.means.view[:room]
         try:
-            size = up.src.recv_into(view, 0, MSG_DONTWAIT)
+            size = up.receive(view)
         except BlockingIOError:
             self._readable = False
             return False
@@ -211,8 +212,8 @@ class Trial(ABC):
             return False
         if not size:
             self._finished = True
-        elif size < len(view) and not up.wary:
-            self._readable = False  # a short read says that the socket is dry
+        elif not up.may_have_more(size, view):
+            self._readable = False
         self._kept += view[:size]
         return True
 
@@ -228,7 +229,9 @@ class Trial(ABC):
             return
         up = relay.up
         try:
-            up.dst.shutdown(SHUT_WR)
+            if not up.pass_fin():
+                self._hand_over(relay)
+                return
         except OSError:
             self._refused(relay)
             return
@@ -238,7 +241,7 @@ class Trial(ABC):
     def _look(self, relay: Relay) -> int:
         """What the upstream has sent so far."""
         try:
-            return BYTES if relay.down.src.recv(1, MSG_PEEK | MSG_DONTWAIT) else FIN
+            return BYTES if relay.down.has_bytes() else FIN
         except BlockingIOError:
             return NOTHING
         except OSError:
@@ -273,10 +276,13 @@ class Trial(ABC):
         """Let the relay go on from here."""
         up = relay.up
         if not up.end:
-            unsent = self._kept[max(0, up.moved) :]
-            if unsent:
-                up.held += len(unsent)
-                up.pending = memoryview(bytes(up.pending or b"") + bytes(unsent))
+            unsent = self._kept[up.taken :]
+            try:
+                if unsent:
+                    up.hold(memoryview(unsent))
+            except OSError:  # TLS with the upstream has failed
+                self._end_upload(relay, BROKEN_DESTINATION)
+                return
         events = self._client_trouble
         if self._readable or self._finished or (up.held and up.writable):
             events |= EPOLLIN

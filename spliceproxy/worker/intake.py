@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from functools import partial
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP
 from socket import AF_UNIX, MSG_DONTWAIT, MSG_PEEK, SO_RCVLOWAT, SOL_SOCKET
 from typing import TYPE_CHECKING, Final
@@ -22,10 +23,11 @@ from spliceproxy.wire.client_hello import MAX_BYTES, ClientHelloError, ClientHel
 from spliceproxy.wire.http_host import read_http_host
 from spliceproxy.wire.need import Need
 from spliceproxy.wire.networks import NONE
-from spliceproxy.wire.protocol import candidates, sniff
+from spliceproxy.wire.protocol import Protocol, candidates, sniff
 from spliceproxy.wire.proxy_protocol import ProxyHeaderError, parse_proxy_header
-from spliceproxy.worker.admission import admits, turn_away
+from spliceproxy.worker.admission import objection, turn_away
 from spliceproxy.worker.known import Known, client_ip
+from spliceproxy.worker.negotiation import Negotiation
 from spliceproxy.worker.router import BYTES, NO_ROUTE, Facts, Router
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ PAUSE: Final = 0.05
 
 _PEEK: Final = MSG_PEEK | MSG_DONTWAIT
 _ENDED: Final = EPOLLRDHUP | EPOLLHUP
+_CLEAR: Final = frozenset({"ssh", "http", "postgres"})
+"""Protocols that are served without TLS where a route asks for them, also beside certificates."""
 _view: Final = memoryview(bytearray(MAX_BYTES))
 """What the last look saw, whoever's it was: nothing in it is kept."""
 
@@ -65,14 +69,22 @@ class Intake:
 class _Target:
     """The pools of one route, each in its turn by its share: exact over many sessions."""
 
-    __slots__ = ("_pools", "_turns", "name")
+    __slots__ = ("_clear", "_pools", "_turns", "name", "passthrough")
 
     def __init__(self, route: RoutePlan, pools: Mapping[str, Pool]) -> None:
         self.name = route.name
+        self.passthrough = route.passthrough
+        self._clear = _CLEAR.intersection(route.protocol)
         self._pools = [pools[name] for name, _ in route.pools]
         self._turns = RoundRobin([share for _, share in route.pools], random.random())
 
+    def ends_tls(self, protocol: str | None) -> bool:
+        """Whether TLS of a client ends here, on a listener that has certificates: not where the
+        route says so, nor for one that is here by the protocol that it speaks without TLS."""
+        return not self.passthrough and protocol not in self._clear
+
     def choose(self) -> Pool:
+        """The pool of the next client."""
         if len(self._pools) == 1:
             return self._pools[0]
         return self._pools[self._turns.choose() or 0]
@@ -91,6 +103,7 @@ class Preread:
         "_intake",
         "_looks",
         "_low",
+        "_negotiation",
         "_seen",
         "phase",
         "session",
@@ -107,6 +120,7 @@ class Preread:
         """What SO_RCVLOWAT is."""
         self._facts = Facts("")
         self._hello: ClientHelloReader | None = None
+        self._negotiation: Negotiation | None = None
         self._seen = 0
         """Bytes at the last look."""
         self._by_timer = False
@@ -143,8 +157,10 @@ class Preread:
     def on_deadline(self, now: float) -> None:
         """The time is over, or it is time to look again."""
         if self._deadline is not None and now >= self._deadline:
-            if self.phase == "preread" and not self._seen:
-                self._take_route(self._intake.router.choose(self._facts))
+            route = self._intake.router.choose(self._facts)
+            silent = not self._seen and self._negotiation is None
+            if self.phase == "preread" and silent and not self._ends_tls(route):
+                self._take_route(route)
             else:
                 self.session.abort("preread_timeout")
             return
@@ -213,19 +229,22 @@ class Preread:
         assert session.known is not None
         session.known.header = header
         self._bare = seen == header.length
-        access = session.listener.access
-        if access is not None and not admits(access, client_ip(session)):
-            turn_away(session, "access_denied")
-        else:
+        guarded = session.listener.guarded
+        why = objection(session, client_ip(session)) if guarded else None
+        if why is None:
             self._on_client_known()
+        else:
+            turn_away(session, why)
         return 0
 
     def _on_no_more(self, seen: int) -> None:
         """The client finished before it had said enough: some have nothing to say."""
-        if self.phase == "preread":
-            self._take_route(self._intake.router.choose(self._facts))
+        route = self._intake.router.choose(self._facts)
+        nothing = not seen and self._ends_tls(route)
+        if self.phase == "preread" and self._negotiation is None and not nothing:
+            self._take_route(route)
         elif seen:
-            self.session.abort("bad_proxy_header")
+            self.session.abort("bad_proxy_header" if self.phase == "proxy" else "tls_handshake")
         else:
             self.session.end("client", "fin", "done")
 
@@ -253,8 +272,13 @@ class Preread:
             if not router.protocols.isdisjoint(candidates(data)):
                 return protocol.total
             protocol = "unknown"  # to the routes
+        in_tls = protocol == "tls"
+        if self._negotiation or (protocol == "postgres" and router.negotiates(facts.ip)):
+            protocol = self._negotiate(protocol, data)
+            if isinstance(protocol, Need):
+                return 0
         facts.protocol = protocol
-        if protocol == "tls" and router.wants_hello:
+        if in_tls and router.wants_hello:
             need = self._read_hello(data)
             if need:
                 return need
@@ -265,6 +289,18 @@ class Preread:
             facts.host = host
         self._take_route(router.choose(facts))
         return 0
+
+    def _negotiate(self, protocol: Protocol, data: memoryview) -> Protocol | Need:
+        """What the client is to the routes; Need: it has to go on, which is waited for already."""
+        session = self.session
+        self._negotiation = self._negotiation or Negotiation()
+        found = self._negotiation.go_on(session, protocol, data)
+        if isinstance(found, Need) and session.preread is self:
+            if self._events & _ENDED:
+                self._look()
+            else:
+                self._wait_for(found.total, 0)
+        return found
 
     def _read_hello(self, data: memoryview) -> int:
         """What is no ClientHello is for the upstream to refuse: it speaks TLS, and no more."""
@@ -295,8 +331,29 @@ class Preread:
             turn_away(session, "no_route")
             return
         self._wake_at(1)
+        tls = session.listener.tls
+        if tls is not None and self._ends_tls(route):
+            self.phase = "tls"
+            tls.shake_hands(session, partial(self._go_on, pool))
+        else:
+            self._go_on(pool)
+
+    def _ends_tls(self, route: int) -> bool:
+        """Whether TLS of this client, whose route this is, ends here."""
+        session, protocol = self.session, self._facts.protocol
+        if session.listener.tls is None:
+            return False
+        if session.known is not None and session.known.ssl_request:
+            protocol = "tls"  # whatever it is to the routes
+        return route == NO_ROUTE or self._intake.target(route).ends_tls(protocol)
+
+    def _go_on(self, pool: Pool) -> None:
+        """What the session has to do with the client begins."""
+        session = self.session
         events = self._events
-        if self._bare:
+        if session.known is not None and session.known.tls is not None:
+            events |= EPOLLIN  # decrypted bytes may be there, of which no event tells
+        elif self._bare:
             events &= ~EPOLLIN  # it would say that there are bytes for the upstream
         elif events:
             events |= EPOLLIN

@@ -9,6 +9,7 @@ from spliceproxy.telemetry.record import address_text
 from spliceproxy.worker.pool import client_key
 
 if TYPE_CHECKING:
+    from spliceproxy.relay.tls_end import TlsEnd
     from spliceproxy.wire.proxy_protocol import Header, SocketAddress
     from spliceproxy.worker.session import Session
 
@@ -16,22 +17,37 @@ if TYPE_CHECKING:
 class Known:
     """What was said of a client before it was connected."""
 
-    __slots__ = ("alpn", "header", "route", "sni")
+    __slots__ = ("alpn", "header", "route", "sni", "ssl_request", "tls", "tls_ms")
 
     def __init__(self) -> None:
         self.header: Header | None = None
         """Its PROXY header."""
         self.route: str | None = None
         """The route that it took."""
+        self.ssl_request = False
+        """A PostgreSQL client that asked for TLS and was promised it: its ClientHello is next."""
         self.sni: str | None = None
         self.alpn: tuple[bytes, ...] = ()
         """What it asks for by TLS, as far as the routes or the pool wanted to know."""
+        self.tls: TlsEnd | None = None
+        """Where its TLS ends here."""
+        self.tls_ms: float | None = None
+        """Milliseconds of the handshake, once it is done."""
+
+    @property
+    def tls_version(self) -> str | None:
+        """For the record: the version that was agreed on."""
+        return None if self.tls is None else self.tls.tls.version()
 
     @property
     def alpn_text(self) -> str | None:
         """For the record."""
+        if self.tls_ms is not None and self.tls is not None:
+            return self.tls.tls.selected_alpn_protocol()
+        if not self.alpn:
+            return None
         offered = (name.decode("ascii", "backslashreplace") for name in self.alpn)
-        return ",".join(offered) or None
+        return ",".join(offered)
 
 
 def client_ip(session: Session) -> str:

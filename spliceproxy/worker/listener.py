@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from select import EPOLLIN
 from socket import SOCK_STREAM, SocketType
 from typing import TYPE_CHECKING, Final
@@ -23,10 +23,13 @@ from spliceproxy.telemetry.record import address_text
 from spliceproxy.wire.proxy_values import SocketAddress
 from spliceproxy.worker.bandwidth import pace
 from spliceproxy.worker.intake import Intake
+from spliceproxy.worker.limits import Limits, LimitsOfAll
 from spliceproxy.worker.pool import Pool
 from spliceproxy.worker.session import Session
 
 if TYPE_CHECKING:
+    from spliceproxy.ipc import TlsPlan
+    from spliceproxy.worker.termination import Termination
     from spliceproxy.worker.worker import Worker
 
 BURST: Final = 64
@@ -63,18 +66,58 @@ class Listener:
 
     `intake` is None where all its clients are connected with `pool` at once."""
 
-    __slots__ = ("access", "counter", "intake", "name", "pace", "plan", "pool", "records_all")
+    __slots__ = (
+        "access",
+        "counter",
+        "guarded",
+        "intake",
+        "limits",
+        "name",
+        "pace",
+        "plan",
+        "pool",
+        "records_all",
+        "tls",
+    )
 
-    def __init__(self, plan: ListenerPlan, pools: Mapping[str, Pool]) -> None:
-        """`pools` by their names, at the least those that the plan names."""
+    def __init__(
+        self,
+        plan: ListenerPlan,
+        pools: Mapping[str, Pool],
+        limits: Limits | None,
+        before: Listener | None = None,
+    ) -> None:
+        """`pools` by their names, at the least those that the plan names; `before` is what has this
+        name now."""
         self.plan = plan
         self.name = plan.name
         self.access = plan.access
+        self.limits = limits
+        self.guarded = plan.access is not None or limits is not None
         self.pace = pace(plan)
         self.intake = None if plan.intake is None else Intake(plan.intake, pools)
         self.pool = None if plan.pool is None else pools[plan.pool]
         self.records_all = plan.keep == "all" and plan.sample >= 1.0
         self.counter = listener_sessions(plan.slot)
+        self.tls = None if plan.tls is None else _termination(plan.tls, before)
+
+
+def _termination(plan: TlsPlan, before: Listener | None) -> Termination:
+    from spliceproxy.worker.termination import Termination  # with it comes OpenSSL
+
+    return Termination(plan, None if before is None else before.tls)
+
+
+def make_listeners(
+    plans: Iterable[ListenerPlan],
+    pools: Mapping[str, Pool],
+    limits: LimitsOfAll,
+    before: Mapping[str, Listener],
+) -> dict[str, Listener]:
+    """The listeners of a snapshot, by name; `before` are those that it replaces."""
+    return {
+        plan.name: Listener(plan, pools, limits.of(plan), before.get(plan.name)) for plan in plans
+    }
 
 
 class ListeningSocket:

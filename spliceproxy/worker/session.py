@@ -15,17 +15,21 @@ from typing import TYPE_CHECKING, Final
 
 from spliceproxy.relay.relay import Relay, arm_reset, interest
 from spliceproxy.telemetry.record import ClosedBy, How, Why, milliseconds
-from spliceproxy.worker.admission import admitted
+from spliceproxy.worker.admission import admitted, leave
 from spliceproxy.worker.announcement import announce
-from spliceproxy.worker.connector import Connector, set_keepalive
+from spliceproxy.worker.approach import Step, needs_approach, steps_for
+from spliceproxy.worker.connector import Connector
 from spliceproxy.worker.intake import Preread
 from spliceproxy.worker.known import balance_key
-from spliceproxy.worker.parting import POLL, Parting, still_unsent
+from spliceproxy.worker.parting import Parting, part
 from spliceproxy.worker.pool import Pool, Upstream
 from spliceproxy.worker.replay import Replay
 from spliceproxy.worker.session_record import session_record
+from spliceproxy.worker.tcp_options import set_keepalive
 
 if TYPE_CHECKING:
+    from spliceproxy.limits.clients import Place
+    from spliceproxy.worker.handshake import Handshake
     from spliceproxy.worker.known import Known
     from spliceproxy.worker.listener import ListeningSocket
     from spliceproxy.worker.queue import Wait
@@ -50,15 +54,18 @@ class Session:
         "client_address",
         "connect_ms",
         "entry",
+        "handshake",
         "id",
         "known",
         "listener",
+        "place",
         "pool",
         "preread",
         "relay",
         "retries",
         "slot",
         "started",
+        "tls_error",
         "upstream",
         "wait",
         "worker",
@@ -74,6 +81,8 @@ class Session:
         self.listener = listener = entry.listener
         self.client = client
         self.client_address = address
+        self.place: Place | None = None
+        """What it has taken of its listener's limits."""
         self.started = worker.loop.now
         self.id = ""
         """What its record calls it, where somebody was told before; else empty until then."""
@@ -84,6 +93,7 @@ class Session:
             self.preread = Preread(self, listener.intake)
         elif listener.pool is not None:
             self.pool = listener.pool
+        self.handshake: Handshake | None = None
         self.upstream: Upstream | None = None
         self._held: Upstream | None = None
         """Connected with, and to be given back to the pool."""
@@ -96,14 +106,16 @@ class Session:
         self._connector: Connector | None = None
         self._parting: Parting | None = None
         self._settled = False
+        self.tls_error: str | None = None
+        """What went wrong in TLS, or before it, with the one whose side the record names."""
         self.wait: Wait | None = None
 
     def start(self) -> None:
         """Watch the client, and look for an upstream."""
-        access, preread = self.listener.access, self.preread
+        preread = self.preread
         # Whom a PROXY header is to tell of is looked at when it has.
         announced = preread is not None and preread.begins_with_header
-        if access is not None and not announced and not admitted(self, access):
+        if self.listener.guarded and not announced and not admitted(self):
             return
         self.worker.on_session_start(self)
         client = self.client
@@ -133,6 +145,8 @@ class Session:
         loop.arm(self, self.started + (FIRST_LOOK if age is None else min(age, FIRST_LOOK)))
         key = balance_key(self) if pool.keyed else b""
         self._connector = connector = Connector(pool, loop, self, key)
+        if self.known is not None:
+            connector.approaches = needs_approach(self)
         connector.start()
 
     @property
@@ -145,15 +159,15 @@ class Session:
         """It is over, but for the last bytes on their way to the side that survived."""
         return self._parting is not None
 
-    def owns(self, part: object) -> bool:
-        """Whether `part` is the session or one of its parts."""
-        if isinstance(part, Connector):  # also one that is connecting no more
-            return part.waiting is self
-        if isinstance(part, Preread):
-            return part.session is self
+    def owns(self, thing: object) -> bool:
+        """Whether `thing` is the session or one of its parts."""
+        if isinstance(thing, Connector):  # also one that is connecting no more
+            return thing.waiting is self
+        if getattr(thing, "session", None) is self:  # a stage before or after the relay
+            return True
         relay = self.relay
         flows = () if relay is None else (relay, relay.up, relay.down)
-        return part in (self, *flows) or (part is not None and part is self._replay)
+        return thing in (self, *flows) or (thing is not None and thing is self._replay)
 
     def _on_client_before_relay(self, events: int) -> None:
         """Remember what the client did, for the relay. A reset ends the wait for an upstream."""
@@ -172,7 +186,13 @@ class Session:
     def on_pool(self, pool: Pool) -> bytes:
         """Called by the connector: a reload put another pool of the same name in its place."""
         self.pool = pool
+        if self._connector is not None:
+            self._connector.approaches = needs_approach(self)
         return balance_key(self) if pool.keyed else b""
+
+    def steps(self) -> list[Step]:
+        """Called by the connector: what is done before bytes can flow."""
+        return steps_for(self)
 
     def on_connected(self, sock: SocketType, upstream: Upstream, events: int) -> None:
         """Called by the connector: bytes can flow."""
@@ -192,8 +212,14 @@ class Session:
         if self._settled or self.pool.shortest_silence < FIRST_LOOK:
             self._arm()
         plan, client_events = self.pool.plan, self._client_events
-        if plan.send_proxy is not None:
-            client_events = announce(self, relay.up, client_events)
+        tls = None if self.known is None else self.known.tls
+        if tls is not None:
+            from spliceproxy.relay.tls_flow import secure  # with it comes OpenSSL
+
+            secure(relay, tls, None)
+        if plan.send_proxy is not None and not connector.approaches:
+            # What a TLS client has sent need not bring a byte.
+            client_events |= announce(self, relay.up, 0 if tls else client_events)
         # A reload may have taken `replay` away from a session whose first bytes are kept.
         if plan.replay is None and self._replay is None:
             relay.start(client_events, events)
@@ -214,6 +240,7 @@ class Session:
         self.pool.give_back(held)
         self.pool = pool
         self._connector = connector
+        connector.approaches = needs_approach(self)
         client, loop = self.client, self.worker.loop
         loop.set_handler(client.fileno(), self._on_client_before_relay)
         if client.family == socket.AF_UNIX:  # its close may have been told already: once more
@@ -238,7 +265,7 @@ class Session:
             first = relay.first_over
             self.end("client" if first is relay.up else "upstream", "fin", "done")
         else:
-            self._part(relay)
+            self._parting = part(self, relay)
 
     def _on_early_close(self, relay: Relay) -> None:
         """The upstream ended first, without a byte, and by FIN: a reset ends both flows at once."""
@@ -248,36 +275,6 @@ class Session:
             upstream.early_closes += 1
             if upstream.early_closes >= eject.after:
                 self.worker.on_failing(upstream, "early_close")
-
-    def _part(self, relay: Relay) -> None:
-        """The one side is broken; the other one is owed a reset, after all that was sent."""
-        survivor = relay.survivor
-        assert survivor is not None
-        if survivor.family == socket.AF_UNIX or not still_unsent(survivor):
-            self._end_broken(relay)
-            return
-        loop = self.worker.loop
-        self._parting = Parting(survivor, loop.now)
-        loop.set_handler(survivor.fileno(), self._on_event_while_parting)
-        loop.arm(self, loop.now + POLL)
-
-    def _on_event_while_parting(self, events: int) -> None:
-        if events & (EPOLLERR | EPOLLHUP) and self.relay is not None:
-            self._end_broken(self.relay)
-
-    def _look_at_send_queue(self, parting: Parting, now: float) -> None:
-        if not parting.over(now):
-            self.worker.loop.arm(self, now + POLL)
-        elif self.relay is not None:
-            self._end_broken(self.relay)
-
-    def _end_broken(self, relay: Relay) -> None:
-        if relay.survivor is not None and relay.survivor.family != socket.AF_UNIX:
-            arm_reset(relay.survivor)
-        if relay.broken is self.client:
-            self.end("client", "reset", "client_reset")
-        else:
-            self.end("upstream", "reset", "upstream_reset")
 
     def _arm(self) -> None:
         """Arm the timer for whatever comes first."""
@@ -318,11 +315,9 @@ class Session:
 
     def on_deadline(self, now: float) -> None:
         """The deadline that was armed has come; it may have moved since."""
-        if self.preread is not None:
-            self.preread.on_deadline(now)
-            return
-        if self._parting is not None:
-            self._look_at_send_queue(self._parting, now)
+        stage = self.handshake or self.preread or self._parting
+        if stage is not None:
+            stage.on_deadline(now)
             return
         connector = self._connector
         if connector is not None and connector.wake is not None and now >= connector.wake:
@@ -380,12 +375,16 @@ class Session:
         listener = self.listener
         if listener.records_all or worker.wants_record(listener, why):
             worker.write_record(session_record(self, closed_by, how, why))
-        self.preread = None
+        if self.handshake is not None:
+            self.handshake.on_session_end()
+        self.preread = self.handshake = self._parting = None
         loop.close_socket_later(self.client)
         if relay is not None:
             loop.close_socket_later(relay.down.src)
             loop.close_later(relay)
             self.relay = None
+        if self.place is not None:
+            leave(self, self.place)
         worker.on_session_end(self)
 
 

@@ -38,11 +38,13 @@ from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board
 from spliceproxy.telemetry.record import Record, Why, session_ids, wanted
 from spliceproxy.telemetry.writer import RecordWriter
 from spliceproxy.worker.ending import Endings
-from spliceproxy.worker.listener import Listener, ListeningSocket
+from spliceproxy.worker.limits import LimitsOfAll
+from spliceproxy.worker.listener import Listener, ListeningSocket, make_listeners
 from spliceproxy.worker.loop import Loop
 from spliceproxy.worker.pool import Pool, Upstream, ephemeral_ports, make_upstreams
 from spliceproxy.worker.queue import queue_of
 from spliceproxy.worker.session import Session
+from spliceproxy.worker.turns import Turns
 
 HEARTBEAT_INTERVAL: Final = 1.0
 """Seconds between two heartbeats; after five the supervisor thinks that the worker hangs."""
@@ -94,6 +96,7 @@ class Worker:
         self._channel = channel
         self._board = board
         self.region = board.regions[index]
+        self._limits = LimitsOfAll(board, index)
         self.upstream_sessions = board.upstreams.sessions[index]
         """This worker's live sessions with each upstream, by slot."""
         self._records: RecordWriter | None = None
@@ -109,6 +112,7 @@ class Worker:
         self._flush = Alarm(self._flush_records)
         self._drained = Alarm(self._end_all)
         self._endings = Endings(self)
+        self.handshakes = Turns(self.loop)
         self._shortage_said = 0.0
         # Not bind(): that would choose, for ever, the destination from before log.set_up().
         self._log = structlog.get_logger(worker=index)
@@ -246,15 +250,16 @@ class Worker:
                 yield
             pools[plan.name] = pool
         for name, pool in pools.items():
-            before = self.pools.get(name)
-            if pool is not before:
+            old = self.pools.get(name)
+            if pool is not old:
                 waiting = upstreams.waiting[self.index]
-                pool.queue = queue_of(pool, before, self.loop, waiting)
-                if before is not None:
-                    before.successor = pool
+                pool.queue = queue_of(pool, old, self.loop, waiting)
+                if old is not None:
+                    old.successor = pool
         self._snapshot = snapshot
         self.pools = pools
-        self._listeners = {plan.name: Listener(plan, pools) for plan in snapshot.listeners}
+        before = self._listeners
+        self._listeners = make_listeners(snapshot.listeners, pools, self._limits, before)
         for entry in self._sockets.values():
             # One whose listener left the configuration is about to be retired.
             entry.listener = self._listeners.get(entry.listener.name, entry.listener)

@@ -272,6 +272,19 @@ def test_i4_a_destination_that_dies_while_it_is_full_ends_both_flows(
         assert r.fate is r.near_upstream
 
 
+@pytest.mark.parametrize("tls", [("1.3", ""), ("1.2", "1.3")])
+def test_i4_a_write_that_used_up_the_error_leaves_no_clean_end(tls: tuple[str, str]) -> None:
+    with tls_rig(tls) as r:
+        r.bench.settle()
+        write(r.client, b"question")
+        acknowledged(r.client)
+        reset(r.upstream)
+        reader = Reader(r.client)
+        assert reader.read_to_end(r.bench) == "reset"
+        assert r.client.stream_ended == "reset"
+        assert r.near.upstream is None or r.near.upstream.fault is None
+
+
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_i4_a_client_that_fails_is_told_by_an_alert(version: str) -> None:
     with tls_rig((version, "")) as r:

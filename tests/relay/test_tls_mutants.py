@@ -6,6 +6,7 @@ import pytest
 import test_tls_end as ends
 import test_tls_end_talk as talk
 import test_tls_flow as flows
+import test_tls_flow_ends as flow_ends
 import test_tls_model as models
 from test_mutants import Mutant, catch, mutant
 from test_mutants import no_fds_left as no_fds_left
@@ -36,7 +37,7 @@ MUTANTS = [
         "tls_end",
         "        self.more = True\n        try:",
         "        self.more = not self._dry\n        try:",
-        flows.test_i3_an_end_in_the_segment_of_the_last_data_is_seen,
+        flow_ends.test_i3_an_end_in_the_segment_of_the_last_data_is_seen,
         version="1.3",
         together=True,
     ),
@@ -94,7 +95,7 @@ MUTANTS = [
         "tls_end",
         '            self._fail(TlsTruncatedError, "FIN without close_notify")',
         "            self._closed = True\n            return",
-        flows.test_i4_what_came_before_a_break_is_delivered_before_the_reset,
+        flow_ends.test_i4_what_came_before_a_break_is_delivered_before_the_reset,
         **CLIENT,
         **V4,
         closes_first="client",
@@ -133,7 +134,7 @@ MUTANTS = [
         "tls_flow",
         "            writes.close_write()\n            try:",
         "            try:",
-        flows.test_i3_one_direction_runs_on_after_the_other_one_ended,
+        flow_ends.test_i3_one_direction_runs_on_after_the_other_one_ended,
         **UPSTREAM,
         **V4,
         closes_first="client",
@@ -143,13 +144,13 @@ MUTANTS = [
         "tls_flow",
         "not self.failed and self.twin.end != BROKEN_DESTINATION:",
         "True:",
-        flows.test_i4_a_write_that_used_up_the_error_leaves_no_clean_end,
+        flow_ends.test_i4_a_write_that_used_up_the_error_leaves_no_clean_end,
         **CLIENT,
     ),
     mutant(
         "tls_flow",
-        "        self.moved += self._sealed\n",
-        "        self.moved += self.held\n",
+        "        self.moved += self._sealed\n        self._sealed = self.held = 0\n",
+        "        self._sealed = self.held = 0\n",
         flows.test_i2_a_bulk_both_ways_at_once_arrives_whole_and_in_order,
         **UPSTREAM,
         **V4,
@@ -158,8 +159,8 @@ MUTANTS = [
     ),
     mutant(
         "tls_flow",
-        "        if not done:\n            raise BlockingIOError\n",
-        "        self.held = 0\n",
+        "            self.held = writes.unsent\n            raise BlockingIOError\n",
+        "            pass\n",
         flows.test_i6_a_stalled_destination_stops_the_reading_and_wakes_nobody,
         **UPSTREAM,
         **V4,
@@ -169,7 +170,7 @@ MUTANTS = [
         "tls_flow",
         "            if reads.unsent:\n",
         "            if False:\n",
-        flows.test_i4_a_client_that_fails_is_told_by_an_alert,
+        flow_ends.test_i4_a_client_that_fails_is_told_by_an_alert,
         version="1.3",
     ),
     mutant(

@@ -65,7 +65,15 @@ def test_reasons_named_in_the_table_of_timeouts_exist() -> None:
     assert len(reasons) == len(defaults)
     assert set(reasons) <= WHYS
     smallest = config.loads(blocks("yaml")[0], "README.md", env={})
-    seconds = {"preread": 10, "handshake": 10, "connect": 5, "idle": 3600, "half_close": 300, "session": None, "drain": 30}
+    seconds = {
+        "preread": 10,
+        "handshake": 10,
+        "connect": 5,
+        "idle": 3600,
+        "half_close": 300,
+        "session": None,
+        "drain": 30,
+    }
     assert {name: getattr(smallest.timeouts, name) for name in defaults} == seconds
 
 

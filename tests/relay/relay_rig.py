@@ -27,6 +27,7 @@ import spliceproxy.relay.flow
 import spliceproxy.relay.paced
 import spliceproxy.relay.pipes
 import spliceproxy.relay.relay
+import spliceproxy.relay.tls_end
 import spliceproxy.relay.tls_flow
 import spliceproxy.relay.trial
 import spliceproxy.worker.loop
@@ -42,6 +43,7 @@ MIXES = (("v4", "v4"), ("v4", "unix"), ("unix", "v6"), ("unix", "unix"))
 parts = SimpleNamespace(
     flow=spliceproxy.relay.flow,
     paced=spliceproxy.relay.paced,
+    tls_end=spliceproxy.relay.tls_end,
     tls_flow=spliceproxy.relay.tls_flow,
     pipes=spliceproxy.relay.pipes,
     relay=spliceproxy.relay.relay,

@@ -10,7 +10,8 @@ import ctypes
 import functools
 import socket
 import ssl
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import trustme
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-from relay_rig import acknowledged, connected
+from relay_rig import acknowledged, connected, parts
 
 from spliceproxy.relay.tls_context import client_context, server_context
 from spliceproxy.relay.tls_end import RECORD, TlsEnd
@@ -216,7 +217,7 @@ def secured(
     near: socket.socket, far: socket.socket, version: str, *, server: bool, shaken: bool = True
 ) -> tuple[TlsEnd, TlsFar]:
     """TLS over two connected sockets; `server`: the near one's role."""
-    end = TlsEnd(near, contexts(version)[not server], None if server else NAME)
+    end = parts.tls_end.TlsEnd(near, contexts(version)[not server], None if server else NAME)
     peer = TlsFar(far, contexts(version, ours=False)[server])
     if shaken:
         shake_hands(end, peer)
@@ -267,7 +268,7 @@ def crafted(tmp_path: Path) -> tuple[TlsEnd, TlsFar, Records]:
     keylog = tmp_path / "keys"
     context.keylog_filename = str(keylog)
     far, near = connected("v4")
-    end = TlsEnd(near, contexts("1.3")[0])
+    end = parts.tls_end.TlsEnd(near, contexts("1.3")[0])
     peer = TlsFar(far, context)
     shake_hands(end, peer)
     return end, peer, Records(keylog)
@@ -325,22 +326,18 @@ def read_once(end: TlsEnd) -> None:
 
 
 @pytest.fixture
-def closed_sockets(monkeypatch: pytest.MonkeyPatch) -> object:
+def closed_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Close every socket in the end."""
-    ends: list[socket.socket] = []
-    made = TlsEnd.__init__
-    far = TlsFar.__init__
+    made: list[socket.socket] = []
 
-    def remember(self: TlsEnd, sock: socket.socket, *rest: object) -> None:
-        ends.append(sock)
-        made(self, sock, *rest)  # type: ignore[arg-type]
+    connect = connected
 
-    def remember_far(self: TlsFar, sock: socket.socket, context: ssl.SSLContext) -> None:
-        ends.append(sock)
-        far(self, sock, context)
+    def remembered(kind: str, buffers: int | None = None) -> Any:
+        ends = connect(kind, buffers)
+        made.extend(ends)
+        return ends
 
-    monkeypatch.setattr(TlsEnd, "__init__", remember)
-    monkeypatch.setattr(TlsFar, "__init__", remember_far)
+    monkeypatch.setattr(sys.modules[__name__], "connected", remembered)
     yield
-    for sock in ends:
+    for sock in made:
         sock.close()

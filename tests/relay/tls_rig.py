@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,11 @@ from spliceproxy.relay.tls_end import TlsEnd
 SIDES = (("1.3", ""), ("", "1.3"), ("1.2", "1.2"), ("1.3", "1.2"))
 """Pairs of the client's and the upstream's version, as far as they speak TLS."""
 sides = pytest.mark.parametrize("tls", SIDES, ids=["-".join(v or "none" for v in s) for s in SIDES])
+
+MIXES = (("v4", "v4"), ("v6", "unix"), ("unix", "v4"))
+mixes = pytest.mark.parametrize(("client", "upstream"), MIXES)
+tcp_mixes = pytest.mark.parametrize(("client", "upstream"), [("v4", "v4"), ("v4", "unix")])
+first_to_close = pytest.mark.parametrize("closes_first", ["client", "upstream"])
 
 
 class Ends:
@@ -73,3 +79,16 @@ def tls_rig(
 def raw(far: Any) -> Any:
     """The socket of a far end."""
     return far.sock if isinstance(far, TlsFar) else far
+
+
+def is_tls(far: Any) -> bool:
+    return raw(far) is not far
+
+
+def tells_resets(far: Any) -> bool:
+    """Whether a far end can tell a broken session from a finished one."""
+    return is_tls(far) or far.family != socket.AF_UNIX
+
+
+def far_ends(r: Rig, closes_first: str) -> tuple[Any, Any]:
+    return (r.client, r.upstream) if closes_first == "client" else (r.upstream, r.client)

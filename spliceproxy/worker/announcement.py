@@ -31,7 +31,7 @@ def announce(session: Session, up: Flow, client_events: int) -> int:
     # Beside trouble, readable need not mean bytes, and MSG_MORE holds the header back for 200 ms
     # where neither bytes nor a FIN follow.
     follows = client_events & _BYTES_OR_TROUBLE == EPOLLIN
-    left = send_first(up, _header(session), _AND_MORE if follows else MSG_DONTWAIT)
+    left = send_first(up, header_for(session), _AND_MORE if follows else MSG_DONTWAIT)
     return client_events | EPOLLIN if left else client_events
 
 
@@ -53,7 +53,7 @@ def send_first(up: Flow, header: bytes, flags: int) -> int:
     return left
 
 
-def _header(session: Session) -> bytes:
+def header_for(session: Session) -> bytes:
     """All that is told of a client, and the one place that knows where it comes from."""
     client = cast(SocketAddress, client_address(session))
     local = local_address(session)

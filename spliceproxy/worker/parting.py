@@ -32,7 +32,8 @@ def part(session: Session, relay: Relay) -> Parting | None:
 
 
 class Parting:
-    """The wait until all that was sent to `survivor` has arrived. Times are the loop's."""
+    """The wait until all that was sent to `survivor` has arrived. It has the session's timer, and
+    the survivor's events. Times are the loop's."""
 
     __slots__ = ("_left", "_relay", "_since", "_survivor", "session")
 

@@ -17,13 +17,15 @@ from spliceproxy.relay.relay import Relay, arm_reset, interest
 from spliceproxy.telemetry.record import ClosedBy, How, Why, milliseconds
 from spliceproxy.worker.admission import admitted
 from spliceproxy.worker.announcement import announce
-from spliceproxy.worker.connector import Connector, set_keepalive
+from spliceproxy.worker.approach import Step, needs_approach, steps_for
+from spliceproxy.worker.connector import Connector
 from spliceproxy.worker.intake import Preread
 from spliceproxy.worker.known import balance_key
 from spliceproxy.worker.parting import Parting, part
 from spliceproxy.worker.pool import Pool, Upstream
 from spliceproxy.worker.replay import Replay
 from spliceproxy.worker.session_record import session_record
+from spliceproxy.worker.tcp_options import set_keepalive
 
 if TYPE_CHECKING:
     from spliceproxy.worker.handshake import Handshake
@@ -88,8 +90,6 @@ class Session:
         elif listener.pool is not None:
             self.pool = listener.pool
         self.handshake: Handshake | None = None
-        self.tls_error: str | None = None
-        """Why TLS with one side failed."""
         self.upstream: Upstream | None = None
         self._held: Upstream | None = None
         """Connected with, and to be given back to the pool."""
@@ -102,6 +102,8 @@ class Session:
         self._connector: Connector | None = None
         self._parting: Parting | None = None
         self._settled = False
+        self.tls_error: str | None = None
+        """What went wrong in TLS, or before it, with the one whose side the record names."""
         self.wait: Wait | None = None
 
     def start(self) -> None:
@@ -139,6 +141,8 @@ class Session:
         loop.arm(self, self.started + (FIRST_LOOK if age is None else min(age, FIRST_LOOK)))
         key = balance_key(self) if pool.keyed else b""
         self._connector = connector = Connector(pool, loop, self, key)
+        if self.known is not None:
+            connector.approaches = needs_approach(self)
         connector.start()
 
     @property
@@ -178,7 +182,13 @@ class Session:
     def on_pool(self, pool: Pool) -> bytes:
         """Called by the connector: a reload put another pool of the same name in its place."""
         self.pool = pool
+        if self._connector is not None:
+            self._connector.approaches = needs_approach(self)
         return balance_key(self) if pool.keyed else b""
+
+    def steps(self) -> list[Step]:
+        """Called by the connector: what is done before bytes can flow."""
+        return steps_for(self)
 
     def on_connected(self, sock: SocketType, upstream: Upstream, events: int) -> None:
         """Called by the connector: bytes can flow."""
@@ -203,7 +213,7 @@ class Session:
             from spliceproxy.relay.tls_flow import secure  # with it comes OpenSSL
 
             secure(relay, tls, None)
-        if plan.send_proxy is not None:
+        if plan.send_proxy is not None and not connector.approaches:
             # What a TLS client has sent need not bring a byte.
             client_events |= announce(self, relay.up, 0 if tls else client_events)
         # A reload may have taken `replay` away from a session whose first bytes are kept.
@@ -226,6 +236,7 @@ class Session:
         self.pool.give_back(held)
         self.pool = pool
         self._connector = connector
+        connector.approaches = needs_approach(self)
         client, loop = self.client, self.worker.loop
         loop.set_handler(client.fileno(), self._on_client_before_relay)
         if client.family == socket.AF_UNIX:  # its close may have been told already: once more

@@ -24,5 +24,6 @@ PARSERS = {
     "proxy_header": Parser(fuzz_proxy_protocol.check, fuzz_proxy_protocol.seeds),
     "client_hello": Parser(first.fuzz_client_hello, first.seeds),
     "protocol": Parser(first.fuzz_protocol, first.seeds),
+    "postgres": Parser(first.fuzz_postgres, first.postgres_seeds),
     "http_host": Parser(first.fuzz_http_host, first.seeds),
 }

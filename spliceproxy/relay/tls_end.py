@@ -114,8 +114,8 @@ class TlsEnd:
                         return False
                     self._fill()
                 else:
-                    self.flush()
-                    return True
+                    self._barren = 0
+                    return self.flush()
         except BlockingIOError:
             return False
         except ssl.SSLError as error:
@@ -202,9 +202,9 @@ class TlsEnd:
                 return
             self._fail(TlsTruncatedError, "FIN without close_notify")
         self.more = size == len(_cipher_view)
-        self._barren += size
         if self._barren > BARREN or self.unsent > UNREAD:
             self._fail(TlsError, "records without data, again and again")
+        self._barren += size
         self._incoming.write(_cipher_view[:size])
 
     def _fail(self, kind: type[TlsError], text: str) -> NoReturn:
@@ -230,6 +230,8 @@ class TlsEnd:
             self._closed = True
         except ssl.SSLError as error:
             self.fault = TlsError(reason(error))
+        if self._closed or self.fault is not None:
+            self.more = True  # its end, to be read next
         if size:
             self._barren = 0
             if self._silent_since_close:

@@ -12,8 +12,8 @@ from spliceproxy.config.problems import Path, Place, Problem, show
 from spliceproxy.config.suggest import nearest
 
 _CONDITIONS = ("source", "protocol", "sni", "alpn", "host")
-_PROTOCOL_OF = {"sni": "tls", "alpn": "tls", "host": "http"}
-"""The keys that only clients of one protocol can match."""
+_PROTOCOL_OF = {"sni": "tls", "alpn": "tls", "tls": "tls", "host": "http"}
+"""The keys that only clients of one protocol can match, or are of use to."""
 
 
 def check_targets(

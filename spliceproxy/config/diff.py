@@ -177,6 +177,8 @@ def _text(key: str, value: object) -> str:
     name = key.rpartition(".")[2]
     if value is None:
         return "off"
+    if isinstance(value, bool) and name == "verify":
+        return "on" if value else "off"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):

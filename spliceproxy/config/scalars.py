@@ -82,6 +82,12 @@ def _file_path(text: str) -> str:
     return text
 
 
+def _tls_version(text: str) -> str:
+    if text not in ("1.2", "1.3"):
+        raise ValueError(f"{show(text)} is no version that is spoken here; write 1.2 or 1.3")
+    return text
+
+
 def _period(text: str) -> float:
     seconds = units.time(text)
     if seconds < 0.01:
@@ -291,7 +297,7 @@ FilePathOff = Annotated[
     schema("path", "off"),
 ]
 TlsVersion = Annotated[
-    Literal["1.2", "1.3"], choice("1.2", "1.3"), schema("1.2 / 1.3", "1.2", "1.3")
+    Literal["1.2", "1.3"], read(_tls_version, "write 1.2 or 1.3"), schema("1.2 / 1.3", "1.2", "1.3")
 ]
 OptionalOrRequired = Annotated[
     Literal["optional", "required"],

@@ -36,6 +36,8 @@ class House:
     states: UpstreamStates
     older_sessions: Callable[[], int] = lambda: 0
     """Sessions of processes that this one replaced."""
+    certificates: Callable[[str], list[Report]] = lambda _listener: []
+    """The certificates of the listener with this name."""
 
 
 def report(
@@ -80,6 +82,7 @@ def _workers(house: House) -> list[Report]:
 
 
 def _listener(house: House, listener: ListenerPlan, addresses: list[str]) -> Report:
+    """`certificates` are those that it may show: file, names, `not_after` and `days_left`."""
     return {
         "name": listener.name,
         "addresses": addresses,
@@ -87,6 +90,7 @@ def _listener(house: House, listener: ListenerPlan, addresses: list[str]) -> Rep
         "pools": sorted(listener.pools),
         "sessions": house.board.total(listener_sessions(listener.slot)),
         "max_sessions": listener.max_sessions,
+        "certificates": house.certificates(listener.name) if listener.tls is not None else [],
     }
 
 

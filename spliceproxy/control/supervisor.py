@@ -153,6 +153,7 @@ class Supervisor:
                 view,
                 states,
                 lambda: self._succession.older_sessions,
+                self._setup.certificates.report,
             )
             self._parts.append(Door(self._door, house, changes.reload, self.upgrade, closed))
         self._succession = self._make_succession()

@@ -75,6 +75,7 @@ def test_status_tells_process_workers_listeners_and_pools(
                 "pools": ["app"],
                 "sessions": 1,
                 "max_sessions": 50,
+                "certificates": [],
                 "draining": False,
             }
         ]

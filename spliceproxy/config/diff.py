@@ -30,6 +30,7 @@ _TIMES = frozenset(
     | {"user_timeout", "slow_start", "min_ttl", "max_ttl", "preread", "handshake"}
 )
 _RATES = frozenset({"up", "down"})
+_PREFIXES = frozenset({"v4", "v6"})
 _APART = ("upstreams", "access", "routes")
 """Lists whose differences are told one by one."""
 _SHOWN = 20
@@ -189,4 +190,6 @@ def _text(key: str, value: object) -> str:
         return size_text(value)
     if isinstance(value, int) and name in _RATES:
         return f"{size_text(value)}/s"
+    if name in _PREFIXES:
+        return f"/{value}"
     return f"{value:g}" if isinstance(value, float) else str(value)

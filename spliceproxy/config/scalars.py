@@ -131,6 +131,20 @@ def _ip(text: str) -> IpAddress:
     return ip
 
 
+def _prefix(most: int) -> PlainValidator:
+    right = f"write a prefix from /1 to /{most}"
+
+    def parse(text: str) -> int:
+        length = text.removeprefix("/")
+        if not re.fullmatch(r"[1-9]\d{0,2}", length, re.ASCII) or int(length) > most:
+            raise ValueError(f"{show(text)} is no prefix of IPv{4 if most == 32 else 6}; {right}")
+        if length == text:
+            raise ValueError(f"{show(text)} is a number and not a prefix; write /{length}")
+        return int(length)
+
+    return read(parse, right)
+
+
 def _one_or_more(raw: object) -> object:
     return raw if isinstance(raw, (list, tuple)) else [raw]
 
@@ -257,6 +271,9 @@ ReplaySizeOff = Annotated[
 RateOff = Annotated[
     int | None, read(or_word("off", units.rate), f"{units.RATE}, or off"), schema("rate", "off")
 ]
+PerSecond = Annotated[int, read(number(1, MILLION), number_right(1, MILLION)), schema("number")]
+PrefixV4 = Annotated[int, _prefix(32), schema("prefix")]
+PrefixV6 = Annotated[int, _prefix(128), schema("prefix")]
 NetworkSource = Annotated[
     networks.NetworkSource,
     read(networks.parse_source, f"{networks.RIGHT}, or file:/path"),

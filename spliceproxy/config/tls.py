@@ -123,7 +123,7 @@ class PoolTls(Section):
     certificate: Annotated[CertificateFiles | None, BeforeValidator(none_if_off)] = setting(
         "off",
         "What upstreams are shown that ask for a certificate: a PEM file with chain and key, or "
-        "`{chain, key}`; `off`: none.",
+        "`{chain, key}`, or a directory with both; `off`: none.",
         example="{chain: me.pem, key: me.key}",
     )
 

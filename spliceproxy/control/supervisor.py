@@ -91,6 +91,7 @@ class Supervisor:
             board, sealed = Board.create(self._workers), seal(snapshot)
             self._build(board, sealed)
             try:
+                self._fleet.make_room(snapshot)
                 return await self._live()
             finally:
                 self._fleet.close()

@@ -179,6 +179,10 @@ class TlsFlow(Flow):
 class PacedTlsFlow(PacedFlow, TlsFlow):
     """One that is not to be faster than its `rate`."""
 
+    @property
+    def blocked(self) -> int:
+        return self.held if self._writes is None else self._sealed
+
 
 def secure(relay: Relay, client: TlsEnd | None, upstream: TlsEnd | None) -> None:
     """Have a relay that has not begun speak TLS with one of its sides, or with both."""

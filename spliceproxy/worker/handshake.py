@@ -29,17 +29,19 @@ class Handshake:
 
     __slots__ = ("_deadline", "_due", "_end", "_on_done", "_started", "session")
 
-    def __init__(self, session: Session, end: TlsEnd, on_done: Callable[[], None]) -> None:
+    _end: TlsEnd
+
+    def __init__(self, session: Session, on_done: Callable[[], None]) -> None:
         self.session = session
-        self._end = end
         self._on_done = on_done
         self._started = session.worker.loop.now
         self._deadline: float | None = None
         self._due = False
         """Its turn will come."""
 
-    def start(self, timeout: float | None) -> None:
+    def start(self, end: TlsEnd, timeout: float | None) -> None:
         """Begin, with what the client has sent so far. `timeout` in seconds; None: no limit."""
+        self._end = end
         loop = self.session.worker.loop
         if timeout is not None:
             self._deadline = self._started + timeout
@@ -88,10 +90,17 @@ class Handshake:
                 assert session.known is not None
                 session.known.tls_ms = milliseconds(monotonic() - self._started)
                 session.handshake = None
+                self.over()
                 self._on_done()
             elif end.unsent and session.client.family == AF_UNIX:
                 loop = session.worker.loop
                 loop.modify(session.client.fileno(), interest(AF_UNIX) | EPOLLOUT)
+
+    def over(self) -> None:
+        """It is done, or the session is, which calls this then: give the place back."""
+        limits = self.session.listener.limits
+        if limits is not None:
+            limits.leave_handshake()
 
     def _fail(self, why: str) -> None:
         """The client has been told by an alert, which a reset would overtake."""

@@ -25,7 +25,7 @@ from spliceproxy.wire.need import Need
 from spliceproxy.wire.networks import NONE
 from spliceproxy.wire.protocol import Protocol, candidates, sniff
 from spliceproxy.wire.proxy_protocol import ProxyHeaderError, parse_proxy_header
-from spliceproxy.worker.admission import admits, turn_away
+from spliceproxy.worker.admission import objection, turn_away
 from spliceproxy.worker.known import Known, client_ip
 from spliceproxy.worker.negotiation import Negotiation
 from spliceproxy.worker.router import BYTES, NO_ROUTE, Facts, Router
@@ -229,11 +229,12 @@ class Preread:
         assert session.known is not None
         session.known.header = header
         self._bare = seen == header.length
-        access = session.listener.access
-        if access is not None and not admits(access, client_ip(session)):
-            turn_away(session, "access_denied")
-        else:
+        guarded = session.listener.guarded
+        why = objection(session, client_ip(session)) if guarded else None
+        if why is None:
             self._on_client_known()
+        else:
+            turn_away(session, why)
         return 0
 
     def _on_no_more(self, seen: int) -> None:

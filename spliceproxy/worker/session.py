@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from spliceproxy.relay.relay import Relay, arm_reset, interest
 from spliceproxy.telemetry.record import ClosedBy, How, Why, milliseconds
-from spliceproxy.worker.admission import admitted
+from spliceproxy.worker.admission import admitted, leave
 from spliceproxy.worker.announcement import announce
 from spliceproxy.worker.approach import Step, needs_approach, steps_for
 from spliceproxy.worker.connector import Connector
@@ -28,6 +28,7 @@ from spliceproxy.worker.session_record import session_record
 from spliceproxy.worker.tcp_options import set_keepalive
 
 if TYPE_CHECKING:
+    from spliceproxy.limits.clients import Place
     from spliceproxy.relay.tls_end import TlsEnd
     from spliceproxy.worker.handshake import Handshake
     from spliceproxy.worker.known import Known
@@ -58,6 +59,7 @@ class Session:
         "id",
         "known",
         "listener",
+        "place",
         "pool",
         "preread",
         "relay",
@@ -81,6 +83,8 @@ class Session:
         self.listener = listener = entry.listener
         self.client = client
         self.client_address = address
+        self.place: Place | None = None
+        """What it has taken of its listener's limits."""
         self.started = worker.loop.now
         self.id = ""
         """What its record calls it, where somebody was told before; else empty until then."""
@@ -112,10 +116,10 @@ class Session:
 
     def start(self) -> None:
         """Watch the client, and look for an upstream."""
-        access, preread = self.listener.access, self.preread
+        preread = self.preread
         # Whom a PROXY header is to tell of is looked at when it has.
         announced = preread is not None and preread.begins_with_header
-        if access is not None and not announced and not admitted(self, access):
+        if self.listener.guarded and not announced and not admitted(self):
             return
         self.worker.on_session_start(self)
         client = self.client
@@ -377,12 +381,16 @@ class Session:
         listener = self.listener
         if listener.records_all or worker.wants_record(listener, why):
             worker.write_record(session_record(self, closed_by, how, why))
+        if self.handshake is not None:
+            self.handshake.over()
         self.preread = self.handshake = self._parting = None
         loop.close_socket_later(self.client)
         if relay is not None:
             loop.close_socket_later(relay.down.src)
             loop.close_later(relay)
             self.relay = None
+        if self.place is not None:
+            leave(self, self.place)
         worker.on_session_end(self)
 
 

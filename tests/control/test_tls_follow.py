@@ -167,6 +167,30 @@ def test_what_comes_into_a_directory_and_leaves_it_is_shown_and_is_not() -> None
         Path("certs/b.pem").unlink()
         await it.wait(lambda: len(it.shown()) == 1, "one certificate")
         assert list(it.shown()) == [("a.example.com",)]
+        Path("certs/a.pem").unlink()
+        await it.wait(lambda: it.log(BROKEN), "a line")
+        assert list(it.shown()) == [("a.example.com",)]
+        async with asyncio.timeout(4):  # less than the time between two looks that nobody asked for
+            write_pem(Path("certs/c.pem"), "c.example.com")
+            await it.wait(lambda: list(it.shown()) == [("c.example.com",)], "another one")
+
+    following(test)
+
+
+def test_one_broken_file_of_a_directory_keeps_nobody_from_the_others() -> None:
+    Path("certs").mkdir()
+    good = write_pem(Path("certs/a.pem"), "a.example.com")
+    write_pem(Path("certs/b.pem"), "b.example.com")
+
+    async def test(it: Following) -> None:
+        it.begin("{certificates: certs}")
+        Path("certs/a.pem").write_text("x")
+        await it.wait(lambda: it.log(BROKEN), "a line")
+        issued = authority().issue_cert("b.example.com")
+        replace(Path("certs/b.pem"), chain_of(issued) + key_of(issued))
+        shown = await it.wait_change()
+        assert has(shown["a.example.com",], good)
+        assert has(shown["b.example.com",], issued)
 
     following(test)
 
@@ -332,7 +356,7 @@ def test_the_running_proxy_tells_its_certificates_and_follows_them(tmp_path: Pat
 def test_a_change_of_the_configuration_is_told_without_what_the_files_hold(tmp_path: Path) -> None:
     Path("certs").mkdir()
     write_pem(Path("certs/www.pem"), "www.example.com")
-    with serving(tmp_path) as (proxy, _door):
+    with serving(tmp_path) as (proxy, door):
         text = proxy.config.read_text()
         proxy.config.write_text(
             text.replace("/}", "/, min_version: 1.3}").replace(
@@ -342,6 +366,8 @@ def test_a_change_of_the_configuration_is_told_without_what_the_files_hold(tmp_p
         proxy.signal(1)
         said = proxy.wait_log("reloaded")
         assert "~ listener web: tls.min_version 1.2 → 1.3" in said["changes"]
+        [shown] = request(door, "GET", "/v1/status")[1]["listeners"][0]["certificates"]
+        assert shown["names"] == ["www.example.com"]
         write_pem(Path("certs/a.pem"), "a.example.com")
         proxy.wait_log("certificates changed")
         replace(Path("certs/a.pem"), b"x")

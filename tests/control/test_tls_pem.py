@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import random
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from spliceproxy.control.tls.pem import Certificate, pair, read_authorities, rea
 def certificate(data: bytes) -> Certificate:
     """The certificate in the bytes of one file."""
     content = read_content(data)
-    assert content.chain is not None
+    assert content.chain is not None, "no certificate"
     return pair(content.chain, content.keys)
 
 
@@ -154,3 +156,39 @@ def test_authorities_are_read_and_keys_beside_them_are_left_aside() -> None:
         read_authorities(one.private_key_pem.bytes())
     with pytest.raises(ValueError, match="OpenSSL refuses the authorities: "):
         read_authorities(one.cert_pem.bytes().replace(b"M", b"N"))
+
+
+def test_whatever_the_bytes_are_there_is_a_certificate_or_one_line_of_what_is_wrong(
+    seed: int,
+) -> None:
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    issued = authority().create_child_ca().issue_cert("a.example.com", "*.b.c", "10.0.0.1")
+    blocks = [blob.bytes() for blob in (*issued.cert_chain_pems, issued.private_key_pem)]
+    certificates, errors = 0, []
+    for _ in range(1000):
+        spoilt = list(blocks)
+        at = dice.randrange(len(blocks))
+        spoilt[at] = with_other_bytes(blocks[at], dice)
+        try:
+            certificate(b"".join(spoilt))
+        except (ValueError, AssertionError) as error:
+            errors.append(str(error))
+        else:
+            certificates += 1
+    assert certificates > 0
+    assert errors
+    assert not [text for text in errors if "\n" in text]
+
+
+def with_other_bytes(block: bytes, dice: random.Random) -> bytes:
+    """The PEM of almost the same thing: what is in it has other bytes, or some are gone."""
+    first, *lines, last = block.strip().splitlines()
+    data = bytearray(base64.b64decode(b"".join(lines)))
+    for _ in range(dice.choice((1, 1, 3))):
+        at = dice.randrange(len(data))
+        if dice.random() < 0.5:
+            data[at] = dice.randrange(256)
+        else:
+            del data[at : at + dice.randrange(1, 4)]
+    return b"\n".join((first, base64.b64encode(bytes(data)), last, b""))

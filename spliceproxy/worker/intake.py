@@ -43,7 +43,7 @@ PAUSE: Final = 0.05
 
 _PEEK: Final = MSG_PEEK | MSG_DONTWAIT
 _ENDED: Final = EPOLLRDHUP | EPOLLHUP
-_CLEAR: Final = frozenset({"ssh", "http"})
+_CLEAR: Final = frozenset({"ssh", "http", "postgres"})
 """Protocols that are served without TLS where a route asks for them, also beside certificates."""
 _view: Final = memoryview(bytearray(MAX_BYTES))
 """What the last look saw, whoever's it was: nothing in it is kept."""
@@ -326,7 +326,6 @@ class Preread:
             pool = target.choose()
             if session.known is not None:
                 session.known.route = target.name
-                session.known.passthrough = target.passthrough
         if pool is None:
             self.phase = "route"
             turn_away(session, "no_route")
@@ -341,9 +340,12 @@ class Preread:
 
     def _ends_tls(self, route: int) -> bool:
         """Whether TLS of this client, whose route this is, ends here."""
-        if self.session.listener.tls is None:
+        session, protocol = self.session, self._facts.protocol
+        if session.listener.tls is None:
             return False
-        return route == NO_ROUTE or self._intake.target(route).ends_tls(self._facts.protocol)
+        if session.known is not None and session.known.ssl_request:
+            protocol = "tls"  # whatever it is to the routes
+        return route == NO_ROUTE or self._intake.target(route).ends_tls(protocol)
 
     def _go_on(self, pool: Pool) -> None:
         """What the session has to do with the client begins."""

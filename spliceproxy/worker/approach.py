@@ -173,8 +173,8 @@ def steps_for(session: Session, upstream: Upstream) -> list[Step]:
     steps: list[Step] = []
     if pool.plan.send_proxy is not None:
         steps.append(Announce(header_for(session)))
-    if known is not None and known.ssl_request:
-        # A PostgreSQL client: its upstream waits for the request too, whoever makes the handshake.
+    if known is not None and (known.ssl_request or known.postgres):
+        # Its upstream waits for the request too, whoever makes the handshake.
         steps.append(AskForTls())
     if pool.tls is not None:
         from spliceproxy.worker.origination import ShakeHands  # with it comes OpenSSL

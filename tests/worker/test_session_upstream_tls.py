@@ -520,3 +520,23 @@ def test_a_crowd_leaves_no_fd_behind_and_nobody_waits_for_all_of_it(ca: Path) ->
                     assert read_exactly(one, 5) == b"hello"
             proxy.wait_records(100)
             wait_until(lambda: len(open_fds(worker)) == before, 5, "closed sockets")
+
+
+def test_a_postgresql_client_in_clear_is_encrypted_on_the_way_where_a_route_knows_it(
+    ca: Path,
+) -> None:
+    server, asked = Server(), []
+    startup = bytes.fromhex("0000000800030000")
+
+    def handler(sock: socket.socket, upstream: Upstream) -> Any:
+        asked.append(read_exactly(sock, 8))
+        sock.sendall(b"S")
+        return server.echo(sock, upstream)
+
+    routes = [{"protocol": "postgres", "pool": "app"}]
+    with proxied(server, ca, handler=handler, listener={"routes": routes}) as (proxy, _upstream):
+        with proxy.connect("web") as client:
+            assert exchange(client, startup) == startup
+            finish(client)
+        assert outcome(one_record(proxy)) == ("client", "fin", "done")
+    assert asked == [SSL_REQUEST]

@@ -329,6 +329,7 @@ class Preread:
             pool = target.choose()
             if session.known is not None:
                 session.known.route = target.name
+                session.known.postgres = self._facts.protocol == "postgres"
         if pool is None:
             self.phase = "route"
             turn_away(session, "no_route")

@@ -41,6 +41,7 @@ class Router:
         "_hello",
         "_hosts",
         "_others",
+        "_postgres",
         "_routes",
         "_servers",
         "protocols",
@@ -63,6 +64,7 @@ class Router:
                 self._hosts.add(route.host, number)
             else:
                 self._others.append(number)
+        self._postgres = [route for route in routes if _concerns_postgres(route)]
         self.wants_hello = hello or any(route.sni or route.alpn for route in routes)
         self.wants_host = any(route.host for route in routes)
         self.protocols = {name for route in routes for name in route.protocol}
@@ -71,6 +73,8 @@ class Router:
             self.protocols.add("tls")
         if self.wants_host:
             self.protocols.add("http")
+        if hello:
+            self.protocols.add("postgres")
 
     def before_bytes(self, ip: str) -> int:
         """The route by the address alone, or NO_ROUTE, or BYTES: they have to be looked at."""
@@ -81,6 +85,15 @@ class Router:
                 continue
             return BYTES if _wants_bytes(route) else number
         return NO_ROUTE
+
+    def negotiates(self, ip: str) -> bool:
+        """Whether a PostgreSQL client's route depends on what it says in TLS."""
+        if self._hello:
+            return True
+        for route in self._postgres:
+            if route.source is None or route.source.find(ip) != NONE:
+                return bool(route.sni or route.alpn)
+        return False
 
     def choose(self, facts: Facts) -> int:
         """The route, or NO_ROUTE. What is not known matches nothing."""
@@ -130,6 +143,14 @@ class _Names:
 
 def _wants_bytes(route: RoutePlan) -> bool:
     return bool(route.protocol or route.sni or route.alpn or route.host)
+
+
+def _concerns_postgres(route: RoutePlan) -> bool:
+    """Whether a PostgreSQL client may take it. By a name only where it says `protocol: postgres`:
+    asking for names takes an answer to SSLRequest that an upstream may not keep."""
+    if route.host or (route.protocol and "postgres" not in route.protocol):
+        return False
+    return bool(route.protocol) or not (route.sni or route.alpn)
 
 
 def _fits(route: RoutePlan, facts: Facts) -> bool:

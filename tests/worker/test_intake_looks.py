@@ -28,7 +28,7 @@ class Client:
 
 @pytest.fixture
 def silent() -> Preread:
-    """The intake of a client that has said nothing yet, and of which much would have to be known."""
+    """The intake of a client that has said nothing yet, and of which a name is wanted."""
     pools: Any = {"app": SimpleNamespace(name="app")}
     plan = IntakePlan(10.0, routes=(RoutePlan("1", (("app", 1),), sni=("a.example",)),))
     loop = SimpleNamespace(now=1.0, arm=lambda *_when: None)

@@ -42,7 +42,7 @@ class TlsKeepAlive(Workload):
 
 
 class TlsBulk(Workload):
-    """wrk fetches 16 MiB again and again, on one or several connections."""
+    """wrk fetches 8 MiB again and again, on one or several connections."""
 
     group = "tls"
     pin = "free"

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _COLOURS = {"up": "green", "draining": "cyan", "down": "red", "ejected": "yellow"}
+_SOON = 14
+"""Days left of a certificate that should have been renewed by now."""
+_NAMES = 4
+"""Names of a certificate that are shown, at most."""
 _WIDE = 10_000
 """Columns of an output that is no terminal: nothing is cut."""
 
@@ -27,6 +31,7 @@ def status(as_json: bool, admin: str | None) -> None:
     An upstream is up, down (its health checks fail), ejected (live sessions failed on it) or
     draining (somebody said so). A listener that is draining lets nobody in. Sessions are those
     that live at this moment; beside a pool stands how many clients wait in its queue, if any.
+    Certificates of listeners are shown with the time that is left of them.
     """
     answer = ask(admin, "GET", "/v1/status")
     if as_json:
@@ -49,15 +54,11 @@ def _parts(answer: dict[str, Any]) -> list[RenderableType]:
     )
     if answer["older_sessions"]:
         head += f"  and {answer['older_sessions']} of before an upgrade"
-    return [
-        head,
-        "",
-        _workers(answer["workers"]),
-        "",
-        _listeners(answer["listeners"]),
-        "",
-        _pools(answer["pools"]),
-    ]
+    tables = [_workers(answer["workers"]), _listeners(answer["listeners"])]
+    if any(one.get("certificates") for one in answer["listeners"]):
+        tables.append(_certificates(answer["listeners"]))
+    tables.append(_pools(answer["pools"]))
+    return [head, *(part for table in tables for part in ("", table))]
 
 
 def _workers(workers: list[dict[str, Any]]) -> Table:
@@ -78,6 +79,26 @@ def _listeners(listeners: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _certificates(listeners: list[dict[str, Any]]) -> Table:
+    from rich.text import Text
+
+    table = _table("listener", "certificate", "names", last="ends in")
+    for listener in listeners:
+        name = listener["name"]
+        for one in listener["certificates"]:
+            left = one["days_left"]
+            colour = "red" if left <= 0 else "yellow" if left <= _SOON else ""
+            ends = _duration(left * 86_400) if left > 0 else "ended"
+            names = ", ".join(one["names"][:_NAMES])
+            if len(one["names"]) > _NAMES:
+                names += f" and {len(one['names']) - _NAMES} more"
+            table.add_row(name, one["file"], names or "-", Text(ends, colour))
+            name = ""
+        if failed := listener["failed_handshakes"]:
+            table.add_row("", f"{failed} handshakes of clients failed", "", "")
+    return table
+
+
 def _pools(pools: list[dict[str, Any]]) -> Table:
     from rich.text import Text
 
@@ -94,15 +115,15 @@ def _pools(pools: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _table(*columns: str) -> Table:
-    """A table without lines; its last column is a number of sessions."""
+def _table(*columns: str, last: str = "sessions") -> Table:
+    """A table without lines; its last column is a number."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for column in columns:
         justify = "right" if column in ("tier", "weight") else "left"
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    table.add_column("sessions", justify="right", no_wrap=True)
+    table.add_column(last, justify="right", no_wrap=True)
     return table
 
 

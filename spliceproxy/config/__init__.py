@@ -11,6 +11,7 @@ from spliceproxy.config.access import AccessRule, Bandwidth, check_network_files
 from spliceproxy.config.address import Address, parse_address, parse_bind
 from spliceproxy.config.diff import difference, keep_what_needs_a_restart, needs_restart
 from spliceproxy.config.health import Health, PoolHealth
+from spliceproxy.config.limits import ClientLimits, Limits, RateLimit
 from spliceproxy.config.lists import load_list
 from spliceproxy.config.loader import load, loads, sources
 from spliceproxy.config.markdown import reference
@@ -40,6 +41,7 @@ __all__ = [
     "Bandwidth",
     "Buffers",
     "CertificateFiles",
+    "ClientLimits",
     "Config",
     "ConfigError",
     "Dns",
@@ -47,6 +49,7 @@ __all__ = [
     "Health",
     "IpNetwork",
     "Keepalive",
+    "Limits",
     "Listener",
     "ListenerLog",
     "ListenerTcp",
@@ -60,6 +63,7 @@ __all__ = [
     "PoolTls",
     "Problem",
     "Queue",
+    "RateLimit",
     "Relay",
     "SessionLog",
     "Source",

@@ -13,8 +13,13 @@ from spliceproxy.config.problems import Path, Place, Problem, show
 from spliceproxy.config.suggest import nearest
 
 _CONDITIONS = ("source", "protocol", "sni", "alpn", "host")
-_PROTOCOL_OF = {"sni": "tls", "alpn": "tls", "host": "http"}
-"""The keys that only clients of one protocol can match."""
+_PROTOCOLS_OF = {
+    "sni": ("tls", "postgres"),
+    "alpn": ("tls", "postgres"),
+    "tls": ("tls", "postgres"),
+    "host": ("http",),
+}
+"""The keys that only clients of some protocols can match, or are of use to."""
 
 
 _GUESSES = 50
@@ -90,12 +95,13 @@ def _routes(path: Path, listener: Mapping) -> Iterator[tuple[Path, Mapping]]:
 
 def _contradictions(path: Path, route: Mapping) -> Iterator[Problem]:
     protocols = _texts(route.get("protocol"))
-    for key, protocol in _PROTOCOL_OF.items():
+    for key, able in _PROTOCOLS_OF.items():
         node = route.get(key)
         if node is None:
             continue
-        if protocols and protocol not in protocols:
-            text = f"only clients that speak {protocol} have this; remove it, or protocol"
+        if protocols and not any(protocol in able for protocol in protocols):
+            who = " or ".join(able)
+            text = f"only clients that speak {who} have this; remove it, or protocol"
             yield Problem(node.place, (*path, key), text)
         elif key == "host" and ("sni" in route.entries or "alpn" in route.entries):
             text = "nobody has both this and sni or alpn; write two routes"

@@ -13,6 +13,7 @@ from itertools import chain
 from spliceproxy.config import address, units
 from spliceproxy.config.address import Address
 from spliceproxy.config.check_routes import check_routes, check_targets
+from spliceproxy.config.check_tls import check_tls
 from spliceproxy.config.nodes import Mapping, Node, Scalar, Sequence
 from spliceproxy.config.problems import Path, Place, Problem, dotted
 from spliceproxy.config.scalars import CHECKS
@@ -32,6 +33,7 @@ def check(root: Mapping, *, complete: bool) -> Iterator[Problem]:
         places = {name: entry.place for name, entry in entries.items()}
         yield from check_targets(listeners, places, pools)
     yield from check_routes(listeners)
+    yield from check_tls(listeners, pools)
     yield from _binds(listeners)
     yield from _health(("health",), root.get("health"), None)
     for name, pool in pools.items():

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from spliceproxy.config.model import Config, Listener
 from spliceproxy.config.pool import Pool, Upstream
+from spliceproxy.config.tls import PoolTls
 from spliceproxy.config.units import size_text, time_text
 
 NEEDS_RESTART = ("workers", "relay", "admin", "log.format", "log.sessions.to")
@@ -30,6 +31,7 @@ _TIMES = frozenset(
     | {"user_timeout", "slow_start", "min_ttl", "max_ttl", "preread", "handshake"}
 )
 _RATES = frozenset({"up", "down"})
+_PREFIXES = frozenset({"v4", "v6"})
 _APART = ("upstreams", "access", "routes")
 """Lists whose differences are told one by one."""
 _SHOWN = 20
@@ -145,7 +147,11 @@ def _values(section: BaseModel, without: tuple[str, ...] = (), prefix: str = "")
         if name in without:
             continue
         value, key = getattr(section, name), field.alias or name
-        if isinstance(value, BaseModel):
+        if isinstance(value, PoolTls):  # all its keys may be off, which is not the same as off
+            found[prefix + key] = "on"
+            keys = _values(value, (), f"{prefix}{key}.")
+            found |= {name: one for name, one in keys.items() if one}
+        elif isinstance(value, BaseModel):
             found |= _values(value, (), f"{prefix}{key}.")
         else:
             found[prefix + key] = value
@@ -177,6 +183,8 @@ def _text(key: str, value: object) -> str:
     name = key.rpartition(".")[2]
     if value is None:
         return "off"
+    if isinstance(value, bool) and name == "verify":
+        return "on" if value else "off"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
@@ -187,4 +195,6 @@ def _text(key: str, value: object) -> str:
         return size_text(value)
     if isinstance(value, int) and name in _RATES:
         return f"{size_text(value)}/s"
+    if name in _PREFIXES:
+        return f"/{value}"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -52,7 +52,8 @@ class Route(Section):
     sni: Annotated[tuple[scalars.ServerName, ...], OneOrMore] = setting(
         (),
         "It speaks TLS and asks for one of these names; `*.example.com`: for any below it, at any "
-        "depth.",
+        "depth. With `protocol: postgres` also a PostgreSQL client, whose SSLRequest is answered "
+        "for that; the upstream has to serve TLS then.",
         example='[www.example.com, "*.db.example.com"]',
     )
     alpn: Annotated[tuple[scalars.Alpn, ...], OneOrMore] = setting(

@@ -17,6 +17,7 @@ from spliceproxy.config.access import AccessRule, Bandwidth
 from spliceproxy.config.address import Address  # noqa: F401  (pydantic looks it up)
 from spliceproxy.config.health import Health
 from spliceproxy.config.intake import AcceptProxy, ListenerTimeouts, Route
+from spliceproxy.config.limits import Limits
 from spliceproxy.config.pool import Pool, PoolTimeouts
 from spliceproxy.config.scalars import OneOrMore
 from spliceproxy.config.section import Section, none_if_off, required, section, setting
@@ -163,6 +164,11 @@ class Listener(Section):
         "decides; where none does, the client may come in. Clients of UNIX sockets are in no "
         "network, and so always may.",
         example="[{allow: 10.1.0.0/16}, {deny: [10.0.0.0/8, file:/etc/spliceproxy/blocklist.txt]}]",
+    )
+    limits: Annotated[Limits | None, BeforeValidator(none_if_off)] = setting(
+        "off",
+        "How many clients may come, and how often.",
+        example="{per_client: {max_sessions: 100}}",
     )
     on_refuse: scalars.ResetOrClose = setting(
         "reset",

@@ -122,8 +122,9 @@ class Pool(Section):
         "lot. `power_of_two`: of two that are drawn, the one with fewer sessions. "
         "`least_sessions`: the one with the fewest. `source_hash`: by the client's IP address, the "
         "same one on every machine with the same upstreams; clients of UNIX sockets count as one. "
-        "`sni_hash`: the same by the name that a TLS client asks for; others by their address, and "
-        "one that is silent after `timeouts.preread`.",
+        "`sni_hash`: the same by the name that a TLS client asks for, PostgreSQL's SSLRequest "
+        "answered for it; others by their address, and one that is silent after "
+        "`timeouts.preread`.",
         example="least_sessions",
     )
     upstreams: Annotated[tuple[Upstream, ...], OneOrMore] = required(

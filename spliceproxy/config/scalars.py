@@ -82,6 +82,12 @@ def _file_path(text: str) -> str:
     return text
 
 
+def _tls_version(text: str) -> str:
+    if text not in ("1.2", "1.3"):
+        raise ValueError(f"{show(text)} is no version that is spoken here; write 1.2 or 1.3")
+    return text
+
+
 def _period(text: str) -> float:
     seconds = units.time(text)
     if seconds < 0.01:
@@ -123,6 +129,20 @@ def _ip(text: str) -> IpAddress:
     if ip is None:
         raise ValueError(f"{show(text)} is not an IP address; write for example 10.0.0.5")
     return ip
+
+
+def _prefix(most: int) -> PlainValidator:
+    right = f"write a prefix from /1 to /{most}"
+
+    def parse(text: str) -> int:
+        length = text.removeprefix("/")
+        if not re.fullmatch(r"[1-9]\d{0,2}", length, re.ASCII) or int(length) > most:
+            raise ValueError(f"{show(text)} is no prefix of IPv{4 if most == 32 else 6}; {right}")
+        if length == text:
+            raise ValueError(f"{show(text)} is a number and not a prefix; write /{length}")
+        return int(length)
+
+    return read(parse, right)
 
 
 def _one_or_more(raw: object) -> object:
@@ -251,6 +271,9 @@ ReplaySizeOff = Annotated[
 RateOff = Annotated[
     int | None, read(or_word("off", units.rate), f"{units.RATE}, or off"), schema("rate", "off")
 ]
+PerSecond = Annotated[int, read(number(1, MILLION), number_right(1, MILLION)), schema("number")]
+PrefixV4 = Annotated[int, _prefix(32), schema("prefix")]
+PrefixV6 = Annotated[int, _prefix(128), schema("prefix")]
 NetworkSource = Annotated[
     networks.NetworkSource,
     read(networks.parse_source, f"{networks.RIGHT}, or file:/path"),
@@ -291,7 +314,7 @@ FilePathOff = Annotated[
     schema("path", "off"),
 ]
 TlsVersion = Annotated[
-    Literal["1.2", "1.3"], choice("1.2", "1.3"), schema("1.2 / 1.3", "1.2", "1.3")
+    Literal["1.2", "1.3"], read(_tls_version, "write 1.2 or 1.3"), schema("1.2 / 1.3", "1.2", "1.3")
 ]
 OptionalOrRequired = Annotated[
     Literal["optional", "required"],

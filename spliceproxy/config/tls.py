@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from spliceproxy.config import scalars
+from spliceproxy.config.problems import show
 from spliceproxy.config.scalars import OneOrMore
 from spliceproxy.config.section import Section, none_if_off, required, setting
 
@@ -122,7 +123,7 @@ class PoolTls(Section):
     certificate: Annotated[CertificateFiles | None, BeforeValidator(none_if_off)] = setting(
         "off",
         "What upstreams are shown that ask for a certificate: a PEM file with chain and key, or "
-        "`{chain, key}`; `off`: none.",
+        "`{chain, key}`, or a directory with both; `off`: none.",
         example="{chain: me.pem, key: me.key}",
     )
 
@@ -138,7 +139,12 @@ S = TypeVar("S", bound=Section)
 
 def on_or_off(raw: object) -> object:
     """For a section with defaults alone: `on` is all of them, `off` is none of it."""
-    return {"on": {}, "off": None}.get(raw, raw) if isinstance(raw, str) else raw
+    if not isinstance(raw, str):
+        return raw
+    if raw not in ("on", "off"):
+        keys = ", ".join(PoolTls.model_fields)
+        raise ValueError(f"{show(raw)} is neither on nor off; write on, or keys below it: {keys}")
+    return {} if raw == "on" else None
 
 
 def _absolute(section: S, base: FilePath, *keys: str) -> S:

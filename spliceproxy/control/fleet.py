@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import structlog
 
+from spliceproxy.control.plan_limits import planes_wanted
 from spliceproxy.control.service import Service
 from spliceproxy.control.worker_process import WorkerProcess, describe_exit
-from spliceproxy.ipc import Configure, Failing, Message, Ready, Retired, Stop
+from spliceproxy.errors import SpliceproxyError
+from spliceproxy.ipc import Configure, Failing, Message, Ready, Retired, Snapshot, Stop
 from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board
 
 _log = structlog.get_logger()
@@ -152,6 +154,20 @@ class Fleet:
         for worker in self.workers():
             worker.send(Configure(self._generation), snapshot)
         self._tell_configured()
+
+    def make_room(self, snapshot: Snapshot) -> None:
+        """Have on the board what this snapshot needs, before workers are told of it.
+
+        Raises SpliceproxyError.
+        """
+        planes = planes_wanted(snapshot.listeners)
+        try:
+            self._board.planes.make_room(planes)
+        except OSError as error:
+            raise SpliceproxyError(
+                "limits.per_client: no room for the counts of clients on the board: "
+                f"{error.strerror}; LimitFSIZE=infinity in the systemd unit, or ulimit -f unlimited"
+            ) from None
 
     def _tell_configured(self) -> None:
         if all(worker.generation == self._generation for worker in self.workers()):

@@ -11,6 +11,7 @@ from spliceproxy.control.discovery.found import FoundAt, lower, within
 from spliceproxy.control.hash_tables import HASHES, plan_tables
 from spliceproxy.control.machine import Machine
 from spliceproxy.control.plan_intake import plan_intake
+from spliceproxy.control.plan_limits import plan_limits, with_planes
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.tls import NO_TLS, TlsPlans
 from spliceproxy.errors import SpliceproxyError
@@ -64,12 +65,14 @@ def make_snapshot(
             f"listeners: {len(config.listeners)} of them; one process has at most {MAX_LISTENERS}"
         )
     relay = plan_relay(config.relay, machine, workers, sockets)
+    # A worker maps the planes of each listener that has some, which keeps an fd.
+    maps = len(with_planes(config))
     return Snapshot(
         listeners=plan_listeners(config, slots, access, tls),
         pools=plan_pools(config, found, slots, tls),
         relay=relay,
         max_sessions=config.max_sessions,
-        worker_sessions=worker_sessions(machine, relay, sockets, workers),
+        worker_sessions=worker_sessions(machine, relay, sockets + maps, workers),
         sessions_to=config.log.sessions.to,
         log_level=config.log.level,
         log_format=config.log.format,
@@ -80,6 +83,7 @@ def plan_listeners(
     config: Config, slots: UpstreamSlots, access: Tables, tls: TlsPlans = NO_TLS
 ) -> tuple[ListenerPlan, ...]:
     """The listeners of a snapshot."""
+    counted = with_planes(config)
     return tuple(
         ListenerPlan(
             name=listener.name,
@@ -93,6 +97,7 @@ def plan_listeners(
             on_refuse=listener.on_refuse,
             rate_up=listener.bandwidth.up if listener.bandwidth else None,
             rate_down=listener.bandwidth.down if listener.bandwidth else None,
+            limits=plan_limits(listener, slots, counted),
             tls=tls.listeners.get(listener.name),
         )
         for listener in config.listeners.values()

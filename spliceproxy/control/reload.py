@@ -133,6 +133,7 @@ class Reloader:
                 setup.access.tables(config),
                 setup.certificates.plans(config),
             )
+            self._fleet.make_room(snapshot)
             sealed = seal(snapshot)
         except BaseException:
             close_sockets(sockets.new)
@@ -155,6 +156,7 @@ class Reloader:
         if pools == before.pools and listeners == before.listeners:
             return in_force
         after = InForce(config, replace(before, pools=pools, listeners=listeners))
+        self._fleet.make_room(after.snapshot)
         sealed = seal(after.snapshot)
         self._fleet.configure(sealed)
         tell_changes(event, in_force, after, setup.discovery)

@@ -17,6 +17,7 @@ from spliceproxy.telemetry.board import (
     EJECTED,
     SESSIONS,
     Board,
+    listener_failed_handshakes,
     listener_sessions,
 )
 
@@ -36,6 +37,8 @@ class House:
     states: UpstreamStates
     older_sessions: Callable[[], int] = lambda: 0
     """Sessions of processes that this one replaced."""
+    certificates: Callable[[str], list[Report]] = lambda _listener: []
+    """The certificates of the listener with this name."""
 
 
 def report(
@@ -80,6 +83,8 @@ def _workers(house: House) -> list[Report]:
 
 
 def _listener(house: House, listener: ListenerPlan, addresses: list[str]) -> Report:
+    """`certificates` are those that it may show: file, names, `not_after` and `days_left`;
+    `failed_handshakes` of its clients since the start."""
     return {
         "name": listener.name,
         "addresses": addresses,
@@ -87,6 +92,8 @@ def _listener(house: House, listener: ListenerPlan, addresses: list[str]) -> Rep
         "pools": sorted(listener.pools),
         "sessions": house.board.total(listener_sessions(listener.slot)),
         "max_sessions": listener.max_sessions,
+        "certificates": house.certificates(listener.name) if listener.tls is not None else [],
+        "failed_handshakes": house.board.total(listener_failed_handshakes(listener.slot)),
     }
 
 

@@ -23,6 +23,7 @@ class UpstreamSlots:
         self._free: list[int] = []
         self._next = 0
         self._listeners: dict[str, int] = {}
+        self._planes: dict[str, int] = {}
 
     def listener_slot(self, listener: str, wanted: Collection[str]) -> int:
         """The slot of a listener, the one that it had before or a free one.
@@ -38,6 +39,19 @@ class UpstreamSlots:
                 slot = self._listeners.pop(left)
             self._listeners[listener] = slot
         return self._listeners[listener]
+
+    def planes(self, listener: str, wanted: Collection[str]) -> int:
+        """The number of a listener's planes, the one that it had before or a free one.
+
+        `wanted` are all listeners of the configuration that need some. Those of another one are
+        taken as they are: its sessions count with the new one's until they end.
+        """
+        if listener not in self._planes:
+            left = next((name for name in self._planes if name not in wanted), None)
+            # Numbers are given without gaps: there are as many as names.
+            number = len(self._planes) if left is None else self._planes.pop(left)
+            self._planes[listener] = number
+        return self._planes[listener]
 
     def slot(self, pool: str, upstream: str) -> int:
         """The slot of an upstream, a new one where it has none. Raises TooManyUpstreamsError."""

@@ -91,6 +91,7 @@ class Supervisor:
             board, sealed = Board.create(self._workers), seal(snapshot)
             self._build(board, sealed)
             try:
+                self._fleet.make_room(snapshot)
                 return await self._live()
             finally:
                 self._fleet.close()
@@ -153,6 +154,7 @@ class Supervisor:
                 view,
                 states,
                 lambda: self._succession.older_sessions,
+                self._setup.certificates.report,
             )
             self._parts.append(Door(self._door, house, changes.reload, self.upgrade, closed))
         self._succession = self._make_succession()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from spliceproxy.limits.window import Rate
 from spliceproxy.wire.networks import NetworkTable
 
 ALLOW, DENY = 0, 1
@@ -192,6 +193,25 @@ class TlsPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitsPlan:
+    """What a listener takes, of all workers together. None: no such limit."""
+
+    rate: Rate | None = None
+    """New sessions of everybody."""
+    handshakes: int | None = None
+    """TLS handshakes under way."""
+    client_rate: Rate | None = None
+    """New sessions of one client network."""
+    client_sessions: int | None = None
+    """Live sessions of one client network."""
+    v4: int = 32
+    """Bits that addresses of one network have in common."""
+    v6: int = 64
+    planes: int | None = None
+    """The number of its planes on the board; None: no client network is limited."""
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerPlan:
     """A named set of addresses that accept clients."""
 
@@ -208,6 +228,8 @@ class ListenerPlan:
     """The share of them that is written, 0 to 1."""
     access: NetworkTable | None = None
     """Which clients are refused; None: nobody."""
+    limits: LimitsPlan | None = None
+    """None: clients come as often and as many as they like."""
     on_refuse: str = "reset"
     """How clients are refused: reset or close."""
     rate_up: int | None = None

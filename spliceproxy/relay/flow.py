@@ -409,7 +409,7 @@ class Flow:
         self.moved += self.dst.send(data, self.flags)
 
     def hold(self, data: memoryview) -> None:
-        """Send this first, after all that is held already."""
+        """Send this first, after all that is held already. Raises OSError where it cannot be."""
         self.held += len(data)
         self.pending = memoryview(bytes(self.pending or b"") + bytes(data))
 

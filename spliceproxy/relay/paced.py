@@ -62,9 +62,14 @@ class PacedFlow(Flow):
             return PAUSED
         before = self.moved
         verdict = super()._move_copy(min(budget, self._slice), view[: self._slice])
-        taken = self.moved + self.held - before
+        taken = self.moved + self.blocked - before
         self._due = max(self._due, now - LATE) + taken / self.rate
         return verdict
+
+    @property
+    def blocked(self) -> int:
+        """Bytes of the last turn that the destination had no room for."""
+        return self.held
 
     def on_deadline(self, _now: float) -> None:
         """The next turn is due, unless the flow has ended."""

@@ -58,10 +58,15 @@ def unsent(sock: SocketType) -> int:
 
     A TCP socket that was reset still counts what it threw away: nothing of that can arrive.
     """
-    if sock.family != AF_UNIX and sock.getsockopt(IPPROTO_TCP, TCP_INFO, 1)[0] == _TCP_CLOSE:
+    if was_reset(sock):
         return 0
     answer = fcntl.ioctl(sock.fileno(), _SIOCOUTQ, b"\0\0\0\0")
     return int.from_bytes(answer, "little")
+
+
+def was_reset(sock: SocketType) -> bool:
+    """Whether a TCP socket is dead, or has seen both ends; no UNIX socket ever tells."""
+    return sock.family != AF_UNIX and sock.getsockopt(IPPROTO_TCP, TCP_INFO, 1)[0] == _TCP_CLOSE
 
 
 def arm_reset(sock: SocketType) -> None:

@@ -19,8 +19,11 @@ from __future__ import annotations
 
 import ssl
 from contextlib import suppress
+from errno import ECONNRESET
 from socket import MSG_DONTWAIT, SocketType
 from typing import Final, NoReturn
+
+from spliceproxy.relay.relay import was_reset
 
 RECORD: Final = 16 * 1024
 """Bytes of data in one record, at most (RFC 8446, 5.1)."""
@@ -54,6 +57,7 @@ class TlsEnd:
         "_backlog",
         "_barren",
         "_closed",
+        "_dry",
         "_incoming",
         "_left",
         "_outgoing",
@@ -86,6 +90,8 @@ class TlsEnd:
         """Bytes that came in since the last one of data."""
         self._closed = False
         """close_notify has come."""
+        self._dry = False
+        """The last recv was a short one."""
         self._silent_since_close: bool | None = None
         """Whether the peer has sent no data since our close_notify; None: none was written."""
         self.more = True
@@ -115,7 +121,7 @@ class TlsEnd:
                     self._fill()
                 else:
                     self._barren = 0
-                    return self.flush()
+                    return self.flush()  # nobody else would: nothing may ever follow it
         except BlockingIOError:
             return False
         except ssl.SSLError as error:
@@ -132,18 +138,19 @@ class TlsEnd:
         Raises BlockingIOError while there is none, TlsError, TlsTruncatedError, and OSError as
         recv(2) does: after everything that came before.
         """
-        if self._left:
-            size = min(len(self._left), len(view))
-            view[:size] = self._left[:size]
-            self._left = self._left[size:]
+        if not self._left:
+            if len(view) >= RECORD:
+                return self._receive(view)
+            self.peek()
+        left = self._left
+        size = min(len(left), len(view))
+        view[:size] = left[:size]
+        if size < len(left):
+            self._left = left[size:]
             self.more = True
-            return size
-        if len(view) < RECORD:
-            self._left = memoryview(bytearray(RECORD))
-            size = self._receive(self._left)
-            self._left = self._left[:size]
-            return self.recv_into(view) if size else 0
-        return self._receive(view)
+        else:
+            self._left = _NOTHING
+        return size
 
     def peek(self) -> bool:
         """Whether there is data; False: there is none to come. Raises as `recv_into`."""
@@ -186,24 +193,31 @@ class TlsEnd:
     def _receive(self, view: memoryview) -> int:
         """`recv_into` a view that takes a record, past what is left."""
         while True:
-            size = self._decrypt(view)
-            if size or self._closed:
-                return size
+            if self._incoming.pending:  # else OpenSSL has nothing: it was asked for all it had
+                size = self._decrypt(view)
+                if size:
+                    return size
+            if self._closed:
+                return 0
             self._fill()
 
     def _fill(self) -> None:
         """Give OpenSSL what has come in. Raises OSError."""
         if self.fault is not None:
             raise type(self.fault)(str(self.fault))
+        if self._barren > BARREN:
+            self._fail(TlsError, "records without data, again and again")
+        if self.unsent > UNREAD:
+            self._fail(TlsError, "the peer does not read what it asks for")
         size = self.sock.recv_into(_cipher_view, 0, MSG_DONTWAIT)
         if not size:
             if self._silent_since_close:
                 self._closed = True
                 return
+            if self._silent_since_close is None and was_reset(self.sock):
+                raise ConnectionResetError(ECONNRESET, "reset, as somebody was told before")
             self._fail(TlsTruncatedError, "FIN without close_notify")
-        self.more = size == len(_cipher_view)
-        if self._barren > BARREN or self.unsent > UNREAD:
-            self._fail(TlsError, "records without data, again and again")
+        self._dry = size < len(_cipher_view)
         self._barren += size
         self._incoming.write(_cipher_view[:size])
 
@@ -214,24 +228,26 @@ class TlsEnd:
 
     def _decrypt(self, view: memoryview) -> int:
         """Records that are there, as many as surely fit into `view`; 0: none, or no more."""
-        read, size, room = self.tls.read, 0, len(view)
+        read, incoming, last = self.tls.read, self._incoming, len(view) - RECORD
+        size = 0
+        self.more = True
         try:
-            while room - size >= RECORD:
+            while size <= last:
                 got = int(read(RECORD, view[size:]))
                 if not got:
                     self._closed = True
                     break
                 size += got
-            else:
-                self.more = True
+                if not incoming.pending:  # OpenSSL takes no byte of the next record from it
+                    self.more = not self._dry
+                    break
         except ssl.SSLWantReadError:
-            pass
+            self.more = not self._dry
         except ssl.SSLZeroReturnError:
             self._closed = True
         except ssl.SSLError as error:
-            self.fault = TlsError(reason(error))
-        if self._closed or self.fault is not None:
-            self.more = True  # its end, to be read next
+            if self.fault is None:  # the first one says why, later ones say that it is over
+                self.fault = TlsError(reason(error))
         if size:
             self._barren = 0
             if self._silent_since_close:

@@ -121,6 +121,8 @@ class Trial(ABC):
         assert relay is not None
         relay.up.touched = self._reactor.now
         self._note(relay, events)
+        if events & WRITABLE and not relay.down.writable:
+            relay.down.on_writable()  # what TLS has to say to the client itself
         if relay.up.writable:
             self._advance(relay)
         else:
@@ -275,8 +277,12 @@ class Trial(ABC):
         up = relay.up
         if not up.end:
             unsent = self._kept[up.taken :]
-            if unsent:
-                up.hold(memoryview(unsent))
+            try:
+                if unsent:
+                    up.hold(memoryview(unsent))
+            except OSError:  # TLS with the upstream has failed
+                self._end_upload(relay, BROKEN_DESTINATION)
+                return
         events = self._client_trouble
         if self._readable or self._finished or (up.held and up.writable):
             events |= EPOLLIN

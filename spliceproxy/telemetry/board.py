@@ -6,17 +6,17 @@ memoryview cast to "Q", which never tears; struct.pack_into zero-fills first, an
 readers saw 0.
 
 Behind the regions lie the upstreams (`Upstreams`): their states, which the supervisor writes, and
-how many sessions each worker has with each of them. The memory is a memfd, so what nobody touched
-takes no room.
+how many sessions each worker has with each of them; and behind those the `Planes` of listeners that
+limit each client. The memory is a memfd, so what nobody touched takes no room.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import struct
 
-SLOTS = 1024
-"""64-bit slots of one region: two pages."""
+from spliceproxy.telemetry.planes import Planes
 
 HEARTBEAT = 0
 """time.monotonic_ns() of the last heartbeat."""
@@ -24,8 +24,13 @@ SESSIONS = 1
 """Live sessions of the worker."""
 _LISTENERS = 64
 
-MAX_LISTENERS = SLOTS - _LISTENERS
-"""Listeners that can have a session counter of their own."""
+MAX_LISTENERS = 1024 - _LISTENERS
+"""Listeners that can have numbers of their own: live sessions, handshakes, how many came."""
+
+_COUNTERS = _LISTENERS + 3 * MAX_LISTENERS
+"""What lies behind is counted, not open: it outlives the death of a worker."""
+SLOTS = _COUNTERS + MAX_LISTENERS
+"""64-bit slots of one region, whole cache lines."""
 
 MAX_UPSTREAMS = 65_536
 """Upstreams of all pools that can have a state and a session count."""
@@ -59,6 +64,21 @@ def listener_sessions(slot: int) -> int:
     return _LISTENERS + slot
 
 
+def listener_handshakes(slot: int) -> int:
+    """The same of its TLS handshakes under way, where it has limits."""
+    return _LISTENERS + MAX_LISTENERS + slot
+
+
+def listener_arrivals(slot: int) -> int:
+    """The same of the cell (limits/window.py) with its new sessions, where those are limited."""
+    return _LISTENERS + 2 * MAX_LISTENERS + slot
+
+
+def listener_failed_handshakes(slot: int) -> int:
+    """The same of the TLS handshakes of clients that did not come to their end."""
+    return _COUNTERS + slot
+
+
 class Upstreams:
     """States and session counts of all upstreams, by the slot that the supervisor gave each.
 
@@ -67,7 +87,7 @@ class Upstreams:
     """
 
     def __init__(self, words: memoryview, workers: int) -> None:
-        """`words`: 1 + MAX_UPSTREAMS * (1 + 2 * workers) of them, cast to "Q"."""
+        """`words`: 1 + MAX_UPSTREAMS * (1 + 2 * workers) of them at least, cast to "Q"."""
         self._version = words[:1]
         self._states = words[1 : 1 + MAX_UPSTREAMS]
         counts = words[1 + MAX_UPSTREAMS :]
@@ -115,8 +135,12 @@ class Board:
     def __init__(self, fd: int, workers: int) -> None:
         """Map the board behind `fd`, which the caller keeps and may close afterwards."""
         self.workers = workers
-        self._map = mmap.mmap(fd, _words(workers) * 8)
+        self.planes = Planes(fd, workers, _end(workers))
+        self._map = mmap.mmap(fd, _end(workers))
         words = memoryview(self._map).cast("Q")
+        self.key = bytes(words[1:_HEAD])
+        """Random, the same for all, and known to nobody else: for hashes that strangers feed."""
+        words = words[_HEAD:]
         self.regions = [words[n * SLOTS : (n + 1) * SLOTS] for n in range(workers)]
         self.upstreams = Upstreams(words[workers * SLOTS :], workers)
 
@@ -124,14 +148,15 @@ class Board:
     def create(workers: int) -> int:
         """Make the shared memory of a board, all zero, and return its fd, which the caller owns."""
         fd = os.memfd_create("spliceproxy-board", os.MFD_CLOEXEC)
-        os.ftruncate(fd, _words(workers) * 8)
+        os.ftruncate(fd, _end(workers))
+        os.pwrite(fd, _COUNT.pack(workers) + os.urandom((_HEAD - 1) * 8), 0)
         return fd
 
     @staticmethod
     def workers_of(fd: int) -> int:
         """How many workers the board behind `fd` was made for."""
-        per_worker = _words(1) - _words(0)
-        return (os.fstat(fd).st_size // 8 - _words(0)) // per_worker
+        workers: int = _COUNT.unpack(os.pread(fd, 8, 0))[0]
+        return workers
 
     def total(self, index: int) -> int:
         """The sum of one slot over all workers."""
@@ -140,11 +165,18 @@ class Board:
     def clear_gauges(self, worker: int) -> None:
         """Forget what a dead worker had open. Only the supervisor does this, before a restart."""
         region = self.regions[worker]
-        for index in (SESSIONS, *range(_LISTENERS, SLOTS)):
+        for index in (SESSIONS, *range(_LISTENERS, _COUNTERS)):
             region[index] = 0
         self.upstreams.clear(worker)
+        self.planes.clear(worker)
 
 
-def _words(workers: int) -> int:
-    """64-bit words of a whole board."""
-    return workers * (SLOTS + 2 * MAX_UPSTREAMS) + 1 + MAX_UPSTREAMS
+_COUNT = struct.Struct("=Q")
+_HEAD = 8
+"""64-bit words in front of the regions: the number of workers, and the key."""
+
+
+def _end(workers: int) -> int:
+    """Bytes of a board without planes: whole pages."""
+    words = _HEAD + workers * (SLOTS + 2 * MAX_UPSTREAMS) + 1 + MAX_UPSTREAMS
+    return -(-words * 8 // mmap.PAGESIZE) * mmap.PAGESIZE

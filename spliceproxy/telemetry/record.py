@@ -84,6 +84,8 @@ Why = Literal[
     "access_denied",
     "client_limit",
     "rate_limit",
+    "client_rate_limit",
+    "handshake_limit",
     "preread_timeout",
     "bad_proxy_header",
     "tls_handshake",

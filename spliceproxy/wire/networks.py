@@ -40,17 +40,22 @@ class NetworkTable:
         `ip` is as the kernel writes it, with or without a zone (`fe80::1%eth0`). What is no IP
         address, such as the empty text of a UNIX client, is in no network.
         """
-        try:
-            if ":" in ip:
-                packed = socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])
-                if packed.startswith(_MAPPED):
-                    packed = packed[12:]
-            else:
-                packed = socket.inet_pton(socket.AF_INET, ip)
-        except OSError:
+        packed = packed_ip(ip)
+        if not packed:
             return NONE
         starts, answers = self.v4 if len(packed) == 4 else self.v6
         return answers[bisect_right(starts, int.from_bytes(packed)) - 1]
+
+
+def packed_ip(ip: str) -> bytes:
+    """An IP address as `NetworkTable.find` takes it: 4 bytes or 16, and none where it is none."""
+    try:
+        if ":" not in ip:
+            return socket.inet_pton(socket.AF_INET, ip)
+        packed = socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])
+    except OSError:
+        return b""
+    return packed[12:] if packed.startswith(_MAPPED) else packed
 
 
 def make_table(rules: Iterable[tuple[IpNetwork, int]]) -> NetworkTable:

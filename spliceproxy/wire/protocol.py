@@ -3,8 +3,7 @@
 1. tls: a record of type handshake and version 3 (16 03): two bytes. What is in it is for
    `client_hello` to say.
 2. ssh: "SSH-", with which a client's identification begins (RFC 4253 section 4.2): four bytes.
-3. postgres: a length and a request code, or version 3.x (PostgreSQL, "Message Formats":
-   SSLRequest, GSSENCRequest, CancelRequest, StartupMessage): six to eight bytes.
+3. postgres: a length and a request code, or version 3.x (see `postgres`): six to eight bytes.
 4. http: a method, a blank, and what a request-target can begin with (RFC 9112 section 3); the
    preface of HTTP/2 has that form. A method and a blank alone would also be SMTP's `EHLO name`.
 
@@ -18,11 +17,9 @@ import re
 from typing import Literal
 
 from spliceproxy.wire.need import Buffer, Need
+from spliceproxy.wire.postgres import read_first_message
 
 Protocol = Literal["tls", "http", "ssh", "postgres", "unknown"]
-
-SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
-GSSENC_REQUEST = bytes.fromhex("00000008 04d21630")
 
 MAX_METHOD = 32
 """Characters of an HTTP method; the longest that is registered has 17."""
@@ -32,16 +29,6 @@ _TLS = b"\x16\x03"
 _SSH = b"SSH-"
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGETS = (b"/", b"*", b"http://", b"https://")
-
-# PostgreSQL takes no start-up packet of more than 10000 bytes. A CancelRequest has 16 bytes, from
-# protocol 3.2 on up to 268: its key may be up to 256 bytes long.
-_STARTUP_VERSION = b"\0\3"
-_STARTUP = range(8, 10001)
-_REQUESTS = (
-    (SSL_REQUEST[4:], range(8, 9)),
-    (GSSENC_REQUEST[4:], range(8, 9)),
-    (bytes.fromhex("04d2162e"), range(16, 269)),
-)
 
 
 def sniff(data: Buffer) -> Protocol | Need:
@@ -71,20 +58,10 @@ def candidates(data: Buffer) -> tuple[Protocol, ...]:
 
 
 def _postgres(head: bytes) -> Protocol | Need:
-    if len(head) < 4:
-        least = int.from_bytes(head.ljust(4, b"\0"), "big")
-        return Need(6) if least < _STARTUP.stop else "unknown"
-    length, code = int.from_bytes(head[:4], "big"), head[4:8]
-    if length not in _STARTUP:
-        return "unknown"
-    if code[:2] == _STARTUP_VERSION:
-        return "postgres"
-    if _STARTUP_VERSION.startswith(code):
-        return Need(6)
-    for request, lengths in _REQUESTS:
-        if length in lengths and request.startswith(code):
-            return "postgres" if code == request else Need(8)
-    return "unknown"
+    message = read_first_message(head)
+    if isinstance(message, Need):
+        return message
+    return "unknown" if message is None else "postgres"
 
 
 def _http(head: bytes) -> Protocol | Need:

@@ -15,18 +15,43 @@ from spliceproxy.relay.relay import arm_reset
 from spliceproxy.worker.session_record import session_record
 
 if TYPE_CHECKING:
+    from spliceproxy.limits.clients import Place
     from spliceproxy.telemetry.record import How, Why
     from spliceproxy.wire.networks import NetworkTable
     from spliceproxy.worker.session import Session
 
 
-def admitted(session: Session, access: NetworkTable) -> bool:
+def admitted(session: Session) -> bool:
     """Whether the client of a session that is about to begin may come in; else it is refused."""
     address = session.client_address
-    if not isinstance(address, tuple) or admits(access, address[0]):
+    why = objection(session, address[0] if isinstance(address, tuple) else "")
+    if why is None:
         return True
-    refuse(session, "access_denied")
+    refuse(session, why)
     return False
+
+
+def objection(session: Session, ip: str) -> Why | None:
+    """Why the client of `session`, of which this is the IP address, may not come in.
+
+    None: it may, and has its place among the listener's limits, which it gives back at its end.
+    To be asked once for each session. A client of a UNIX socket has the address "".
+    """
+    listener = session.listener
+    if listener.access is not None and not admits(listener.access, ip):
+        return "access_denied"
+    if listener.limits is None:
+        return None
+    why, session.place = listener.limits.enter(ip, session.worker.loop.now)
+    return why
+
+
+def leave(session: Session, place: Place) -> None:
+    """Give a session's place back, at its end."""
+    limits = session.listener.limits
+    assert limits is not None
+    limits.leave(place)
+    session.place = None
 
 
 def admits(access: NetworkTable, ip: str) -> bool:

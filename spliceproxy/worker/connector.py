@@ -14,32 +14,23 @@ from __future__ import annotations
 import errno
 import socket
 from select import EPOLLERR, EPOLLHUP
-from socket import AF_UNIX, IPPROTO_TCP, SO_ERROR, SOL_SOCKET, SocketType
+from socket import AF_UNIX, SO_ERROR, SOL_SOCKET, SocketType
 from typing import Final, Protocol
 
-from spliceproxy.ipc import TcpPlan
 from spliceproxy.relay.relay import interest
 from spliceproxy.telemetry.record import Why
+from spliceproxy.worker.approach import Approach, ApproachError, Step
+from spliceproxy.worker.connect_errors import (
+    NO_SOURCE_PORT_ERRNOS,
+    UNREACHABLE_ERRNOS,
+    UPSTREAM_ERRNOS,
+    verdict,
+)
 from spliceproxy.worker.loop import Loop
 from spliceproxy.worker.pool import Pool, Upstream
 from spliceproxy.worker.queue import Queue, Wait
+from spliceproxy.worker.tcp_options import set_tcp_options
 from spliceproxy.worker.timers import Timer
-
-NO_RESOURCES_ERRNOS: Final = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC}
-)
-"""This machine has no fd or no memory left: another upstream would meet the same."""
-NO_SOURCE_PORT_ERRNOS: Final = frozenset({errno.EADDRNOTAVAIL, errno.EADDRINUSE})
-"""No port is free from this source to this upstream; another pair may have one."""
-
-REFUSED_ERRNOS: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
-"""Nobody listens there; ENOENT: the path of a UNIX socket does not exist."""
-
-UPSTREAM_ERRNOS: Final = REFUSED_ERRNOS | {errno.ETIMEDOUT, errno.ECONNRESET}
-"""These speak of the upstream. What is in no such set may be this machine's doing: no right to
-connect, an interface that is down."""
-UNREACHABLE_ERRNOS: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
-"""By an event, the network says it of the upstream; at once, this machine has no route."""
 
 UNIX_RETRY: Final = 0.05
 """Seconds until a UNIX socket with a full backlog is tried again."""
@@ -51,6 +42,13 @@ _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 
 class Waiting(Timer, Protocol):
     """Who wants the connection, and whose timer the connector may arm for its `wake`."""
+
+    tls_error: str | None
+    """What went wrong with the last upstream after the connect, where it `approaches`."""
+
+    def steps(self, upstream: Upstream) -> list[Step]:
+        """What is done on a socket that is connected with `upstream` before `on_connected`; where
+        it `approaches`."""
 
     def on_connected(self, sock: SocketType, upstream: Upstream, events: int) -> None:
         """Connected; `events` were seen on the socket, which is registered. The one who waited has
@@ -76,12 +74,14 @@ class Connector:
     """
 
     __slots__ = (
+        "_approach",
         "_expires",
         "_gone",
         "_held",
         "_key",
         "_loop",
         "_pool",
+        "approaches",
         "began",
         "sock",
         "tried",
@@ -99,6 +99,9 @@ class Connector:
         """Taken from the pool, and to be given back."""
         self._loop = loop
         self.waiting = waiting
+        self.approaches = False
+        """An upstream is told something first, and answers: `Waiting.steps`."""
+        self._approach: Approach | None = None
         self._expires: float | None = None
         self.wake: float | None = None
         self.sock: SocketType | None = None
@@ -215,7 +218,7 @@ class Connector:
     def _close(self) -> None:
         sock = self.sock
         if sock is not None:
-            self.sock = None
+            self.sock = self._approach = None
             self._loop.close_socket_later(sock)
 
     def _advance(self, why: Why) -> None:
@@ -244,6 +247,8 @@ class Connector:
         self.tried = (*self.tried, upstream.index)
         self.upstream = upstream
         self.began = loop.now
+        if self.approaches:
+            self.waiting.tls_error = None
         timeout = self._pool.plan.connect_timeout
         if timeout is not None:
             self.wake = self._expires = self.began + timeout
@@ -252,7 +257,7 @@ class Connector:
         if not code:
             return None
         self._give_back()
-        why = _verdict(code)
+        why = verdict(code)
         if code in UPSTREAM_ERRNOS:
             self._count_failure(upstream, why)
         return why
@@ -311,7 +316,7 @@ class Connector:
             code = errno.ECONNREFUSED
         if code:
             self._close()
-            why = _verdict(code)
+            why = verdict(code)
             if code in UPSTREAM_ERRNOS or code in UNREACHABLE_ERRNOS:
                 self._count_failure(upstream, why)
             self._advance(why)
@@ -319,13 +324,46 @@ class Connector:
             self._connected(events)
 
     def _connected(self, events: int) -> None:
-        sock, upstream = self.sock, self.upstream
+        sock, upstream, loop = self.sock, self.upstream, self._loop
         assert sock is not None
         assert upstream is not None
-        self.sock = self._held = None
-        if upstream.failures:
-            upstream.failures = 0
-        self.waiting.on_connected(sock, upstream, events)
+        if not self.approaches or self._approach is not None:
+            self.sock = self._held = self._approach = None
+            if upstream.failures:
+                upstream.failures = 0
+            self.waiting.on_connected(sock, upstream, events)
+            return
+        self._approach = Approach(sock, loop, self.waiting.steps(upstream), self._on_turn)
+        loop.set_handler(sock.fileno(), self._on_approach_event)
+        if events:
+            self._on_approach_event(events)
+        else:  # at once: a failure would be met in the middle of the call that connects
+            loop.run_again(self._begin_approach)
+
+    def _begin_approach(self) -> None:
+        self._on_approach_event(0)
+
+    def _on_turn(self) -> None:
+        self._go_on_approaching(None)
+
+    def _on_approach_event(self, events: int) -> None:
+        self._go_on_approaching(events)
+
+    def _go_on_approaching(self, events: int | None) -> None:
+        """With events, or in a turn of its own."""
+        approach, upstream = self._approach, self.upstream
+        if approach is None or upstream is None:
+            return  # it was left meanwhile
+        try:
+            if not (approach.take_turn() if events is None else approach.go_on(events)):
+                return
+        except ApproachError as error:
+            self.waiting.tls_error = str(error)
+            self._close()
+            self._count_failure(upstream, "tls_handshake")
+            self._advance("tls_handshake")
+            return
+        self._connected(approach.events)
 
     def on_wake(self, now: float) -> None:
         """The end of the wait or of the try, or the time to try a full UNIX socket again."""
@@ -336,6 +374,8 @@ class Connector:
         upstream = self.upstream
         assert upstream is not None
         if self._expires is not None and now >= self._expires:
+            if self._approach is not None:
+                self.waiting.tls_error = self._approach.waits_for
             self._close()
             self._count_failure(upstream, "connect_timeout")
             self._advance("connect_timeout")
@@ -344,21 +384,10 @@ class Connector:
         if self.sock is None:
             code = self._connect(upstream)
             if code:
-                why = _verdict(code)
+                why = verdict(code)
                 if code in UPSTREAM_ERRNOS:
                     self._count_failure(upstream, why)
                 self._advance(why)
-
-
-def _verdict(code: int) -> Why:
-    """What a failed connect is called in the session record."""
-    if code in NO_RESOURCES_ERRNOS:
-        return "no_resources"
-    if code in NO_SOURCE_PORT_ERRNOS:
-        return "no_source_port"
-    if code in REFUSED_ERRNOS:
-        return "connect_refused"
-    return "connect_timeout" if code == errno.ETIMEDOUT else "connect_failed"
 
 
 def _is_self_connected(sock: SocketType) -> bool:
@@ -367,34 +396,3 @@ def _is_self_connected(sock: SocketType) -> bool:
         return bool(sock.getsockname() == sock.getpeername())
     except OSError:  # reset already: the relay will see it
         return False
-
-
-def set_tcp_options(sock: SocketType, tcp: TcpPlan) -> None:
-    """Set a pool's options on a new socket, but for keepalive. Raises OSError (EPERM: mark)."""
-    if tcp.nodelay:
-        sock.setsockopt(IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if tcp.user_timeout_ms:
-        sock.setsockopt(IPPROTO_TCP, socket.TCP_USER_TIMEOUT, tcp.user_timeout_ms)
-    if tcp.receive_buffer:
-        sock.setsockopt(SOL_SOCKET, socket.SO_RCVBUF, tcp.receive_buffer)
-    if tcp.send_buffer:
-        sock.setsockopt(SOL_SOCKET, socket.SO_SNDBUF, tcp.send_buffer)
-    if tcp.interface:
-        name = tcp.interface.encode() + b"\0"
-        sock.setsockopt(SOL_SOCKET, socket.SO_BINDTODEVICE, name)
-    if tcp.mark:
-        sock.setsockopt(SOL_SOCKET, socket.SO_MARK, tcp.mark)
-
-
-def set_keepalive(sock: SocketType, tcp: TcpPlan) -> None:
-    """Have the kernel probe a silent connection.
-
-    Four system calls: a listening socket's options are inherited, a connecting one's are not. So
-    this is left until a session has lived for a moment, which most never do.
-    """
-    if tcp.keepalive is not None:
-        idle, interval, count = tcp.keepalive
-        sock.setsockopt(SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
-        sock.setsockopt(IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
-        sock.setsockopt(IPPROTO_TCP, socket.TCP_KEEPCNT, count)

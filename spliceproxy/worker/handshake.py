@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from select import EPOLLIN, EPOLLOUT
 from socket import AF_UNIX, SHUT_WR
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from spliceproxy.relay.flow import TROUBLE
 from spliceproxy.relay.relay import interest
 from spliceproxy.relay.tls_end import TlsEnd, TlsError
+from spliceproxy.telemetry.board import listener_failed_handshakes
 from spliceproxy.telemetry.record import milliseconds
 
 if TYPE_CHECKING:
@@ -29,17 +30,19 @@ class Handshake:
 
     __slots__ = ("_deadline", "_due", "_end", "_on_done", "_started", "session")
 
-    def __init__(self, session: Session, end: TlsEnd, on_done: Callable[[], None]) -> None:
+    _end: TlsEnd
+
+    def __init__(self, session: Session, on_done: Callable[[], None]) -> None:
         self.session = session
-        self._end = end
         self._on_done = on_done
         self._started = session.worker.loop.now
         self._deadline: float | None = None
         self._due = False
         """Its turn will come."""
 
-    def start(self, timeout: float | None) -> None:
+    def start(self, end: TlsEnd, timeout: float | None) -> None:
         """Begin, with what the client has sent so far. `timeout` in seconds; None: no limit."""
+        self._end = end
         loop = self.session.worker.loop
         if timeout is not None:
             self._deadline = self._started + timeout
@@ -48,11 +51,8 @@ class Handshake:
         self._take_turn()
 
     def on_event(self, events: int) -> None:
-        """Events of the client."""
-        session = self.session
-        if events & (EPOLLERR | EPOLLHUP) and session.client.family != AF_UNIX:
-            session.end("client", "reset", "client_reset")
-        elif events & _NEWS or self._end.unsent:
+        """Events of the client. An alert may have come before a reset."""
+        if events & _NEWS or self._end.unsent:
             self._take_turn()
 
     def on_deadline(self, now: float) -> None:
@@ -88,10 +88,23 @@ class Handshake:
                 assert session.known is not None
                 session.known.tls_ms = milliseconds(monotonic() - self._started)
                 session.handshake = None
+                self._leave()
                 self._on_done()
             elif end.unsent and session.client.family == AF_UNIX:
                 loop = session.worker.loop
                 loop.modify(session.client.fileno(), interest(AF_UNIX) | EPOLLOUT)
+
+    def on_session_end(self) -> None:
+        """Called by the session: it ends, and its handshake was not done."""
+        session = self.session
+        session.worker.region[listener_failed_handshakes(session.listener.plan.slot)] += 1
+        self._leave()
+
+    def _leave(self) -> None:
+        """Give its place among the handshakes under way back."""
+        limits = self.session.listener.limits
+        if limits is not None:
+            limits.leave_handshake()
 
     def _fail(self, why: str) -> None:
         """The client has been told by an alert, which a reset would overtake."""

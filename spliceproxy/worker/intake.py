@@ -23,10 +23,11 @@ from spliceproxy.wire.client_hello import MAX_BYTES, ClientHelloError, ClientHel
 from spliceproxy.wire.http_host import read_http_host
 from spliceproxy.wire.need import Need
 from spliceproxy.wire.networks import NONE
-from spliceproxy.wire.protocol import candidates, sniff
+from spliceproxy.wire.protocol import Protocol, candidates, sniff
 from spliceproxy.wire.proxy_protocol import ProxyHeaderError, parse_proxy_header
-from spliceproxy.worker.admission import admits, turn_away
+from spliceproxy.worker.admission import objection, turn_away
 from spliceproxy.worker.known import Known, client_ip
+from spliceproxy.worker.negotiation import Negotiation
 from spliceproxy.worker.router import BYTES, NO_ROUTE, Facts, Router
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ PAUSE: Final = 0.05
 
 _PEEK: Final = MSG_PEEK | MSG_DONTWAIT
 _ENDED: Final = EPOLLRDHUP | EPOLLHUP
-_CLEAR: Final = frozenset({"ssh", "http"})
+_CLEAR: Final = frozenset({"ssh", "http", "postgres"})
 """Protocols that are served without TLS where a route asks for them, also beside certificates."""
 _view: Final = memoryview(bytearray(MAX_BYTES))
 """What the last look saw, whoever's it was: nothing in it is kept."""
@@ -102,6 +103,7 @@ class Preread:
         "_intake",
         "_looks",
         "_low",
+        "_negotiation",
         "_seen",
         "phase",
         "session",
@@ -118,6 +120,7 @@ class Preread:
         """What SO_RCVLOWAT is."""
         self._facts = Facts("")
         self._hello: ClientHelloReader | None = None
+        self._negotiation: Negotiation | None = None
         self._seen = 0
         """Bytes at the last look."""
         self._by_timer = False
@@ -155,7 +158,8 @@ class Preread:
         """The time is over, or it is time to look again."""
         if self._deadline is not None and now >= self._deadline:
             route = self._intake.router.choose(self._facts)
-            if self.phase == "preread" and not self._seen and not self._ends_tls(route):
+            silent = not self._seen and self._negotiation is None
+            if self.phase == "preread" and silent and not self._ends_tls(route):
                 self._take_route(route)
             else:
                 self.session.abort("preread_timeout")
@@ -225,20 +229,25 @@ class Preread:
         assert session.known is not None
         session.known.header = header
         self._bare = seen == header.length
-        access = session.listener.access
-        if access is not None and not admits(access, client_ip(session)):
-            turn_away(session, "access_denied")
-        else:
+        guarded = session.listener.guarded
+        why = objection(session, client_ip(session)) if guarded else None
+        if why is None:
             self._on_client_known()
+        else:
+            turn_away(session, why)
         return 0
 
     def _on_no_more(self, seen: int) -> None:
         """The client finished before it had said enough: some have nothing to say."""
         route = self._intake.router.choose(self._facts)
-        if self.phase == "preread" and (seen or not self._ends_tls(route)):
+        nothing = not seen and self._ends_tls(route)
+        if self.phase == "preread" and self._negotiation is None and not nothing:
             self._take_route(route)
-        elif seen:
+        elif seen and self.phase == "proxy":
             self.session.abort("bad_proxy_header")
+        elif seen:
+            self.session.tls_error = "the client ended in the middle of its negotiation"
+            self.session.abort("tls_handshake")
         else:
             self.session.end("client", "fin", "done")
 
@@ -266,8 +275,13 @@ class Preread:
             if not router.protocols.isdisjoint(candidates(data)):
                 return protocol.total
             protocol = "unknown"  # to the routes
+        in_tls = protocol == "tls"
+        if self._negotiation or (protocol == "postgres" and router.negotiates(facts.ip)):
+            protocol = self._negotiate(protocol, data)
+            if isinstance(protocol, Need):
+                return 0
         facts.protocol = protocol
-        if protocol == "tls" and router.wants_hello:
+        if in_tls and router.wants_hello:
             need = self._read_hello(data)
             if need:
                 return need
@@ -278,6 +292,18 @@ class Preread:
             facts.host = host
         self._take_route(router.choose(facts))
         return 0
+
+    def _negotiate(self, protocol: Protocol, data: memoryview) -> Protocol | Need:
+        """What the client is to the routes; Need: it has to go on, which is waited for already."""
+        session = self.session
+        self._negotiation = self._negotiation or Negotiation()
+        found = self._negotiation.go_on(session, protocol, data)
+        if isinstance(found, Need) and session.preread is self:
+            if self._events & _ENDED:
+                self._look()
+            else:
+                self._wait_for(found.total, 0)
+        return found
 
     def _read_hello(self, data: memoryview) -> int:
         """What is no ClientHello is for the upstream to refuse: it speaks TLS, and no more."""
@@ -303,6 +329,7 @@ class Preread:
             pool = target.choose()
             if session.known is not None:
                 session.known.route = target.name
+                session.known.postgres = self._facts.protocol == "postgres"
         if pool is None:
             self.phase = "route"
             turn_away(session, "no_route")
@@ -317,9 +344,12 @@ class Preread:
 
     def _ends_tls(self, route: int) -> bool:
         """Whether TLS of this client, whose route this is, ends here."""
-        if self.session.listener.tls is None:
+        session, protocol = self.session, self._facts.protocol
+        if session.listener.tls is None:
             return False
-        return route == NO_ROUTE or self._intake.target(route).ends_tls(self._facts.protocol)
+        if session.known is not None and session.known.ssl_request:
+            protocol = "tls"  # whatever it is to the routes
+        return route == NO_ROUTE or self._intake.target(route).ends_tls(protocol)
 
     def _go_on(self, pool: Pool) -> None:
         """What the session has to do with the client begins."""

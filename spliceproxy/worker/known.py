@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 class Known:
     """What was said of a client before it was connected."""
 
-    __slots__ = ("alpn", "header", "route", "sni", "tls", "tls_ms")
+    __slots__ = ("alpn", "header", "postgres", "route", "sni", "ssl_request", "tls", "tls_ms")
 
     def __init__(self) -> None:
         self.header: Header | None = None
         """Its PROXY header."""
         self.route: str | None = None
         """The route that it took."""
+        self.postgres = False
+        """It was seen to speak PostgreSQL, in clear or in TLS."""
+        self.ssl_request = False
+        """A PostgreSQL client that asked for TLS and was promised it: its ClientHello is next."""
         self.sni: str | None = None
         self.alpn: tuple[bytes, ...] = ()
         """What it asks for by TLS, as far as the routes or the pool wanted to know."""
@@ -42,8 +46,10 @@ class Known:
         """For the record."""
         if self.tls_ms is not None and self.tls is not None:
             return self.tls.tls.selected_alpn_protocol()
+        if not self.alpn:
+            return None
         offered = (name.decode("ascii", "backslashreplace") for name in self.alpn)
-        return ",".join(offered) or None
+        return ",".join(offered)
 
 
 def client_ip(session: Session) -> str:

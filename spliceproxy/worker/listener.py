@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from select import EPOLLIN
 from socket import SOCK_STREAM, SocketType
 from typing import TYPE_CHECKING, Final
@@ -23,6 +23,7 @@ from spliceproxy.telemetry.record import address_text
 from spliceproxy.wire.proxy_values import SocketAddress
 from spliceproxy.worker.bandwidth import pace
 from spliceproxy.worker.intake import Intake
+from spliceproxy.worker.limits import Limits, LimitsOfAll
 from spliceproxy.worker.pool import Pool
 from spliceproxy.worker.session import Session
 
@@ -68,7 +69,9 @@ class Listener:
     __slots__ = (
         "access",
         "counter",
+        "guarded",
         "intake",
+        "limits",
         "name",
         "pace",
         "plan",
@@ -78,13 +81,19 @@ class Listener:
     )
 
     def __init__(
-        self, plan: ListenerPlan, pools: Mapping[str, Pool], before: Listener | None = None
+        self,
+        plan: ListenerPlan,
+        pools: Mapping[str, Pool],
+        limits: Limits | None,
+        before: Listener | None = None,
     ) -> None:
         """`pools` by their names, at the least those that the plan names; `before` is what has this
         name now."""
         self.plan = plan
         self.name = plan.name
         self.access = plan.access
+        self.limits = limits
+        self.guarded = plan.access is not None or limits is not None
         self.pace = pace(plan)
         self.intake = None if plan.intake is None else Intake(plan.intake, pools)
         self.pool = None if plan.pool is None else pools[plan.pool]
@@ -97,6 +106,18 @@ def _termination(plan: TlsPlan, before: Listener | None) -> Termination:
     from spliceproxy.worker.termination import Termination  # with it comes OpenSSL
 
     return Termination(plan, None if before is None else before.tls)
+
+
+def make_listeners(
+    plans: Iterable[ListenerPlan],
+    pools: Mapping[str, Pool],
+    limits: LimitsOfAll,
+    before: Mapping[str, Listener],
+) -> dict[str, Listener]:
+    """The listeners of a snapshot, by name; `before` are those that it replaces."""
+    return {
+        plan.name: Listener(plan, pools, limits.of(plan), before.get(plan.name)) for plan in plans
+    }
 
 
 class ListeningSocket:

@@ -32,7 +32,8 @@ def part(session: Session, relay: Relay) -> Parting | None:
 
 
 class Parting:
-    """The wait until all that was sent to `survivor` has arrived. Times are the loop's."""
+    """The wait until all that was sent to `survivor` has arrived. It has the session's timer, and
+    the survivor's events. Times are the loop's."""
 
     __slots__ = ("_left", "_relay", "_since", "_survivor", "session")
 
@@ -69,7 +70,9 @@ def _end(session: Session, relay: Relay) -> None:
     by_client = relay.broken is session.client
     closed_by: ClosedBy = "client" if by_client else "upstream"
     known = session.known
-    end = known.tls if by_client and known is not None else None
+    end = session.upstream_tls
+    if by_client:
+        end = None if known is None else known.tls
     if end is None or end.fault is None:
         session.end(closed_by, "reset", "client_reset" if by_client else "upstream_reset")
         return

@@ -6,7 +6,7 @@ them cost no more than a few; what a name leads to still takes its place in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.wire.networks import NONE
@@ -41,6 +41,7 @@ class Router:
         "_hello",
         "_hosts",
         "_others",
+        "_postgres",
         "_routes",
         "_servers",
         "protocols",
@@ -63,6 +64,7 @@ class Router:
                 self._hosts.add(route.host, number)
             else:
                 self._others.append(number)
+        self._postgres = [route for route in routes if _concerns_postgres(route)]
         self.wants_hello = hello or any(route.sni or route.alpn for route in routes)
         self.wants_host = any(route.host for route in routes)
         self.protocols = {name for route in routes for name in route.protocol}
@@ -71,6 +73,8 @@ class Router:
             self.protocols.add("tls")
         if self.wants_host:
             self.protocols.add("http")
+        if hello:
+            self.protocols.add("postgres")
 
     def before_bytes(self, ip: str) -> int:
         """The route by the address alone, or NO_ROUTE, or BYTES: they have to be looked at."""
@@ -82,16 +86,28 @@ class Router:
             return BYTES if _wants_bytes(route) else number
         return NO_ROUTE
 
+    def negotiates(self, ip: str) -> bool:
+        """Whether a PostgreSQL client's route depends on what it says in TLS."""
+        if self._hello:
+            return True
+        for route in self._postgres:
+            if route.source is None or route.source.find(ip) != NONE:
+                return bool(route.sni or route.alpn)
+        return False
+
     def choose(self, facts: Facts) -> int:
         """The route, or NO_ROUTE. What is not known matches nothing."""
         found = self._others
-        named = [*self._servers.find(facts.sni), *self._hosts.find(facts.host)]
+        named = self._servers.find(facts.sni) or self._hosts.find(facts.host)
         if named:
-            found = sorted({*named, *found})
+            found = sorted({*named, *found}) if found or len(named) > 1 else named
         for number in found:
             if _fits(self._routes[number], facts):
                 return number
         return NO_ROUTE
+
+
+_NOBODY: Final[list[int]] = []
 
 
 class _Names:
@@ -110,19 +126,31 @@ class _Names:
             names = self._below if star else self._exact
             names.setdefault(pattern[1:] if star else pattern, []).append(number)
 
-    def find(self, name: str | None) -> Iterator[int]:
+    def find(self, name: str | None) -> list[int]:
+        """The numbers, in no order, some perhaps twice; the list is not the caller's."""
         if name is None:
-            return
-        yield from self._exact.get(name, ())
-        if self._below:
-            dot = name.find(".")
-            while dot >= 0:
-                yield from self._below.get(name[dot:], ())
-                dot = name.find(".", dot + 1)
+            return _NOBODY
+        exact = self._exact.get(name, _NOBODY)
+        if not self._below:
+            return exact
+        found = exact.copy()
+        dot = name.find(".")
+        while dot >= 0:
+            found += self._below.get(name[dot:], _NOBODY)
+            dot = name.find(".", dot + 1)
+        return found
 
 
 def _wants_bytes(route: RoutePlan) -> bool:
     return bool(route.protocol or route.sni or route.alpn or route.host)
+
+
+def _concerns_postgres(route: RoutePlan) -> bool:
+    """Whether a PostgreSQL client may take it. By a name only where it says `protocol: postgres`:
+    asking for names takes an answer to SSLRequest that an upstream may not keep."""
+    if route.host or (route.protocol and "postgres" not in route.protocol):
+        return False
+    return bool(route.protocol) or not (route.sni or route.alpn)
 
 
 def _fits(route: RoutePlan, facts: Facts) -> bool:

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from select import EPOLLERR, EPOLLHUP
+from select import EPOLLERR, EPOLLHUP, EPOLLIN
 from socket import SocketType
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.relay.relay import Relay, arm_reset, interest
 from spliceproxy.telemetry.record import ClosedBy, How, Why, milliseconds
-from spliceproxy.worker.admission import admitted
+from spliceproxy.worker.admission import admitted, leave
 from spliceproxy.worker.announcement import announce
-from spliceproxy.worker.connector import Connector, set_keepalive
+from spliceproxy.worker.approach import Step, needs_approach, steps_for
+from spliceproxy.worker.connector import Connector
 from spliceproxy.worker.intake import Preread
 from spliceproxy.worker.known import balance_key
 from spliceproxy.worker.parting import Parting, part
 from spliceproxy.worker.pool import Pool, Upstream
 from spliceproxy.worker.replay import Replay
 from spliceproxy.worker.session_record import session_record
+from spliceproxy.worker.tcp_options import set_keepalive
 
 if TYPE_CHECKING:
+    from spliceproxy.limits.clients import Place
+    from spliceproxy.relay.tls_end import TlsEnd
     from spliceproxy.worker.handshake import Handshake
     from spliceproxy.worker.known import Known
     from spliceproxy.worker.listener import ListeningSocket
@@ -55,6 +59,7 @@ class Session:
         "id",
         "known",
         "listener",
+        "place",
         "pool",
         "preread",
         "relay",
@@ -63,6 +68,7 @@ class Session:
         "started",
         "tls_error",
         "upstream",
+        "upstream_tls",
         "wait",
         "worker",
     )
@@ -77,6 +83,8 @@ class Session:
         self.listener = listener = entry.listener
         self.client = client
         self.client_address = address
+        self.place: Place | None = None
+        """What it has taken of its listener's limits."""
         self.started = worker.loop.now
         self.id = ""
         """What its record calls it, where somebody was told before; else empty until then."""
@@ -88,11 +96,11 @@ class Session:
         elif listener.pool is not None:
             self.pool = listener.pool
         self.handshake: Handshake | None = None
-        self.tls_error: str | None = None
-        """Why TLS with one side failed."""
         self.upstream: Upstream | None = None
         self._held: Upstream | None = None
         """Connected with, and to be given back to the pool."""
+        self.upstream_tls: TlsEnd | None = None
+        """Where TLS with the upstream begins here."""
         self.relay: Relay | None = None
         self._replay: Replay | None = None
         self.retries = 0
@@ -102,14 +110,16 @@ class Session:
         self._connector: Connector | None = None
         self._parting: Parting | None = None
         self._settled = False
+        self.tls_error: str | None = None
+        """What went wrong in TLS, or before it, with the one whose side the record names."""
         self.wait: Wait | None = None
 
     def start(self) -> None:
         """Watch the client, and look for an upstream."""
-        access, preread = self.listener.access, self.preread
+        preread = self.preread
         # Whom a PROXY header is to tell of is looked at when it has.
         announced = preread is not None and preread.begins_with_header
-        if access is not None and not announced and not admitted(self, access):
+        if self.listener.guarded and not announced and not admitted(self):
             return
         self.worker.on_session_start(self)
         client = self.client
@@ -139,6 +149,8 @@ class Session:
         loop.arm(self, self.started + (FIRST_LOOK if age is None else min(age, FIRST_LOOK)))
         key = balance_key(self) if pool.keyed else b""
         self._connector = connector = Connector(pool, loop, self, key)
+        if self.known is not None or pool.tls is not None:
+            connector.approaches = needs_approach(self)
         connector.start()
 
     @property
@@ -178,7 +190,13 @@ class Session:
     def on_pool(self, pool: Pool) -> bytes:
         """Called by the connector: a reload put another pool of the same name in its place."""
         self.pool = pool
+        if self._connector is not None:
+            self._connector.approaches = needs_approach(self)
         return balance_key(self) if pool.keyed else b""
+
+    def steps(self, upstream: Upstream) -> list[Step]:
+        """Called by the connector: what is done before bytes can flow."""
+        return steps_for(self, upstream)
 
     def on_connected(self, sock: SocketType, upstream: Upstream, events: int) -> None:
         """Called by the connector: bytes can flow."""
@@ -199,11 +217,13 @@ class Session:
             self._arm()
         plan, client_events = self.pool.plan, self._client_events
         tls = None if self.known is None else self.known.tls
-        if tls is not None:
+        if tls is not None or self.upstream_tls is not None:
             from spliceproxy.relay.tls_flow import secure  # with it comes OpenSSL
 
-            secure(relay, tls, None)
-        if plan.send_proxy is not None:
+            secure(relay, tls, self.upstream_tls)
+            if self.upstream_tls is not None:
+                events |= EPOLLIN  # decrypted bytes may be there, of which no event tells
+        if plan.send_proxy is not None and not connector.approaches:
             # What a TLS client has sent need not bring a byte.
             client_events |= announce(self, relay.up, 0 if tls else client_events)
         # A reload may have taken `replay` away from a session whose first bytes are kept.
@@ -222,10 +242,11 @@ class Session:
         assert held is not None
         if by_fin:
             self._on_early_close(relay)
-        self.relay = self._held = self.upstream = self.connect_ms = None
+        self.relay = self._held = self.upstream = self.upstream_tls = self.connect_ms = None
         self.pool.give_back(held)
         self.pool = pool
         self._connector = connector
+        connector.approaches = needs_approach(self)
         client, loop = self.client, self.worker.loop
         loop.set_handler(client.fileno(), self._on_client_before_relay)
         if client.family == socket.AF_UNIX:  # its close may have been told already: once more
@@ -360,12 +381,16 @@ class Session:
         listener = self.listener
         if listener.records_all or worker.wants_record(listener, why):
             worker.write_record(session_record(self, closed_by, how, why))
+        if self.handshake is not None:
+            self.handshake.on_session_end()
         self.preread = self.handshake = self._parting = None
         loop.close_socket_later(self.client)
         if relay is not None:
             loop.close_socket_later(relay.down.src)
             loop.close_later(relay)
             self.relay = None
+        if self.place is not None:
+            leave(self, self.place)
         worker.on_session_end(self)
 
 

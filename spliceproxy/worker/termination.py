@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from spliceproxy.relay.tls_context import server_context
 from spliceproxy.relay.tls_end import TlsEnd
+from spliceproxy.worker.admission import turn_away
 from spliceproxy.worker.handshake import Handshake
 
 if TYPE_CHECKING:
@@ -41,12 +42,16 @@ class Termination:
 
     def shake_hands(self, session: Session, on_done: Callable[[], None]) -> None:
         """Begin the handshake with a client whose SNI is known. `on_done` is called when bytes can
-        flow; where it fails the session ends."""
-        known = session.known
+        flow; where it fails, or where too many are under way, the session ends."""
+        known, limits = session.known, session.listener.limits
         assert known is not None
+        if limits is not None and not limits.enter_handshake():
+            turn_away(session, "handshake_limit")
+            return
+        # From here on the end of the session gives back what was counted.
+        session.handshake = handshake = Handshake(session, on_done)
         known.tls = end = TlsEnd(session.client, self.context(known.sni))
-        session.handshake = handshake = Handshake(session, end, on_done)
-        handshake.start(self._plan.timeout)
+        handshake.start(end, self._plan.timeout)
 
     def context(self, name: str | None) -> ssl.SSLContext:
         """For a client that asks for `name`: its own certificate's, or the wildcard's, or the first

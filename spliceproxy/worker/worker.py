@@ -38,7 +38,8 @@ from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board
 from spliceproxy.telemetry.record import Record, Why, session_ids, wanted
 from spliceproxy.telemetry.writer import RecordWriter
 from spliceproxy.worker.ending import Endings
-from spliceproxy.worker.listener import Listener, ListeningSocket
+from spliceproxy.worker.limits import LimitsOfAll
+from spliceproxy.worker.listener import Listener, ListeningSocket, make_listeners
 from spliceproxy.worker.loop import Loop
 from spliceproxy.worker.pool import Pool, Upstream, ephemeral_ports, make_upstreams
 from spliceproxy.worker.queue import queue_of
@@ -95,6 +96,7 @@ class Worker:
         self._channel = channel
         self._board = board
         self.region = board.regions[index]
+        self._limits = LimitsOfAll(board, index)
         self.upstream_sessions = board.upstreams.sessions[index]
         """This worker's live sessions with each upstream, by slot."""
         self._records: RecordWriter | None = None
@@ -244,7 +246,7 @@ class Worker:
             if pool is None or pool.plan != plan:
                 yield
                 members = yield from make_upstreams(plan, ephemeral)
-                pool = Pool(plan, random.random(), members, upstreams, self.index)
+                pool = Pool(plan, random.random(), members, upstreams, self.index, pool)
                 yield
             pools[plan.name] = pool
         for name, pool in pools.items():
@@ -257,9 +259,7 @@ class Worker:
         self._snapshot = snapshot
         self.pools = pools
         before = self._listeners
-        self._listeners = {
-            plan.name: Listener(plan, pools, before.get(plan.name)) for plan in snapshot.listeners
-        }
+        self._listeners = make_listeners(snapshot.listeners, pools, self._limits, before)
         for entry in self._sockets.values():
             # One whose listener left the configuration is about to be retired.
             entry.listener = self._listeners.get(entry.listener.name, entry.listener)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -123,6 +124,15 @@ CHECK_OF = {
 """The check that a key of `health` is for."""
 
 
+RATE = {"per_second": "20", "burst": "50"}
+COMPANIONS: dict[str, dict[str, Any]] = {
+    "listeners.NAME.limits": {"rate": RATE, "per_client": {"rate": RATE}},
+    "listeners.NAME.limits.rate": RATE,
+    "listeners.NAME.limits.per_client": {"rate": RATE, "max_sessions": "100"},
+}
+"""What must stand beside a key of these sections."""
+
+
 def placed(title: str, key: str, text: str) -> str:
     """A whole configuration with one key set."""
     config = yaml.load(GOOD, yaml.BaseLoader)
@@ -156,6 +166,7 @@ def placed(title: str, key: str, text: str) -> str:
         node["send"] = "PING"
         if node["check"] != "exchange":
             del node["send"]
+    node.update(COMPANIONS.get(title, {}))
     node[key] = yaml.load(text, yaml.BaseLoader)
     if key in ("pools", "listeners"):
         config["pools"]["app"] = {"upstreams": "127.0.0.1:9001"}

@@ -75,6 +75,8 @@ def test_status_tells_process_workers_listeners_and_pools(
                 "pools": ["app"],
                 "sessions": 1,
                 "max_sessions": 50,
+                "certificates": [],
+                "failed_handshakes": 0,
                 "draining": False,
             }
         ]

@@ -12,6 +12,9 @@ from harness.discovering import QUICK, Discovering, discovering
 from harness.dns import DnsServer, dns_server
 from harness.health import run
 
+from spliceproxy.control.plan import plan_pools
+from spliceproxy.control.slots import UpstreamSlots
+
 HOLD = 0.3
 assert QUICK.hold == HOLD
 
@@ -197,6 +200,34 @@ def test_srv_records_give_ports_weights_and_tiers() -> None:
             "10.0.0.2:8003 weight 14 tier 2 limit 200",
             "[2001:db8::1]:8001 weight 10 tier 1 limit 200",
         ]
+
+    with_dns(test)
+
+
+def test_each_upstream_has_the_name_that_its_certificate_should_be_for(tmp_path: Path) -> None:
+    """Of SRV records the domain that was asked, not the targets, which are only DNS's word."""
+    path = tmp_path / "list.yaml"
+    path.write_text("[Listed.test:5, 127.0.0.2:6]")
+
+    async def test(dns: DnsServer, it: Discovering) -> None:
+        for number, name in enumerate(("a.test", "target.other.test", "listed.test"), 1):
+            dns.answer(name, A=f"10.0.0.{number}")
+        dns.answer("_app._tcp.svc.test", SRV=["0 1 80 target.other.test."])
+        written = ("A.test.:1", "srv:_app._tcp.Svc.test.", f"file:{path}", "127.0.0.1:2", "[::1]:3")
+        await it.follow(*written, "unix:/run/app.sock")
+        await it.wait(lambda: len(it.found()) == 7, "all of them")
+        assert it.config is not None
+        found = it.discovery.found(it.config)
+        [pool] = plan_pools(it.config, found, UpstreamSlots())
+        assert {one.name: one.server_name for one in pool.upstreams} == {
+            "10.0.0.1:1": "a.test",
+            "10.0.0.2:80": "svc.test",
+            "10.0.0.3:5": "listed.test",
+            "127.0.0.2:6": "127.0.0.2",
+            "127.0.0.1:2": "127.0.0.1",
+            "[::1]:3": "::1",
+            "unix:/run/app.sock": "",
+        }
 
     with_dns(test)
 

@@ -26,6 +26,7 @@ PARSERS = {
     "proxy_header": Parser(fuzz_proxy_protocol.check, fuzz_proxy_protocol.seeds),
     "client_hello": Parser(first.fuzz_client_hello, first.seeds),
     "protocol": Parser(first.fuzz_protocol, first.seeds),
+    "postgres": Parser(first.fuzz_postgres, first.postgres_seeds),
     "http_host": Parser(first.fuzz_http_host, first.seeds),
     "configuration": Parser(config.check_configuration, config.configurations, config.words),
     "upstream_list": Parser(config.check_upstreams, config.upstream_lists, config.words),

@@ -10,7 +10,10 @@ from spliceproxy.control.discovery.found import Found, FoundAt
 def find_upstreams(config: Config) -> FoundAt:
     """Every address looked up by getaddrinfo(3); blocks meanwhile."""
     return {
-        upstream.address: [Found(place) for place in places_to_connect(upstream.address)]
+        upstream.address: [
+            Found(place, server_name=upstream.address.host)
+            for place in places_to_connect(upstream.address)
+        ]
         for pool in config.pools.values()
         for upstream in pool.upstreams
     }

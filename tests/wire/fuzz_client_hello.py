@@ -25,11 +25,13 @@ from spliceproxy.wire.client_hello import (
 )
 from spliceproxy.wire.http_host import read_http_host
 from spliceproxy.wire.need import Buffer, Need
+from spliceproxy.wire.postgres import GSSENC_REQUEST, SSL_REQUEST, read_first_message
 from spliceproxy.wire.protocol import sniff
 
 SPLITS = 6
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _PROTOCOLS = {"tls", "http", "ssh", "postgres", "unknown"}
+_FIRST_MESSAGES = {"ssl_request", "gssenc_request", "cancel_request", "startup", None}
 
 
 def seeds() -> list[bytes]:
@@ -38,6 +40,13 @@ def seeds() -> list[bytes]:
     hellos = [payload(data) for data in found if data[0] == HANDSHAKE]
     tiny = records(min(hellos, key=len), repeat(3))
     return [*found, tiny, *(records(inner, repeat(200)) for inner in hellos)]
+
+
+def postgres_seeds() -> list[bytes]:
+    """What psql sent, both requests, and a cancel."""
+    found = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("data/*psql*.bin"))]
+    cancel = bytes.fromhex("00000010 04d2162e 00000001 00000002")
+    return [*found, SSL_REQUEST, GSSENC_REQUEST, cancel]
 
 
 def fuzz_client_hello(data: bytes) -> None:
@@ -74,6 +83,22 @@ def fuzz_http_host(data: bytes) -> None:
     if isinstance(whole, str):
         assert _NAME.fullmatch(whole) or re.fullmatch(r"[0-9a-f:.]+", whole), whole
     _check_splits(data, whole, read_http_host)
+
+
+def fuzz_postgres(data: bytes) -> None:
+    """A message, None or Need for eight bytes at the most; it agrees with the protocol's rule."""
+    whole = read_first_message(data)
+    if isinstance(whole, Need):
+        assert len(data) < whole.total <= 8, whole
+    else:
+        assert whole in _FIRST_MESSAGES, whole
+    _check_splits(data, whole, read_first_message)
+    protocol = sniff(data)
+    if data[:1] == b"\0":
+        expected = whole if isinstance(whole, Need) else "postgres" if whole else "unknown"
+        assert protocol == expected, (protocol, whole)
+    elif data:
+        assert whole is None, whole
 
 
 def _hello_outcome(parse: Callable[[Buffer], object], data: Buffer) -> object:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from wire.fuzz_client_hello import fuzz_protocol
 
 from spliceproxy.wire.need import Need
-from spliceproxy.wire.protocol import GSSENC_REQUEST, MAX_METHOD, SSL_REQUEST, candidates, sniff
+from spliceproxy.wire.postgres import GSSENC_REQUEST, SSL_REQUEST
+from spliceproxy.wire.protocol import MAX_METHOD, candidates, sniff
 
 KNOWN = {
     b"\x16\3\1\2\0\1\0\1\xfc\3\3": ("tls", 2),

@@ -152,3 +152,28 @@ def test_thousands_of_names_cost_no_more_than_a_few() -> None:
         return best
 
     assert seconds(20_000) < 5 * seconds(10)
+
+
+def test_postgresql_is_asked_for_its_name_only_where_its_route_depends_on_it() -> None:
+    near = networks("10.0.0.0/8")
+    plain, named = route(protocol=("postgres",)), route(protocol=("postgres",), sni=("a.org",))
+    for routes, asked in (
+        ([named], True),
+        ([plain, named], False),
+        ([named, plain], True),
+        ([route(protocol=("ssh", "postgres"), alpn=(b"x",)), plain], True),
+        ([route(sni=("a.org",)), plain], False),
+        ([route(sni=("a.org",)), route(alpn=(b"x",))], False),
+        ([route(protocol=("tls",), sni=("a.org",)), plain], False),
+        ([route(host=("a.org",)), named], True),
+        ([route(source=near, protocol=("postgres",)), named], True),
+        ([route(source=near), named], True),
+        ([route(source=near, protocol=("postgres",), sni=("a.org",)), plain], False),
+        ([route(), named], False),
+        ([], False),
+    ):
+        assert Router(routes).negotiates("192.0.2.1") == asked, routes
+    assert Router([route(source=near, sni=("a.org",), protocol=("postgres",))]).negotiates(
+        "10.0.0.1"
+    )
+    assert Router([plain], hello=True).negotiates("192.0.2.1")

@@ -47,6 +47,29 @@ def test_access_rules_judge_the_client_that_is_announced_and_not_its_proxy() -> 
     }
 
 
+def test_limits_count_the_clients_that_are_announced_and_give_their_places_back() -> None:
+    listener = {**ANNOUNCED, "limits": {"per_client": {"max_sessions": 1}}}
+    with (
+        upstreams.echo() as upstream,
+        running_proxy(proxy_yaml(upstream.address, listener=listener)) as proxy,
+    ):
+        for _ in range(3):
+            with proxy.connect("web") as first, proxy.connect("web") as other:
+                for client, ip in ((first, "203.0.113.7"), (other, "203.0.113.8")):
+                    client.sendall(build_v2((ip, 1), LOCAL) + b"hello")
+                    assert client.recv(5) == b"hello"
+                with proxy.connect("web") as second:
+                    second.sendall(build_v2(("203.0.113.7", 2), LOCAL) + b"hello")
+                    read_until_reset(second)
+                for client in (first, other):
+                    client.shutdown(socket.SHUT_WR)
+                    assert client.recv(1) == b""
+        records = proxy.wait_records(9)
+    refused = [record for record in records if record["why"] == "client_limit"]
+    assert [record["client"] for record in refused] == ["203.0.113.7:2"] * 3
+    assert sum(record["why"] == "done" for record in records) == 6
+
+
 @pytest.mark.parametrize("how", ["reset", "close"])
 def test_who_is_announced_wrongly_or_has_no_route_is_turned_away_as_on_refuse_says(
     how: str,

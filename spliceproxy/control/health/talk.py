@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 from spliceproxy.config import units
 from spliceproxy.control.health.tls import shake_hands
 from spliceproxy.control.health.verdict import CheckFailedError, quote
+from spliceproxy.wire.postgres import SSL_REQUEST
 
 if TYPE_CHECKING:
     from spliceproxy.config import PoolHealth
 
 _MOST = 65536
 """Bytes of an answer that are looked at."""
-
-_SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
-"""PostgreSQL's SSLRequest: its length, and 1234 5679 (documentation, "Message Formats")."""
 
 
 async def exchange(sock: socket.socket, health: PoolHealth) -> str:
@@ -52,7 +50,7 @@ async def postgres(sock: socket.socket, _health: PoolHealth) -> str:
     After S the server waits for a handshake and logs an error where none comes, so it gets one.
     After N, or after the handshake, it takes an end without a word (ProcessStartupPacket).
     """
-    await _send(sock, _SSL_REQUEST)
+    await _send(sock, SSL_REQUEST)
     answer = await asyncio.get_running_loop().sock_recv(sock, 1)
     if answer == b"S":
         await shake_hands(sock, None)

@@ -82,10 +82,10 @@ class Certificates:
 
     def report(self, listener: str) -> list[Report]:
         """The certificates of a listener that is in force, for people."""
-        tls = self._config.listeners[listener].tls if self._config is not None else None
-        if tls is None:
+        found = self._config.listeners.get(listener) if self._config is not None else None
+        if found is None or found.tls is None:
             return []
-        return report(certificates_of(tls, self._known), datetime.now(UTC))
+        return report(certificates_of(found.tls, self._known), datetime.now(UTC))
 
     def apply(self, in_force: InForce) -> None:
         """Follow the files of this configuration, and forget all others."""
@@ -137,8 +137,10 @@ class Certificates:
                 file=key[0],
                 problem=str(now[key]),
             )
+        watched = self._watched()
         for file in {file for file, _ in before} - {file for file, _ in now}:
-            _log.info("a file of certificates can be used again", file=file)
+            if Path(file) in watched:  # else it is gone, and so is what it did
+                _log.info("a file of certificates can be used again", file=file)
         self._problems = set(now)
         unused = dict(_unused(config, self._known))
         for key in unused.keys() - self._unused:

@@ -113,7 +113,7 @@ class _Look:
         """One entry of the configuration: a certificate, or a directory of them."""
         good = self._before.entries.get(files)
         self._watched = self.now.watched[files] = set()
-        if files.key is None and Path(files.chain).is_dir():
+        if files.key is None and _is_directory(Path(files.chain)):
             found = self._directory(Path(files.chain), where, good)
         else:
             found = self._single(files, where, good)
@@ -233,6 +233,13 @@ class _Look:
             self.now.problems[file, problem.text] = problem
         else:
             self.fatal.append(problem)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # of a directory above it, into which this user may not look
+        return False
 
 
 def _is_meant(name: str) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from spliceproxy.ipc.pem import load_chain
+from spliceproxy.relay.tls_context import load_chain
 from spliceproxy.wire.host_name import read_host_name
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _BLOCK = re.compile(
     rb"-----BEGIN (?P<label>[A-Z0-9 ]{1,40})-----\s.*?-----END (?P=label)-----", re.DOTALL
 )
+_PLACE = re.compile(r"^\[.*\] | \(_ssl.*\)$")
+"""What `ssl` puts around OpenSSL's own words."""
 _DER = b"\x30"
 """The first byte of a certificate, a key or a PKCS #12 file that is not PEM."""
 
@@ -147,7 +149,10 @@ def _key(block: bytes) -> Key:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key: PrivateKeyTypes = load_pem_private_key(block, None)
+        # Whether the numbers of an RSA key are primes takes 60 ms, and OpenSSL does not ask either.
+        key: PrivateKeyTypes = load_pem_private_key(
+            block, None, unsafe_skip_rsa_key_validation=True
+        )
     except TypeError:
         right = "openssl pkey -in KEY -out NEW takes the password away"
         raise ValueError(f"the private key is encrypted; {right}") from None
@@ -158,21 +163,21 @@ def _key(block: bytes) -> Key:
 
 def _chain(blocks: Sequence[bytes]) -> Chain:
     from cryptography import x509
-    from cryptography.exceptions import UnsupportedAlgorithm
 
     certificates = []
     for number, block in enumerate(blocks, 1):
         try:
             certificates.append(x509.load_pem_x509_certificate(block))
-        except ValueError:
+        except Exception:  # a wrong version, for example, is no ValueError
             wrong = f"certificate {number} of the file cannot be read"
             raise ValueError(f"{wrong}; is the file whole?") from None
     first = certificates[0]
     try:
         publics = tuple(_spki(one.public_key()) for one in certificates)
         names, is_authority = _names(first), _is_authority(first)
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
-        raise ValueError(f"the certificate cannot be used: {error}; make it anew") from None
+    except Exception as error:  # of many classes, some of which are no ValueError
+        words = " ".join(str(error).split())
+        raise ValueError(f"the certificate cannot be used: {words}; have it made anew") from None
     return Chain(
         blocks=tuple(block.decode("ascii", "replace") for block in blocks),
         publics=publics,
@@ -235,7 +240,7 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 
 def _refused(what: str, error: Exception) -> str:
-    reason = getattr(error, "reason", None) or str(error)
+    reason = getattr(error, "reason", None) or _PLACE.sub("", str(error))
     if reason in ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL"):
         return f"OpenSSL refuses {what}: the key is too short; make one of 2048 bits or more"
     if reason in ("CA_MD_TOO_WEAK", "EE_MD_TOO_WEAK", "MD_TOO_WEAK"):

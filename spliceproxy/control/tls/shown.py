@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from math import floor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from spliceproxy.ipc import CertificatePlan, PoolTlsPlan, TlsPlan
 if TYPE_CHECKING:
     from spliceproxy.config import Config, Listener, ListenerTls, Pool
 
+_HUNDREDTH = timedelta(days=1) / 100
 Report = dict[str, Any]
 """A JSON object."""
 
@@ -119,7 +121,7 @@ def report(certificates: Named, now: datetime) -> list[Report]:
             "file": file,
             "names": list(one.chain.names),
             "not_after": one.chain.not_after.isoformat().replace("+00:00", "Z"),
-            "days_left": round((one.chain.not_after - now).total_seconds() / 86400, 1),
+            "days_left": floor((one.chain.not_after - now) / _HUNDREDTH) / 100,
         }
         for file, one in certificates.items()
     ]

@@ -112,7 +112,7 @@ def written(tree: Tree, rng: random.Random) -> list[str]:
 
 
 @given(configurations(), st.randoms(use_true_random=False))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_a_configuration_means_the_same_however_it_is_written(
     tree: dict[str, Tree], rng: random.Random
 ) -> None:
@@ -132,7 +132,7 @@ def test_some_of_what_is_made_is_well_and_some_is_not() -> None:
     found: list[bool] = []
 
     @given(configurations())
-    @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], database=None)
+    @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], database=None)
     def make(tree: dict[str, Tree]) -> None:
         found.append(isinstance(outcome(json.dumps(tree, ensure_ascii=False)), Config))
 

@@ -122,7 +122,8 @@ class Failing(Message):
     slot: int
     """The upstream's place on the board."""
     why: str
-    """What the last one met: connect_refused, connect_timeout, connect_failed, early_close."""
+    """What the last one met: connect_refused, connect_timeout, connect_failed, tls_handshake,
+    early_close."""
 
 
 _MESSAGES: dict[str, type[Message]] = {

@@ -8,11 +8,12 @@ the next upstream where a step fails.
 1. A step takes out of the stream what is its own, and not a byte more: the rest is the relay's.
 2. Events are edges, so each step begins without one, and all that came are kept for the relay.
 3. A UNIX socket tells of room only while it is asked to (see `relay.interest`).
+4. A step that takes long waits for its turn among those of all sessions (`worker/turns.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from select import EPOLLOUT
 from socket import AF_UNIX, MSG_DONTWAIT, MSG_MORE, SocketType
 from typing import TYPE_CHECKING, Final, Protocol
@@ -23,7 +24,9 @@ from spliceproxy.worker.announcement import header_for
 
 if TYPE_CHECKING:
     from spliceproxy.worker.loop import Loop
+    from spliceproxy.worker.pool import Upstream
     from spliceproxy.worker.session import Session
+    from spliceproxy.worker.turns import Turns
 
 # What a step says at the end of its turn.
 DONE: Final = 0
@@ -43,6 +46,10 @@ class Step(Protocol):
     name: str
     """What the upstream owes meanwhile, as in `no answer to SSLRequest`."""
 
+    @property
+    def turns(self) -> Turns | None:
+        """Where it waits before each `go_on`; None: it takes no time."""
+
     def go_on(self, sock: SocketType) -> int:
         """As far as it goes now: DONE, READ or WRITE. Raises ApproachError, OSError."""
 
@@ -51,6 +58,7 @@ class Announce:
     """Sends a PROXY header. Another step follows that sends too: both leave in one segment."""
 
     name = "room for the PROXY header"
+    turns = None
 
     def __init__(self, header: bytes) -> None:
         self._left = header
@@ -65,6 +73,7 @@ class AskForTls:
     """Asks a PostgreSQL server for TLS; the byte that it answers is all that is taken."""
 
     name = "answer to SSLRequest"
+    turns = None
 
     def __init__(self) -> None:
         self._left = SSL_REQUEST
@@ -91,14 +100,20 @@ class AskForTls:
 class Approach:
     """The steps of one try, on a connected and registered socket."""
 
-    __slots__ = ("_asking", "_loop", "_sock", "_steps", "events")
+    __slots__ = ("_asking", "_due", "_loop", "_on_turn", "_sock", "_steps", "events")
 
-    def __init__(self, sock: SocketType, loop: Loop, steps: Sequence[Step]) -> None:
+    def __init__(
+        self, sock: SocketType, loop: Loop, steps: Sequence[Step], on_turn: Callable[[], None]
+    ) -> None:
+        """`on_turn` is called when a step's turn has come, which is taken by `take_turn`."""
         self._sock = sock
         self._loop = loop
         self._steps = list(reversed(steps))
         self._asking = False
         """A UNIX socket's room is asked for."""
+        self._on_turn = on_turn
+        self._due = False
+        """Its turn will come."""
         self.events = 0
         """All that were seen, for whoever has the socket next."""
 
@@ -110,10 +125,24 @@ class Approach:
     def go_on(self, events: int) -> bool:
         """Do what can be done now; whether all is. Raises ApproachError."""
         self.events |= events
+        return self._go_on(in_turn=False)
+
+    def take_turn(self) -> bool:
+        """Go on, with what takes long."""
+        self._due = False
+        return self._go_on(in_turn=True)
+
+    def _go_on(self, *, in_turn: bool) -> bool:
         verdict = DONE
         while self._steps:
+            step = self._steps[-1]
+            if step.turns is not None and not in_turn:
+                if not self._due:
+                    self._due = True
+                    step.turns.add(self._on_turn)
+                return False
             try:
-                verdict = self._steps[-1].go_on(self._sock)
+                verdict = step.go_on(self._sock)
             except OSError as error:
                 raise ApproachError(f"{self.waits_for}: {error.strerror}") from None
             if verdict != DONE:
@@ -131,17 +160,26 @@ class Approach:
 
 def needs_approach(session: Session) -> bool:
     """Whether upstreams of the session's pool are told something that they have to answer."""
+    if session.pool.tls is not None:
+        return True
     known = session.known
     # Its client was promised TLS, and the ClientHello waits to be relayed.
     return known is not None and known.ssl_request and known.tls is None
 
 
-def steps_for(session: Session) -> list[Step]:
+def steps_for(session: Session, upstream: Upstream) -> list[Step]:
     """What has to be done with one upstream, of a session that needs an approach, in order."""
+    pool, known = session.pool, session.known
     steps: list[Step] = []
-    if session.pool.plan.send_proxy is not None:
+    if pool.plan.send_proxy is not None:
         steps.append(Announce(header_for(session)))
-    steps.append(AskForTls())
+    if known is not None and (known.ssl_request or known.postgres):
+        # Its upstream waits for the request too, whoever makes the handshake.
+        steps.append(AskForTls())
+    if pool.tls is not None:
+        from spliceproxy.worker.origination import ShakeHands  # with it comes OpenSSL
+
+        steps.append(ShakeHands(session, pool.tls, upstream))
     return steps
 
 

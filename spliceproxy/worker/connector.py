@@ -46,8 +46,9 @@ class Waiting(Timer, Protocol):
     tls_error: str | None
     """What went wrong with the last upstream after the connect, where it `approaches`."""
 
-    def steps(self) -> list[Step]:
-        """What is done on a connected socket before `on_connected`; where it `approaches`."""
+    def steps(self, upstream: Upstream) -> list[Step]:
+        """What is done on a socket that is connected with `upstream` before `on_connected`; where
+        it `approaches`."""
 
     def on_connected(self, sock: SocketType, upstream: Upstream, events: int) -> None:
         """Connected; `events` were seen on the socket, which is registered. The one who waited has
@@ -332,7 +333,7 @@ class Connector:
                 upstream.failures = 0
             self.waiting.on_connected(sock, upstream, events)
             return
-        self._approach = Approach(sock, loop, self.waiting.steps())
+        self._approach = Approach(sock, loop, self.waiting.steps(upstream), self._on_turn)
         loop.set_handler(sock.fileno(), self._on_approach_event)
         if events:
             self._on_approach_event(events)
@@ -342,12 +343,19 @@ class Connector:
     def _begin_approach(self) -> None:
         self._on_approach_event(0)
 
+    def _on_turn(self) -> None:
+        self._go_on_approaching(None)
+
     def _on_approach_event(self, events: int) -> None:
+        self._go_on_approaching(events)
+
+    def _go_on_approaching(self, events: int | None) -> None:
+        """With events, or in a turn of its own."""
         approach, upstream = self._approach, self.upstream
         if approach is None or upstream is None:
             return  # it was left meanwhile
         try:
-            if not approach.go_on(events):
+            if not (approach.take_turn() if events is None else approach.go_on(events)):
                 return
         except ApproachError as error:
             self.waiting.tls_error = str(error)

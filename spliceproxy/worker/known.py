@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 class Known:
     """What was said of a client before it was connected."""
 
-    __slots__ = ("alpn", "header", "route", "sni", "ssl_request", "tls", "tls_ms")
+    __slots__ = ("alpn", "header", "postgres", "route", "sni", "ssl_request", "tls", "tls_ms")
 
     def __init__(self) -> None:
         self.header: Header | None = None
         """Its PROXY header."""
         self.route: str | None = None
         """The route that it took."""
+        self.postgres = False
+        """It was seen to speak PostgreSQL, in clear or in TLS."""
         self.ssl_request = False
         """A PostgreSQL client that asked for TLS and was promised it: its ClientHello is next."""
         self.sni: str | None = None

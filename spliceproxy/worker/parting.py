@@ -70,7 +70,9 @@ def _end(session: Session, relay: Relay) -> None:
     by_client = relay.broken is session.client
     closed_by: ClosedBy = "client" if by_client else "upstream"
     known = session.known
-    end = known.tls if by_client and known is not None else None
+    end = session.upstream_tls
+    if by_client:
+        end = None if known is None else known.tls
     if end is None or end.fault is None:
         session.end(closed_by, "reset", "client_reset" if by_client else "upstream_reset")
         return

@@ -17,12 +17,13 @@ from spliceproxy.balance.least_sessions import LeastSessions
 from spliceproxy.balance.maglev import SourceHash
 from spliceproxy.balance.policy import Policy
 from spliceproxy.balance.round_robin import RoundRobin
-from spliceproxy.ipc import PoolPlan, Sockaddr, UpstreamPlan
+from spliceproxy.ipc import PoolPlan, PoolTlsPlan, Sockaddr, UpstreamPlan
 from spliceproxy.ipc.sealed import PIECE
 from spliceproxy.telemetry.board import Upstreams
 from spliceproxy.worker.tier import EJECTED_ONES, EVERYONE, HEALTHY, Tier, groups_of
 
 if TYPE_CHECKING:
+    from spliceproxy.worker.origination import Origination
     from spliceproxy.worker.queue import Queue
 
 LOOKS: Final = 16
@@ -47,6 +48,7 @@ class Upstream:
         "max_sessions",
         "may_self_connect",
         "name",
+        "server_name",
         "slot",
         "state",
         "tier",
@@ -64,6 +66,7 @@ class Upstream:
         self.name = plan.name
         self.family = plan.family
         self.address: Sockaddr = plan.address
+        self.server_name = plan.server_name
         self.weight = plan.weight
         self.tier = plan.tier
         self.max_sessions = plan.max_sessions
@@ -104,6 +107,7 @@ class Pool:
         "queue",
         "shortest_silence",
         "successor",
+        "tls",
         "upstreams",
     )
 
@@ -114,9 +118,11 @@ class Pool:
         upstreams: Sequence[Upstream],
         states: Upstreams,
         worker: int,
+        before: Pool | None = None,
     ) -> None:
         """`start`: where in its cycle the balancing begins, 0 to 1. `upstreams` are made of the
-        plan's. The sessions are counted in `states`, among those of `worker`."""
+        plan's. The sessions are counted in `states`, among those of `worker`. `before` is what has
+        this name now."""
         self.plan = plan
         self.name = plan.name
         silences = (plan.idle_timeout, plan.half_close_timeout)
@@ -127,6 +133,7 @@ class Pool:
         """Where its clients wait."""
         self.successor: Pool | None = None
         """The pool of the same name that took its place."""
+        self.tls = None if plan.tls is None else _origination(plan.tls, before)
         self._weighted = sum(upstream.weight > 0 for upstream in upstreams)
         self._sources: dict[int, list[tuple[str, int]]] = {
             socket.AF_INET: [(ip, 0) for ip in plan.tcp.sources if ":" not in ip],
@@ -319,6 +326,12 @@ def _make_policy(
         case "source_hash" | "sni_hash":
             return SourceHash(table, weights)
     return RoundRobin(weights, start)
+
+
+def _origination(plan: PoolTlsPlan, before: Pool | None) -> Origination:
+    from spliceproxy.worker.origination import Origination  # with it comes OpenSSL
+
+    return Origination(plan, None if before is None else before.tls)
 
 
 def _live(states: Upstreams, slots: Sequence[int], index: int) -> int:

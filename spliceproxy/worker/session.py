@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from select import EPOLLERR, EPOLLHUP
+from select import EPOLLERR, EPOLLHUP, EPOLLIN
 from socket import SocketType
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +29,7 @@ from spliceproxy.worker.tcp_options import set_keepalive
 
 if TYPE_CHECKING:
     from spliceproxy.limits.clients import Place
+    from spliceproxy.relay.tls_end import TlsEnd
     from spliceproxy.worker.handshake import Handshake
     from spliceproxy.worker.known import Known
     from spliceproxy.worker.listener import ListeningSocket
@@ -67,6 +68,7 @@ class Session:
         "started",
         "tls_error",
         "upstream",
+        "upstream_tls",
         "wait",
         "worker",
     )
@@ -97,6 +99,8 @@ class Session:
         self.upstream: Upstream | None = None
         self._held: Upstream | None = None
         """Connected with, and to be given back to the pool."""
+        self.upstream_tls: TlsEnd | None = None
+        """Where TLS with the upstream begins here."""
         self.relay: Relay | None = None
         self._replay: Replay | None = None
         self.retries = 0
@@ -145,7 +149,7 @@ class Session:
         loop.arm(self, self.started + (FIRST_LOOK if age is None else min(age, FIRST_LOOK)))
         key = balance_key(self) if pool.keyed else b""
         self._connector = connector = Connector(pool, loop, self, key)
-        if self.known is not None:
+        if self.known is not None or pool.tls is not None:
             connector.approaches = needs_approach(self)
         connector.start()
 
@@ -190,9 +194,9 @@ class Session:
             self._connector.approaches = needs_approach(self)
         return balance_key(self) if pool.keyed else b""
 
-    def steps(self) -> list[Step]:
+    def steps(self, upstream: Upstream) -> list[Step]:
         """Called by the connector: what is done before bytes can flow."""
-        return steps_for(self)
+        return steps_for(self, upstream)
 
     def on_connected(self, sock: SocketType, upstream: Upstream, events: int) -> None:
         """Called by the connector: bytes can flow."""
@@ -213,10 +217,12 @@ class Session:
             self._arm()
         plan, client_events = self.pool.plan, self._client_events
         tls = None if self.known is None else self.known.tls
-        if tls is not None:
+        if tls is not None or self.upstream_tls is not None:
             from spliceproxy.relay.tls_flow import secure  # with it comes OpenSSL
 
-            secure(relay, tls, None)
+            secure(relay, tls, self.upstream_tls)
+            if self.upstream_tls is not None:
+                events |= EPOLLIN  # decrypted bytes may be there, of which no event tells
         if plan.send_proxy is not None and not connector.approaches:
             # What a TLS client has sent need not bring a byte.
             client_events |= announce(self, relay.up, 0 if tls else client_events)
@@ -236,7 +242,7 @@ class Session:
         assert held is not None
         if by_fin:
             self._on_early_close(relay)
-        self.relay = self._held = self.upstream = self.connect_ms = None
+        self.relay = self._held = self.upstream = self.upstream_tls = self.connect_ms = None
         self.pool.give_back(held)
         self.pool = pool
         self._connector = connector

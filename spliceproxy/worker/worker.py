@@ -246,7 +246,7 @@ class Worker:
             if pool is None or pool.plan != plan:
                 yield
                 members = yield from make_upstreams(plan, ephemeral)
-                pool = Pool(plan, random.random(), members, upstreams, self.index)
+                pool = Pool(plan, random.random(), members, upstreams, self.index, pool)
                 yield
             pools[plan.name] = pool
         for name, pool in pools.items():

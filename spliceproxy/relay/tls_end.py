@@ -93,7 +93,7 @@ class TlsEnd:
         self._closed = False
         """close_notify has come."""
         self._dry = False
-        """The last recv was a short one."""
+        """The last recv was a short one, and no other call came since."""
         self._silent_since_close: bool | None = None
         """Whether the peer has sent no data since our close_notify; None: none was written."""
         self.more = True
@@ -127,12 +127,12 @@ class TlsEnd:
         except BlockingIOError:
             return False
         except ssl.SSLError as error:
-            fault = TlsError(reason(error))
+            why = reason(error)
         except TlsTruncatedError:
             raise TlsError("the peer closed the connection") from None
         with suppress(OSError):
             self.flush()
-        raise fault
+        raise TlsError(why)  # without a name, which would be a circle with its traceback
 
     def recv_into(self, view: memoryview) -> int:
         """Read data, as much as fits or as is there; 0 after close_notify.
@@ -140,9 +140,11 @@ class TlsEnd:
         Raises BlockingIOError while there is none, TlsError, TlsTruncatedError, and OSError as
         recv(2) does: after everything that came before.
         """
-        if not self._left:
-            if len(view) >= RECORD:
-                return self._receive(view)
+        if self._left:
+            self.more = True  # what came since it was read, nobody knows
+        elif len(view) >= RECORD:
+            return self._receive(view)
+        else:
             self.peek()
         left = self._left
         size = min(len(left), len(view))
@@ -201,6 +203,8 @@ class TlsEnd:
 
     def _receive(self, view: memoryview) -> int:
         """`recv_into` a view that takes a record, past what is left."""
+        # After an earlier recv more may have come, whose event was told before what is read now.
+        self._dry = False
         while True:
             if self._incoming.pending:  # else OpenSSL has nothing: it was asked for all it had
                 size = self._decrypt(view)

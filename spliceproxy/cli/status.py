@@ -94,6 +94,8 @@ def _certificates(listeners: list[dict[str, Any]]) -> Table:
                 names += f" and {len(one['names']) - _NAMES} more"
             table.add_row(name, one["file"], names or "-", Text(ends, colour))
             name = ""
+        if failed := listener["failed_handshakes"]:
+            table.add_row("", f"{failed} handshakes of clients failed", "", "")
     return table
 
 

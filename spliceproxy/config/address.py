@@ -20,7 +20,10 @@ and again at each reload. As many as one file can hold."""
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_HOST = re.compile(r"(?=.{1,253}\.?$)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)+")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+# A dot between two labels is no option: one long word could else be cut into labels in more ways
+# than anybody has time to try.
+_HOST = re.compile(rf"(?=.{{1,253}}\.?$)(?:{_LABEL}\.)*{_LABEL}\.?")
 _DIGITS = re.compile(r"[0-9]+")
 _DIGITS_AND_DOTS = re.compile(r"[0-9.]+")
 

@@ -5,7 +5,8 @@ As in `checks`, the tree is read and not the typed model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import islice
 
 from spliceproxy.config.nodes import Mapping, Node, Scalar, Sequence
 from spliceproxy.config.problems import Path, Place, Problem, show
@@ -21,10 +22,35 @@ _PROTOCOLS_OF = {
 """The keys that only clients of some protocols can match, or are of use to."""
 
 
+_GUESSES = 50
+"""Names that are looked for among all pools, for "did you mean …?": of thousands, few are read."""
+
+
+class _Pools:
+    """The pools that there are, and what to write instead of one that there is not."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        self._guesses = _GUESSES
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def instead_of(self, name: str) -> str:
+        self._guesses -= 1
+        if self._guesses >= 0 and (near := nearest(name, self._names)):
+            return f"did you mean {near}?"
+        if self._names:
+            return f"the pools are {', '.join(islice(self._names, 10))}"
+        return "write for example pools: {app: {upstreams: [127.0.0.1:9001]}}"
+
+
 def check_targets(
-    listeners: dict[str, Mapping], places: dict[str, Place], pools: dict[str, Mapping]
+    listeners: dict[str, Mapping], places: dict[str, Place], names: Collection[str]
 ) -> Iterator[Problem]:
-    """Each listener has a pool or routes, and those pools exist. `places`: of listeners' names."""
+    """Each listener has a pool or routes, and those pools exist. `places`: of listeners' names,
+    `names`: of pools."""
+    pools = _Pools(names)
     for name, listener in listeners.items():
         path: Path = ("listeners", name)
         routes = list(_routes(path, listener))
@@ -87,13 +113,7 @@ def _texts(node: Node | None) -> list[str]:
     return [item.text for item in items if isinstance(item, Scalar)]
 
 
-def _exists(path: Path, place: Place, node: Node, pools: dict[str, Mapping]) -> Iterator[Problem]:
-    if not isinstance(node, Scalar) or node.unknown or node.text in ("", *pools):
-        return
-    if near := nearest(node.text, pools):
-        right = f"did you mean {near}?"
-    elif pools:
-        right = f"the pools are {', '.join(list(pools)[:10])}"
-    else:
-        right = "write for example pools: {app: {upstreams: [127.0.0.1:9001]}}"
-    yield Problem(place, path, f"there is no pool {show(node.text)}; {right}")
+def _exists(path: Path, place: Place, node: Node, pools: _Pools) -> Iterator[Problem]:
+    if isinstance(node, Scalar) and not node.unknown and node.text and node.text not in pools:
+        text = f"there is no pool {show(node.text)}; {pools.instead_of(node.text)}"
+        yield Problem(place, path, text)

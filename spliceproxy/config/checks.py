@@ -6,16 +6,16 @@ file which has mistakes elsewhere. Values that make no sense are skipped: they a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from spliceproxy.config import address, units
 from spliceproxy.config.address import Address
 from spliceproxy.config.check_routes import check_routes, check_targets
 from spliceproxy.config.check_tls import check_tls
 from spliceproxy.config.nodes import Mapping, Node, Scalar, Sequence
-from spliceproxy.config.problems import Path, Place, Problem, dotted, show
+from spliceproxy.config.problems import Path, Place, Problem, dotted
 from spliceproxy.config.scalars import CHECKS
 from spliceproxy.telemetry.board import MAX_LISTENERS
 
@@ -94,7 +94,7 @@ class _Bind:
 
 
 def _binds(listeners: dict[str, Mapping]) -> Iterator[Problem]:
-    by_port: dict[object, list[_Bind]] = {}
+    known = _Bound()
     for name, listener in listeners.items():
         bind = listener.get("bind")
         if isinstance(bind, Sequence) and not bind.items:
@@ -107,10 +107,34 @@ def _binds(listeners: dict[str, Mapping]) -> Iterator[Problem]:
             if (parsed := _address(node, address.parse_bind)) is None:
                 continue
             mine = _Bind(parsed, interface, node.place, path)
-            same_port = by_port.setdefault(parsed.port or str(parsed), [])
-            if first := next((other for other in same_port if mine.meets(other)), None):
+            if first := known.add(mine):
                 yield Problem(mine.place, path, _meeting(mine, first))
-            same_port.append(mine)
+
+
+class _Bound:
+    """The addresses so far, found without a look at all of them: there may be tens of thousands."""
+
+    def __init__(self) -> None:
+        self._same: dict[Address, list[_Bind]] = {}
+        self._wildcards: dict[int, list[_Bind]] = {}
+        self._by_port: dict[int, list[_Bind]] = {}
+
+    def add(self, mine: _Bind) -> _Bind | None:
+        """The first one that `mine` cannot be beside."""
+        mine_at, port = mine.address, mine.address.port
+        if not mine_at.is_unix and not port:
+            return None  # any free port
+        wildcard = not mine_at.is_unix and (not mine_at.host or mine_at.host in ("0.0.0.0", "::"))
+        same = self._same.setdefault(mine_at, [])
+        others = self._by_port if wildcard else self._wildcards
+        candidates = chain(same, () if mine_at.is_unix else others.get(port, ()))
+        first = next((other for other in candidates if mine.meets(other)), None)
+        same.append(mine)
+        if port:
+            self._by_port.setdefault(port, []).append(mine)
+        if wildcard:
+            self._wildcards.setdefault(port, []).append(mine)
+        return first
 
 
 def _meeting(mine: _Bind, first: _Bind) -> str:
@@ -197,9 +221,7 @@ def _text_problem(text: str, check: str) -> str:
         if check == "exchange":
             units.binary(text)
         elif check == "http":
-            re.compile(text.encode())
-    except re.error as error:
-        return f"{show(text)} is no regular expression: {error}; a backslash makes . * ? ( [ plain"
+            units.regular_expression(text)
     except ValueError as error:
         return str(error)
     return ""

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from spliceproxy.config.model import Config, Listener
 from spliceproxy.config.pool import Pool, Upstream
+from spliceproxy.config.tls import PoolTls
 from spliceproxy.config.units import size_text, time_text
 
 NEEDS_RESTART = ("workers", "relay", "admin", "log.format", "log.sessions.to")
@@ -146,7 +147,11 @@ def _values(section: BaseModel, without: tuple[str, ...] = (), prefix: str = "")
         if name in without:
             continue
         value, key = getattr(section, name), field.alias or name
-        if isinstance(value, BaseModel):
+        if isinstance(value, PoolTls):  # all its keys may be off, which is not the same as off
+            found[prefix + key] = "on"
+            keys = _values(value, (), f"{prefix}{key}.")
+            found |= {name: one for name, one in keys.items() if one}
+        elif isinstance(value, BaseModel):
             found |= _values(value, (), f"{prefix}{key}.")
         else:
             found[prefix + key] = value

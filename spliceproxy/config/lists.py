@@ -25,7 +25,11 @@ def load_list(path: Path, env: Mapping[str, str] = os.environ) -> tuple[Upstream
     Raises ConfigError with all that is wrong. An empty file is wrong: it may be one that is being
     written.
     """
-    source = files.read(path)
+    return read_list(files.read(path), env)
+
+
+def read_list(source: Source, env: Mapping[str, str]) -> tuple[Upstream, ...]:
+    """The same for the text of such a file."""
     problems: list[Problem] = []
     node = syntax.parse(source, env, problems)
     if node is None or (isinstance(node, nodes.Scalar) and not node.text):

@@ -19,7 +19,7 @@ CERTIFICATE_RIGHT = "write a name such as app.internal.example.com, or an IP add
 
 def server_name(text: str) -> str:
     """A name of SNI, or `*.` and a name: in lower case, without a trailing dot."""
-    if read_address(text.encode()) is not None:
+    if read_address(_bytes(text)) is not None:
         raise ValueError(f"{show(text)} is an address, which no client names in SNI; {RIGHT}")
     return _pattern(text)
 
@@ -36,16 +36,21 @@ def certificate_name(text: str) -> str:
 
 def http_host(text: str) -> str:
     """The same for HTTP, where a host may be an IP address."""
-    ip = read_address(text.removeprefix("[").removesuffix("]").encode())
+    ip = read_address(_bytes(text.removeprefix("[").removesuffix("]")))
     return _pattern(text) if ip is None else ip
 
 
 def _pattern(text: str) -> str:
     star = "*." if text.startswith("*.") else ""
-    name = read_host_name(text.removeprefix("*.").encode())
+    name = read_host_name(_bytes(text.removeprefix("*.")))
     if name is None:
         raise ValueError(f"{show(text)} is not a host name; {_right(text)}")
     return star + name
+
+
+def _bytes(text: str) -> bytes:
+    """What no encoding has can come from a variable of the environment; a name has none of it."""
+    return text.encode(errors="replace")
 
 
 def _right(text: str) -> str:

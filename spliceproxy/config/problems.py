@@ -17,6 +17,8 @@ MAX_SHOWN = 100
 
 _MAX_LINE = 120
 _MAX_VALUE = 60
+_MAX_HEAD = 1000
+"""Characters of a problem without its line: some tell what a file holds, which may be anything."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,8 @@ class Problem:
     def __str__(self) -> str:
         key = dotted(self.path)
         head = f"{self.where}: {key}: {self.text}" if key else f"{self.where}: {self.text}"
+        if len(head) > _MAX_HEAD:  # what is wrong comes first, what would be right last
+            head = f"{head[: _MAX_HEAD // 2]}…{head[-_MAX_HEAD // 2 :]}"
         head = _printable(head.replace("\t", " "))
         if isinstance(self.where, str):
             return head

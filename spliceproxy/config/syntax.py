@@ -39,7 +39,8 @@ _CORE_TAG = "tag:yaml.org,2002:"
 _SMALL = 100_000
 """Characters up to which a text is parsed again and again to find one more mistake; larger ones are
 read by libyaml, where it is there, which is some ten times faster."""
-_READ_OTHERWISE = re.compile("[\t\x85\u2028\u2029]")
+_HALF = re.compile("[\ud800-\udfff]")
+_READ_OTHERWISE = re.compile("[\t\x85\u2028\u2029\ufeff?!]")
 """Characters about which libyaml and PyYAML's own parser have different opinions."""
 
 
@@ -171,6 +172,8 @@ class _Composer:
 
     def _scalar(self, event: ScalarEvent) -> nodes.Scalar:
         place = self._place(event)
+        if self._has_half(event, place):
+            return nodes.Scalar(place, event.value, unknown=True)
         try:
             return nodes.Scalar(place, variables.expand(event.value, self._env))
         except variables.VariableError as error:
@@ -179,6 +182,14 @@ class _Composer:
             wrong = place if at < 0 else Place(self._source, place.line, at + 1)
             self._problem(wrong, str(error))
             return nodes.Scalar(place, event.value, unknown=True)
+
+    def _has_half(self, event: ScalarEvent, place: Place) -> bool:
+        """Whether an escape such as \\ud83d names half of a character, which no encoding has."""
+        half = _HALF.search(event.value)
+        if half is not None:
+            wrong = f"\\u{ord(half[0]):04x} is half of a character"
+            self._problem(place, f"{wrong}; write the character itself, or \\U and eight digits")
+        return half is not None
 
     def _sequence(self, start: SequenceStartEvent, depth: int) -> nodes.Sequence:
         node = nodes.Sequence(self._place(start))
@@ -200,6 +211,8 @@ class _Composer:
             self._path = (*path, key)
             value = self._node(next(self._events), depth + 1)
             self._grow(node, value, start)
+            if isinstance(event, ScalarEvent) and self._has_half(event, place):
+                continue
             if key == "<<":
                 self._problem(place, "merge keys are not part of this language; write the keys out")
             elif first := node.entries.get(key):

@@ -7,6 +7,7 @@ right") where it is none.
 from __future__ import annotations
 
 import re
+import warnings
 
 from spliceproxy.config.problems import show
 
@@ -208,3 +209,18 @@ def binary(text: str) -> bytes:
             right = "write \\\\ for a backslash; known are \\r \\n \\t \\0 \\xNN"
             raise ValueError(f"{wrong} is no escape; {right}")
     return b"".join(parts)
+
+
+def regular_expression(text: str) -> re.Pattern[bytes]:
+    """What `expect` looks for in a body.
+
+    Compiling also warns (of `[[`, which may mean more one day), runs out of stack where groups nest
+    thousands deep, and out of numbers where a repetition is too large.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return re.compile(text.encode(errors="surrogateescape"))
+    except (re.error, RecursionError, OverflowError) as error:
+        wrong = "too deep" if isinstance(error, RecursionError) else error
+        right = "a backslash makes . * ? ( [ plain"
+        raise ValueError(f"{show(text)} is no regular expression: {wrong}; {right}") from None

@@ -17,6 +17,7 @@ from spliceproxy.telemetry.board import (
     EJECTED,
     SESSIONS,
     Board,
+    listener_failed_handshakes,
     listener_sessions,
 )
 
@@ -82,7 +83,8 @@ def _workers(house: House) -> list[Report]:
 
 
 def _listener(house: House, listener: ListenerPlan, addresses: list[str]) -> Report:
-    """`certificates` are those that it may show: file, names, `not_after` and `days_left`."""
+    """`certificates` are those that it may show: file, names, `not_after` and `days_left`;
+    `failed_handshakes` of its clients since the start."""
     return {
         "name": listener.name,
         "addresses": addresses,
@@ -91,6 +93,7 @@ def _listener(house: House, listener: ListenerPlan, addresses: list[str]) -> Rep
         "sessions": house.board.total(listener_sessions(listener.slot)),
         "max_sessions": listener.max_sessions,
         "certificates": house.certificates(listener.name) if listener.tls is not None else [],
+        "failed_handshakes": house.board.total(listener_failed_handshakes(listener.slot)),
     }
 
 

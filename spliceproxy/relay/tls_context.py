@@ -1,5 +1,7 @@
 """What OpenSSL needs to know before a connection: contexts, from PEM texts.
 
+The supervisor tries by this what workers will use, so that a worker never meets what fails.
+
 OpenSSL reads certificates and keys from files only (SSLContext.load_cert_chain); a memfd is one
 that nobody else sees, so that a key is never written anywhere.
 """
@@ -33,7 +35,7 @@ def server_context(
     """For connections that clients make. `chains` as `load_chain` takes them, of different kinds of
     keys; `client_certificate`: off, optional or required, signed by `client_ca` (PEM).
 
-    Raises ssl.SSLError and ValueError where something of it is no use.
+    Raises ssl.SSLError where something of it is of no use.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[min_version]
@@ -55,7 +57,7 @@ def client_context(
     """For connections to upstreams. `ca` (PEM): who may have signed their certificates; empty: whom
     this machine trusts. `certificate`, as `load_chain` takes it, is shown to those that ask.
 
-    Raises ssl.SSLError and ValueError where something of it is no use.
+    Raises ssl.SSLError where something of it is of no use.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -77,17 +79,13 @@ def client_context(
 def load_chain(context: ssl.SSLContext, pem: str) -> None:
     """Have a context show a certificate: `pem` is the chain, the own one first, and its key.
 
-    Raises ssl.SSLError: no certificate, no key, or not its key; ValueError: the key is encrypted.
+    Raises ssl.SSLError: no certificate, no key, another one's, or one that is encrypted.
     """
-    fd = os.memfd_create("chain", os.MFD_CLOEXEC)
+    fd = os.memfd_create("spliceproxy-certificate", os.MFD_CLOEXEC)
     try:
-        with open(fd, "w", encoding="ascii", closefd=False) as file:
+        with open(fd, "w", closefd=False) as file:
             file.write(pem)
-        context.load_cert_chain(f"/proc/self/fd/{fd}", password=_no_password)
+        # A password, as OpenSSL would ask the terminal for one.
+        context.load_cert_chain(f"/proc/self/fd/{fd}", password="")
     finally:
         os.close(fd)
-
-
-def _no_password() -> str:
-    """OpenSSL would ask at the terminal."""
-    raise ValueError("the key is encrypted")

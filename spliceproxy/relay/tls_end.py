@@ -193,9 +193,12 @@ class TlsEnd:
     def _receive(self, view: memoryview) -> int:
         """`recv_into` a view that takes a record, past what is left."""
         while True:
-            size = self._decrypt(view)
-            if size or self._closed:
-                return size
+            if self._incoming.pending:  # else OpenSSL has nothing: it was asked for all it had
+                size = self._decrypt(view)
+                if size:
+                    return size
+            if self._closed:
+                return 0
             self._fill()
 
     def _fill(self) -> None:

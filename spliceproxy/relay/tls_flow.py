@@ -71,11 +71,17 @@ class TlsFlow(Flow):
         return super().taken + self._sealed
 
     def send(self, data: memoryview) -> None:
-        if self._writes is None:
+        writes = self._writes
+        if writes is None:
             super().send(data)
-        else:
-            self.hold(data)
-            self.flush_pending()
+            return
+        writes.write(data)
+        self._sealed += len(data)
+        if not writes.flush():
+            self.held = writes.unsent
+            raise BlockingIOError
+        self.moved += self._sealed
+        self._sealed = self.held = 0
 
     def hold(self, data: memoryview) -> None:
         writes = self._writes

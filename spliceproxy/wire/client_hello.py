@@ -17,7 +17,8 @@ byte 80 or more), which RFC 6176 forbids and which names no server.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections import Counter
+from typing import NamedTuple
 
 from spliceproxy.wire.host_name import read_address, read_host_name
 from spliceproxy.wire.need import Buffer, Need
@@ -38,10 +39,14 @@ HANDSHAKE = 22
 CLIENT_HELLO = 1
 SERVER_NAME, ALPN, SUPPORTED_VERSIONS = 0, 16, 43
 HOST_NAME = 0
+_READ = frozenset((SERVER_NAME, ALPN, SUPPORTED_VERSIONS))
 
 _RECORD = struct.Struct(">BBxH")  # type, major version, length; the minor version means nothing
 _RECORD_HEADER = 5
 _MESSAGE_HEADER = 4
+_BOTH_HEADERS = struct.Struct(">BBxHBBH")  # behind it the message's: type, length of 3 bytes
+_BODY = _RECORD_HEADER + _MESSAGE_HEADER
+_ONE_NAME = struct.Struct(">HBH")  # server_name with one name: length of the list, type, length
 _EXTENSION = struct.Struct(">HH")
 _SESSION_ID = 34  # behind the version and 32 random bytes
 _GREASE = frozenset(high << 8 | high for high in range(0x0A, 0x100, 0x10))
@@ -53,8 +58,7 @@ class ClientHelloError(Exception):
     """The client speaks TLS, but this is no ClientHello; `str()` is one sentence that says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientHello:
+class ClientHello(NamedTuple):
     """What a client asks for.
 
     `sni`: the host name in lower case, without a trailing dot. None where it named none, or wrote
@@ -104,6 +108,13 @@ class ClientHelloReader:
             return None
         if seen < 2:
             return Need(2)
+        if seen > _BODY and not self._at:
+            # Nearly all come whole and in one record: what follows would say the same, more slowly.
+            _, _, length, message, high, low = _BOTH_HEADERS.unpack_from(data)
+            size = high << 16 | low
+            whole = 0 < size <= MAX_BODY and _MESSAGE_HEADER + size <= length <= MAX_RECORD
+            if whole and message == CLIENT_HELLO and seen >= _BODY + size:
+                return _parse(bytes(data[_BODY : _BODY + size]))
         while True:
             if self._at == self._end:
                 if seen < self._at + _RECORD_HEADER:
@@ -181,24 +192,27 @@ def _parse(body: bytes) -> ClientHello:
     sni: str | None = None
     alpn: tuple[bytes, ...] = ()
     versions: tuple[int, ...] = (version,)
-    found: set[int] = set()
+    kinds: list[int] = []
     while at < end:
-        if at + 4 > end:
+        start = at + 4
+        if start > end:
             raise ClientHelloError("the list of extensions ends inside an extension")
         kind, size = _EXTENSION.unpack_from(body, at)
-        at += 4
-        if at + size > end:
+        at = start + size
+        if at > end:
             raise ClientHelloError(f"extension {kind} is longer than the list of extensions")
-        if kind in found:
-            raise ClientHelloError(f"extension {kind} comes twice")
-        found.add(kind)
-        if kind == SERVER_NAME:
-            sni = _server_name(body[at : at + size])
-        elif kind == ALPN:
-            alpn = _alpn(body[at : at + size])
-        elif kind == SUPPORTED_VERSIONS:
-            versions = _versions(body[at : at + size])
-        at += size
+        kinds.append(kind)
+        if kind in _READ:
+            data = body[start:at]
+            if kind == SERVER_NAME:
+                sni = _server_name(data)
+            elif kind == ALPN:
+                alpn = _alpn(data)
+            else:
+                versions = _versions(data)
+    if len(set(kinds)) != len(kinds):
+        [(kind, _)] = Counter(kinds).most_common(1)
+        raise ClientHelloError(f"extension {kind} comes twice")
     return ClientHello(sni, alpn, version, versions)
 
 
@@ -234,6 +248,9 @@ def _extensions_at(body: bytes) -> int:
 
 def _server_name(data: bytes) -> str | None:
     """The first host name; what is of another type has the same form, and is skipped."""
+    size = len(data) - _ONE_NAME.size
+    if size > 0 and _ONE_NAME.unpack_from(data) == (size + 3, HOST_NAME, size):
+        return _host_name(data[_ONE_NAME.size :])
     at = _list_at(data, 2, "server_name")
     end = len(data)
     name: bytes | None = None
@@ -249,7 +266,11 @@ def _server_name(data: bytes) -> str | None:
         if kind == HOST_NAME and name is None:
             name = data[at : at + size]
         at += size
-    if name is None or read_address(name.removesuffix(b".")) is not None:
+    return None if name is None else _host_name(name)
+
+
+def _host_name(name: bytes) -> str | None:
+    if read_address(name.removesuffix(b".")) is not None:
         return None
     sni = read_host_name(name)
     if sni is None:
@@ -277,7 +298,9 @@ def _versions(data: bytes) -> tuple[int, ...]:
     at = _list_at(data, 1, "supported_versions")
     if (len(data) - at) % 2:
         raise ClientHelloError("supported_versions has half a version at its end")
-    offered = (data[n] << 8 | data[n + 1] for n in range(at, len(data), 2))
+    offered = struct.unpack_from(f">{(len(data) - at) // 2}H", data, at)
+    if _GREASE.isdisjoint(offered):
+        return offered
     return tuple(version for version in offered if version not in _GREASE)
 
 

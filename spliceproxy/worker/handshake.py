@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from select import EPOLLIN, EPOLLOUT
 from socket import AF_UNIX, SHUT_WR
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from spliceproxy.relay.flow import TROUBLE
 from spliceproxy.relay.relay import interest
 from spliceproxy.relay.tls_end import TlsEnd, TlsError
+from spliceproxy.telemetry.board import listener_failed_handshakes
 from spliceproxy.telemetry.record import milliseconds
 
 if TYPE_CHECKING:
@@ -50,11 +51,8 @@ class Handshake:
         self._take_turn()
 
     def on_event(self, events: int) -> None:
-        """Events of the client."""
-        session = self.session
-        if events & (EPOLLERR | EPOLLHUP) and session.client.family != AF_UNIX:
-            session.end("client", "reset", "client_reset")
-        elif events & _NEWS or self._end.unsent:
+        """Events of the client. An alert may have come before a reset."""
+        if events & _NEWS or self._end.unsent:
             self._take_turn()
 
     def on_deadline(self, now: float) -> None:
@@ -90,14 +88,20 @@ class Handshake:
                 assert session.known is not None
                 session.known.tls_ms = milliseconds(monotonic() - self._started)
                 session.handshake = None
-                self.over()
+                self._leave()
                 self._on_done()
             elif end.unsent and session.client.family == AF_UNIX:
                 loop = session.worker.loop
                 loop.modify(session.client.fileno(), interest(AF_UNIX) | EPOLLOUT)
 
-    def over(self) -> None:
-        """It is done, or the session is, which calls this then: give the place back."""
+    def on_session_end(self) -> None:
+        """Called by the session: it ends, and its handshake was not done."""
+        session = self.session
+        session.worker.region[listener_failed_handshakes(session.listener.plan.slot)] += 1
+        self._leave()
+
+    def _leave(self) -> None:
+        """Give its place among the handshakes under way back."""
         limits = self.session.listener.limits
         if limits is not None:
             limits.leave_handshake()

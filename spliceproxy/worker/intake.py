@@ -243,8 +243,11 @@ class Preread:
         nothing = not seen and self._ends_tls(route)
         if self.phase == "preread" and self._negotiation is None and not nothing:
             self._take_route(route)
+        elif seen and self.phase == "proxy":
+            self.session.abort("bad_proxy_header")
         elif seen:
-            self.session.abort("bad_proxy_header" if self.phase == "proxy" else "tls_handshake")
+            self.session.tls_error = "the client ended in the middle of its negotiation"
+            self.session.abort("tls_handshake")
         else:
             self.session.end("client", "fin", "done")
 

@@ -46,8 +46,10 @@ class Known:
         """For the record."""
         if self.tls_ms is not None and self.tls is not None:
             return self.tls.tls.selected_alpn_protocol()
+        if not self.alpn:
+            return None
         offered = (name.decode("ascii", "backslashreplace") for name in self.alpn)
-        return ",".join(offered) or None
+        return ",".join(offered)
 
 
 def client_ip(session: Session) -> str:

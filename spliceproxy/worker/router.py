@@ -6,7 +6,7 @@ them cost no more than a few; what a name leads to still takes its place in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.wire.networks import NONE
@@ -98,13 +98,16 @@ class Router:
     def choose(self, facts: Facts) -> int:
         """The route, or NO_ROUTE. What is not known matches nothing."""
         found = self._others
-        named = [*self._servers.find(facts.sni), *self._hosts.find(facts.host)]
+        named = self._servers.find(facts.sni) or self._hosts.find(facts.host)
         if named:
-            found = sorted({*named, *found})
+            found = sorted({*named, *found}) if found or len(named) > 1 else named
         for number in found:
             if _fits(self._routes[number], facts):
                 return number
         return NO_ROUTE
+
+
+_NOBODY: Final[list[int]] = []
 
 
 class _Names:
@@ -123,15 +126,19 @@ class _Names:
             names = self._below if star else self._exact
             names.setdefault(pattern[1:] if star else pattern, []).append(number)
 
-    def find(self, name: str | None) -> Iterator[int]:
+    def find(self, name: str | None) -> list[int]:
+        """The numbers, in no order, some perhaps twice; the list is not the caller's."""
         if name is None:
-            return
-        yield from self._exact.get(name, ())
-        if self._below:
-            dot = name.find(".")
-            while dot >= 0:
-                yield from self._below.get(name[dot:], ())
-                dot = name.find(".", dot + 1)
+            return _NOBODY
+        exact = self._exact.get(name, _NOBODY)
+        if not self._below:
+            return exact
+        found = exact.copy()
+        dot = name.find(".")
+        while dot >= 0:
+            found += self._below.get(name[dot:], _NOBODY)
+            dot = name.find(".", dot + 1)
+        return found
 
 
 def _wants_bytes(route: RoutePlan) -> bool:

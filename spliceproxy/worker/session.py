@@ -382,7 +382,7 @@ class Session:
         if listener.records_all or worker.wants_record(listener, why):
             worker.write_record(session_record(self, closed_by, how, why))
         if self.handshake is not None:
-            self.handshake.over()
+            self.handshake.on_session_end()
         self.preread = self.handshake = self._parting = None
         loop.close_socket_later(self.client)
         if relay is not None:

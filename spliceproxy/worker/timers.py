@@ -18,6 +18,9 @@ TICK: Final = 0.05
 COARSE_AFTER: Final = 10.0
 """Deadlines that are further away than this, in seconds, share the slots of whole seconds."""
 COARSE: Final = round(1 / TICK)
+AT_ONCE: Final = 32
+"""Timers that are called before the loop looks at its events again: ten thousand clients that fall
+silent together share one slot, and to end them all takes longer than anybody else should wait."""
 
 
 class Timer(Protocol):
@@ -67,19 +70,25 @@ class Wheel:
             timer.slot = 0
 
     def expire(self, now: float, on_failure: Callable[[object, Exception], None]) -> None:
-        """Call every timer whose slot has come; `on_failure(timer, error)` where one raises."""
+        """Call AT_ONCE timers whose slot has come; `on_failure(timer, error)` where one raises.
+
+        While more of them are left, `next` is not later than `now`.
+        """
         order = self._order
-        while order and order[0] * TICK <= now:
+        left = AT_ONCE
+        while left and order and order[0] * TICK <= now:
             # What is armed meanwhile goes to later slots; what is disarmed may be in this one.
             timers = self._slots[order[0]]
-            while timers:
+            while timers and left:
+                left -= 1
                 timer = timers.pop()
                 timer.slot = 0
                 try:
                     timer.on_deadline(now)
                 except Exception as error:
                     on_failure(timer, error)
-            del self._slots[heapq.heappop(order)]
+            if not timers:
+                del self._slots[heapq.heappop(order)]
         while order and not self._slots[order[0]]:
             del self._slots[heapq.heappop(order)]
         self.next = order[0] * TICK if order else inf

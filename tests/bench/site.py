@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from harness.load import digest
 
+from bench.certificate import certificate_files
 from bench.cpu import process_tree
 from bench.load.digest import ECHO_BYTES, ECHO_SEED
-from bench.origins import BODIES, Origins, body
-from bench.peers.base import Peer, Target
+from bench.load.tls import AGREED, offer
+from bench.origins import BODIES, NAMES, Origins, body
+from bench.peers.base import Address, Peer, Target
 from bench.place import Loopback, Network, Pinning, Veth, choose_pinning
 from bench.programs import FailedError, MissingError, run, script
 from bench.workloads.base import Workload
@@ -91,7 +93,7 @@ class Site:
         target = peer.start(workload.tuning, workload.workers, host, origins.addresses, prefix)
         self._targets[key] = target
         if not workload.fresh:
-            self._check(target, network)
+            self._check(target, template, network, origins.addresses)
         return target
 
     def pids(self) -> list[int]:
@@ -112,12 +114,30 @@ class Site:
             self._origins[key] = Origins(directory, network, pinning)
         return self._origins[key]
 
-    def _check(self, target: Target, network: Network) -> None:
+    def _check(
+        self, target: Target, tuning: str, network: Network, origins: Mapping[str, Address]
+    ) -> None:
         """Every byte of every body and of an echo is as it was sent, or FailedError is raised."""
-        words = [*target.addresses["http"], *target.addresses["echo"]]
-        command = [*network.prefix("load"), *script("load.digest", *words)]
-        if json.loads(run(command, 60)) != self._bodies:
-            raise FailedError(f"{target.name}: what came through is not what was sent")
+        where = target.addresses
+        expected: Mapping[str, object]
+        if tuning == "sni":
+            command = script("load.named", *where["sni"])
+            ports = {name: origins[name.partition(".")[0]][1] for name in NAMES}
+            expected = {**ports, "echo": self._bodies["echo"]}
+        elif tuning == "tls":
+            authority = certificate_files(self._directory)["CA"]
+            words = [authority, *where["https"], *where["tls_echo"]]
+            command = [*offer(), *script("load.tls_digest", *words)]
+            expected = {**self._bodies, "agreed": AGREED}
+        else:
+            command = script("load.digest", *where["http"], *where["echo"])
+            expected = self._bodies
+        found = json.loads(run([*network.prefix("load"), *command], 60))
+        if found != expected:
+            wrong = sorted(key for key in expected if found.get(key) != expected[key])
+            raise FailedError(
+                f"{target.name}: what came through is not what was sent ({', '.join(wrong)})"
+            )
 
     def close(self) -> None:
         """End all of it."""

@@ -53,6 +53,8 @@ def test_reasons_named_in_the_table_of_timeouts_exist() -> None:
     table = TEXT.split("## Timeouts")[1].split("##")[0]
     defaults = dict(re.findall(r"^\| `timeouts\.(\w+)` \| (\w+) \|", table, re.MULTILINE))
     assert defaults == {
+        "preread": "10s",
+        "handshake": "10s",
         "connect": "5s",
         "idle": "1h",
         "half_close": "5m",
@@ -63,7 +65,15 @@ def test_reasons_named_in_the_table_of_timeouts_exist() -> None:
     assert len(reasons) == len(defaults)
     assert set(reasons) <= WHYS
     smallest = config.loads(blocks("yaml")[0], "README.md", env={})
-    seconds = {"connect": 5, "idle": 3600, "half_close": 300, "session": None, "drain": 30}
+    seconds = {
+        "preread": 10,
+        "handshake": 10,
+        "connect": 5,
+        "idle": 3600,
+        "half_close": 300,
+        "session": None,
+        "drain": 30,
+    }
     assert {name: getattr(smallest.timeouts, name) for name in defaults} == seconds
 
 

@@ -119,3 +119,31 @@ def test_of_thousands_of_rules_the_first_are_told() -> None:
     assert len(lines) == 21
     assert lines[0] == "~ listener web: + access deny 10.0.0.0"
     assert lines[-1] == "~ listener web: access: and 1980 more networks"
+
+
+def test_tls_is_told_by_its_keys_and_certificates_by_their_files() -> None:
+    tls = "tls: {certificates: [/a.pem, {chain: /b.crt, key: /b.key}]}"
+    old = OLD.replace("pool: app}", f"pool: app, {tls}}}").replace("9002, weight: 2}]", "9002}]")
+    new = old.replace("/a.pem, ", "/certs/, ").replace("/b.key}]", "/b.key}], min_version: 1.3")
+    new = new.replace(
+        "127.0.0.1:22", "127.0.0.1:22, tls: {verify: off, name: a.b, certificate: /c}"
+    )
+    difference = config.difference(config.loads(old, "a.yaml"), config.loads(new, "a.yaml"))
+    both = "{chain: /b.crt, key: /b.key}"
+    assert difference == [
+        f"~ listener web: tls.certificates [/a.pem, {both}] → [/certs, {both}]",
+        "~ listener web: tls.min_version 1.2 → 1.3",
+        "~ pool old: tls off → on",
+        "~ pool old: tls.name off → a.b",
+        "~ pool old: tls.certificate.chain off → /c",
+    ]
+    on, off = new.replace("name: a.b, certificate: /c", ""), new.replace("verify: off, ", "")
+    lines = config.difference(config.loads(off, "a.yaml"), config.loads(on, "a.yaml"))
+    assert lines == [
+        "~ pool old: tls.name a.b → off",
+        "~ pool old: tls.verify on → off",
+        "~ pool old: tls.certificate.chain /c → off",
+    ]
+    plain = new.replace(", tls: {verify: off, name: a.b, certificate: /c}", "")
+    lines = config.difference(config.loads(plain, "a.yaml"), config.loads(on, "a.yaml"))
+    assert lines == ["~ pool old: tls off → on"]

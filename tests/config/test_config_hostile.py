@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from spliceproxy.config import ConfigError, load, loads
+from spliceproxy.config import ConfigError, load, loads, parse_address
 
 GOOD = 'listeners: {web: {bind: ":8080", pool: app}}\npools: {app: {upstreams: 127.0.0.1:9001}}\n'
 LAUGHS = "a: &a [lol]\n" + "".join(
@@ -40,6 +40,71 @@ def read(text: str | bytes, env: dict[str, str]) -> None:
     """Load it, well or not; anything but ConfigError is the test's failure."""
     with suppress(ConfigError):
         loads(text, "app.yaml", env)
+
+
+@pytest.mark.parametrize("word", ["a" * 63, "a-" * 31, "_" * 200, "a." * 100, "-" * 100])
+def test_a_word_that_is_nearly_a_host_is_told_at_once(word: str) -> None:
+    for upstream in (f"{word}-:80", f"srv:{word}-", f"srv:{word}-:80", f"{word}!:80"):
+        with within(0.1):
+            assert "app.yaml:2:" in message(GOOD.replace("127.0.0.1:9001", f"'{upstream}'"))
+
+
+@pytest.mark.parametrize("label", ["a", "a" * 63, "_a-b_", "1x"])
+def test_labels_of_a_host_name_are_63_characters_at_most(label: str) -> None:
+    assert parse_address(f"{label}.{label}.test.:80").host == f"{label}.{label}.test."
+    for wrong in (
+        f"{label * 64}.test:80",
+        f"{label}..test:80",
+        f".{label}:80",
+        f"{label}-.test:80",
+    ):
+        with pytest.raises(ValueError, match="neither an IP address nor a host name"):
+            parse_address(wrong)
+
+
+@pytest.mark.parametrize(
+    ("expect", "told"),
+    [
+        ("[[a]", None),  # Python warns that this may mean more one day
+        ("(" * 5000 + ")" * 5000, "too deep"),
+        ("a{9999999999}", "the repetition number is too large"),
+        ("(", "missing ), unterminated subpattern at position 0"),
+    ],
+)
+def test_a_regular_expression_is_taken_or_refused_and_nothing_else(
+    expect: str, told: str | None
+) -> None:
+    text = f"{GOOD}health: {{check: http, expect: '{expect}'}}\n"
+    if told is None:
+        assert loads(text, "app.yaml", {}).health
+    else:
+        assert f"is no regular expression: {told}; a backslash makes" in message(text)
+
+
+def test_half_a_character_is_told_as_such_in_values_and_in_keys() -> None:
+    text = message(f'{GOOD}health: {{expect: "\\ud83d\\ude00"}}\nx: {{"\\udfff": 1}}\n')
+    right = "is half of a character; write the character itself, or \\U and eight digits"
+    assert f"app.yaml:3:18: health.expect: \\ud83d {right}" in text
+    assert f"app.yaml:4:5: x.\N{REPLACEMENT CHARACTER}: \\udfff {right}" in text
+
+
+def test_a_variable_whose_bytes_are_no_text_is_told_in_this_language_words() -> None:
+    for value in (
+        "pools: {app: {upstreams: '${X}:80'}}",
+        "listeners: {web: {routes: {sni: '${X}'}}}",
+    ):
+        with pytest.raises(ConfigError) as caught:
+            loads(value, "app.yaml", {"X": "caf\udce9"})
+        assert '"caf\N{REPLACEMENT CHARACTER}' in str(caught.value)
+        assert "codec" not in str(caught.value)
+
+
+def test_a_problem_is_never_longer_than_people_read() -> None:
+    text = message(GOOD + "b: ${" + "A" * 50_000 + "}\n")
+    first, *_ = text.split("\n")
+    assert first.startswith("app.yaml:3:4: b: ${AAAA")
+    assert first.endswith(":-default}")
+    assert len(first) <= 1001
 
 
 def test_a_billion_laughs_are_an_error_in_well_under_a_second() -> None:
@@ -83,6 +148,14 @@ def test_a_hundred_megabytes_are_not_read(tmp_path: Path) -> None:
         "pools: {a: {upstreams: [" + "1.1.1.1:1," * 90_000 + "]}}",
         "listeners: {a: {bind: [" + '":1",' * 90_000 + "]}}",
         "listeners: {" + "".join(f"a{n}: {{pool: b{n}}}," for n in range(20_000)) + "}",
+        "listeners: {a: {pool: b, bind: ["
+        + "".join(f"'10.0.{n >> 8}.{n & 255}:80'," for n in range(50_000))
+        + "]}}",
+        "pools: {"
+        + "".join(f"p{n}: {{}}," for n in range(30_000))
+        + "}\nlisteners: {a: {routes: {pool: {"
+        + "".join(f"q{n}: 1," for n in range(30_000))
+        + "}}}}",
     ],
     ids=lambda text: text[:12].encode("unicode_escape").decode(),
 )

@@ -6,9 +6,9 @@ import random
 
 import pytest
 import yaml
+from config.trees import tree
 
-from spliceproxy.config import ConfigError, loads, nodes, syntax
-from spliceproxy.config.problems import Problem, Source
+from spliceproxy.config import ConfigError, loads, syntax
 
 FORMS = (
     "    - 10.{a}.{b}.1:80\n",
@@ -33,33 +33,11 @@ def large(seed: int, size: int = 120_000) -> str:
     return text
 
 
-def tree(text: str, loader: type[yaml.SafeLoader]) -> list[object]:
-    """All nodes with their places, in order."""
-    problems: list[Problem] = []
-    composed = syntax._Composer(Source("app.yaml", text), {}, problems, loader).compose()
-    assert problems == []
-    assert composed is not None
-    found: list[object] = []
-
-    def walk(node: nodes.Node) -> None:
-        found.append((type(node), node.place.line, node.place.column, node.size, node.depth))
-        if isinstance(node, nodes.Scalar):
-            found.append(node.text)
-        elif isinstance(node, nodes.Sequence):
-            for item in node.items:
-                walk(item)
-        else:
-            for key, entry in node.entries.items():
-                found.append((key, entry.place.line, entry.place.column))
-                walk(entry.value)
-
-    walk(composed)
-    return found
-
-
 def test_both_parsers_make_the_same_tree_of_a_large_file(seed: int) -> None:
     text = large(seed)
-    assert tree(text, syntax._FAST) == tree(text, yaml.SafeLoader)
+    fast, problems = tree(text, syntax._FAST, {})
+    assert (fast, problems) == tree(text, yaml.SafeLoader, {})
+    assert problems == []
 
 
 MISTAKES = {
@@ -74,6 +52,8 @@ MISTAKES = {
     "key": "    - {address: 10.9.9.9:80, wieght: 3}\n",
     "same key": "    - {address: 10.9.9.9:80, weight: 3, weight: 3}\n",
     "next line": "    - 10.9.9.9:80\x8510.9.9.9:80\n",
+    "question": "    - {address: 10.9.9.9:8?0}\n",
+    "mark": "    - [10.9.9.9:80, !, \ufeff]\n",
     "variable": "    - ${NOBODY_SET_IT}:80\n",
     "deep": "    - " + "[" * 40 + "]" * 40 + "\n",
 }

@@ -18,7 +18,7 @@ from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.tls import Certificates, check_certificates
 from spliceproxy.ipc import PoolTlsPlan, TlsPlan
-from spliceproxy.ipc.pem import load_chain
+from spliceproxy.relay.tls_context import load_chain
 
 
 @pytest.fixture(autouse=True)

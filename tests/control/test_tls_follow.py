@@ -246,7 +246,7 @@ def test_a_chain_and_its_key_that_come_one_after_the_other_are_no_news_worth_a_w
             assert has(shown, two)
             assert it.lines == []
 
-        following(test, settle=0.5)
+        following(test, settle=1.0)
 
 
 def test_a_reload_keeps_what_was_good_and_refuses_what_never_was() -> None:

@@ -1,4 +1,5 @@
-"""Lists that change, an upgrade and a drain, under the restrictions of deploy/systemd's service.
+"""Lists and certificates that change, an upgrade and a drain, under the restrictions of the service
+of deploy/systemd.
 
 Runs in network and mount namespaces of its own: see test_deploy_systemd.py.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from harness.door import request
 from harness.fds import alive
+from harness.issued import authority, chain_of, key_of
 from harness.proxy import refused
 from harness.wait import wait_until
 from serve_config import echo
@@ -46,16 +48,35 @@ def pid() -> int:
     return int(request(DOOR, "GET", "/v1/status")[1]["pid"])
 
 
+def write_certificate(name: str) -> None:
+    """The only certificate of the listener `tls`."""
+    (RUN / "certs").mkdir(exist_ok=True)
+    issued = authority().issue_cert(name)
+    (RUN / "fresh").write_bytes(chain_of(issued) + key_of(issued))
+    (RUN / "fresh").replace(RUN / "certs/tls.pem")
+
+
+def certified() -> list[str]:
+    """The names of the certificate that the listener `tls` shows."""
+    listeners = request(DOOR, "GET", "/v1/status")[1]["listeners"]
+    [shown] = next(one["certificates"] for one in listeners if one["name"] == "tls")
+    names: list[str] = shown["names"]
+    return names
+
+
 def main() -> None:
     prepare()
     upstream = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=echo, args=(upstream,), daemon=True).start()
     write("list.yaml", "[]\n")
     write("block.txt", "127.0.0.9\n")
+    write_certificate("one.example.com")
     access = f"[{{deny: 'file:{RUN}/block.txt'}}]"
     (RUN / "app.yaml").write_text(
         f"admin: {{bind: 'unix:{DOOR}'}}\n"
-        f"listeners: {{web: {{bind: '127.0.0.1:8080', pool: app, access: {access}}}}}\n"
+        "listeners:\n"
+        f"  web: {{bind: '127.0.0.1:8080', pool: app, access: {access}}}\n"
+        f"  tls: {{bind: '127.0.0.1:8443', pool: app, tls: {{certificates: {RUN}/certs}}}}\n"
         f"pools: {{app: {{upstreams: 'file:{RUN}/list.yaml'}}}}\n"
     )
     confined = ["unshare", "--mount", sys.executable, str(Path(__file__).with_name("confined.py"))]
@@ -73,10 +94,14 @@ def main() -> None:
         write("block.txt", "127.0.0.1\n")
         wait_until(lambda: served("127.0.0.9"), 15, "another list of networks")
         assert not served("127.0.0.1")
+        assert certified() == ["one.example.com"]
+        write_certificate("two.example.com")
+        wait_until(lambda: certified() == ["two.example.com"], 15, "another certificate")
         assert request(DOOR, "POST", "/v1/upgrade")[0] == 200
         new = pid()
         assert new != proxy.pid
         assert served("127.0.0.9")
+        assert certified() == ["two.example.com"]
         for order, wanted in (("drain", True), ("undrain", False)):
             assert request(DOOR, "POST", f"/v1/{order}", {"target": "listener/web"})[0] == 200
             wait_until(lambda wanted=wanted: refused(WEB) is wanted, 15, order)  # type: ignore[misc]

@@ -84,7 +84,9 @@ def in_namespaces(program: str) -> str:
     return result.stdout
 
 
-def test_lists_an_upgrade_and_a_drain_work_under_the_restrictions_of_its_service() -> None:
+def test_lists_certificates_an_upgrade_and_a_drain_work_under_the_restrictions_of_its_service() -> (
+    None
+):
     in_namespaces("change_unit.py")
 
 

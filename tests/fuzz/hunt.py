@@ -29,7 +29,7 @@ def hunt(parser: Parser, inputs: int, seed: str) -> Hunt:
     """Try the seeds and then `inputs` mutations of them, up to the first that breaks a promise."""
     begin = time.perf_counter()
     good = parser.seeds()
-    mutator = Mutator(good, seed)
+    mutator = Mutator(good, seed, parser.words())
     check = parser.check
     tried = 0
     data = b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 
 EDGES = (0x00, 0x01, 0x0A, 0x0D, 0x20, 0x2F, 0x30, 0x3A, 0x7F, 0x80, 0xFE, 0xFF)
@@ -12,11 +13,16 @@ Mutation = Callable[[bytearray, random.Random], None]
 
 
 class Mutator:
-    """An endless row of inputs, the same for the same `seed` and `seeds`."""
+    """An endless row of inputs, the same for the same `seed`, `seeds` and `words`.
 
-    def __init__(self, seeds: Sequence[bytes], seed: str) -> None:
+    `words` are those of a language: one that is read as text gets whole words of it, and whole
+    lines moved, or hardly an input would come far.
+    """
+
+    def __init__(self, seeds: Sequence[bytes], seed: str, words: Sequence[bytes] = ()) -> None:
         self._random = random.Random(seed)
         self._seeds = [bytes(one) for one in seeds] or [b""]
+        self._words = words
 
     def next(self) -> bytes:
         rng = self._random
@@ -24,6 +30,8 @@ class Mutator:
         for _ in range(min(1 + int(rng.expovariate(0.7)), 8)):
             if rng.random() < 0.1:
                 _join(data, rng.choice(self._seeds), rng)
+            elif self._words and rng.random() < 0.7:
+                _write(data, rng.choice(self._words), rng)
             else:
                 rng.choice(MUTATIONS)(data, rng)
         return bytes(data)
@@ -89,6 +97,29 @@ def _join(data: bytearray, other: bytes, rng: random.Random) -> None:
     """The beginning of one and the end of another."""
     del data[rng.randrange(len(data) + 1) :]
     data += other[rng.randrange(len(other) + 1) :]
+
+
+def _write(data: bytearray, word: bytes, rng: random.Random) -> None:
+    """A word of the language in another one's place or between two; or a line moved, doubled, lost,
+    or indented otherwise."""
+    what = rng.random()
+    if what < 0.6:
+        pattern = _WORD if what < 0.4 else _GAP
+        places = [match.span() for match in pattern.finditer(data)]
+        start, end = rng.choice(places) if places else (len(data), len(data))
+        data[start:end] = word
+        return
+    lines = data.split(b"\n")
+    line = lines.pop(rng.randrange(len(lines)))
+    if what < 0.7:
+        line = b" " * rng.choice((0, 1, 2, 4, 6)) + line.lstrip()
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        lines.insert(rng.randrange(len(lines) + 1), line)
+    data[:] = b"\n".join(lines)
+
+
+_WORD = re.compile(rb"[\w.:/*-]+")
+_GAP = re.compile(rb"(?=\W)")
 
 
 def _slice(data: bytearray, rng: random.Random) -> tuple[int, int]:

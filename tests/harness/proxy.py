@@ -68,6 +68,8 @@ def refused(name: Name) -> bool:
         connect(name).close()
     except (ConnectionRefusedError, FileNotFoundError):
         return True
+    except ConnectionResetError:
+        return False  # somebody does, and turned this client away at once
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +10,17 @@ from contextlib import contextmanager
 from harness.proxy import Name, connect
 
 TALKERS = 8
+TLS_NAME = "www.example.com"
 
 
 class Talker(threading.Thread):
     """A session that lasts: it sends and hears again, until it is told to stop."""
 
-    def __init__(self, name: Name) -> None:
+    def __init__(self, name: Name, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(daemon=True)
         self._sock = connect(name)
+        if tls is not None:
+            self._sock = tls.wrap_socket(self._sock, server_hostname=TLS_NAME)
         self.rounds = 0
         self.trouble = ""
         self._over = threading.Event()
@@ -42,8 +46,9 @@ class Talker(threading.Thread):
 
 
 @contextmanager
-def talkers(name: Name) -> Iterator[list[Talker]]:
-    crowd = [Talker(name) for _ in range(TALKERS)]
+def talkers(name: Name, tls: ssl.SSLContext | None = None) -> Iterator[list[Talker]]:
+    """`tls`: for sessions with `TLS_NAME` in TLS."""
+    crowd = [Talker(name, tls) for _ in range(TALKERS)]
     for one in crowd:
         one.start()
     try:

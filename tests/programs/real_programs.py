@@ -58,9 +58,10 @@ def run(
 
 @contextmanager
 def program(
-    command: Sequence[object], log: Path, ready: Name | None = None
+    command: Sequence[object], log: Path, ready: Name | None = None, cwd: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program as long as the block lasts; first, somebody must accept at `ready`."""
+    """A program as long as the block lasts; first, somebody must accept at `ready`. It runs in
+    `cwd`, or here."""
     with (
         log.open("wb") as output,
         subprocess.Popen(
@@ -68,6 +69,7 @@ def program(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            cwd=cwd,
         ) as process,
     ):
         try:

@@ -24,8 +24,11 @@ from typing import Any
 from harness.wait import wait_until
 
 import spliceproxy.relay.flow
+import spliceproxy.relay.paced
 import spliceproxy.relay.pipes
 import spliceproxy.relay.relay
+import spliceproxy.relay.tls_end
+import spliceproxy.relay.tls_flow
 import spliceproxy.relay.trial
 import spliceproxy.worker.loop
 from spliceproxy.relay.means import Means
@@ -39,6 +42,9 @@ MIXES = (("v4", "v4"), ("v4", "unix"), ("unix", "v6"), ("unix", "unix"))
 
 parts = SimpleNamespace(
     flow=spliceproxy.relay.flow,
+    paced=spliceproxy.relay.paced,
+    tls_end=spliceproxy.relay.tls_end,
+    tls_flow=spliceproxy.relay.tls_flow,
     pipes=spliceproxy.relay.pipes,
     relay=spliceproxy.relay.relay,
     trial=spliceproxy.relay.trial,
@@ -134,6 +140,8 @@ class Bench:
         pages: int | None = None,
     ) -> None:
         self.activity = 0
+        self.pumps: list[Callable[[], object]] = []
+        """What far ends have to do at each step: TLS sends what it could not send before."""
         self.pipes = parts.pipes.PipePool(pipe_size, max_pipes, pages)
         self.means = Means(mode, self.pipes)
         self.loop = parts.loop.Loop(fail)
@@ -157,6 +165,8 @@ class Bench:
     def step(self) -> int:
         """Handle what is there now, without waiting; how much there was."""
         before = self.activity
+        for pump in self.pumps:
+            pump()
         self._turn()
         over = [rig for rig in self.rigs if rig.attend()]
         if over:
@@ -237,10 +247,12 @@ class Rig:
         replay: int | None = None,
         spares: int = 0,
         first: bytes = b"",
+        prepare: Callable[[Rig], int] | None = None,
     ) -> None:
         """`ends`: (client, near_client, upstream, near_upstream) in place of new ones. `replay`:
         begin with a trial that keeps so many bytes and has so many `spares` for its upstream.
-        `first`: what each upstream gets before the client's bytes."""
+        `first`: what each upstream gets before the client's bytes. `prepare` is called with each
+        relay before it begins, and returns the client's events to begin with."""
         if ends is None:
             to_client = connected(client, buffers, mss)
             ends = (*to_client, *connected(upstream, upstream_buffers or buffers, mss))
@@ -250,10 +262,8 @@ class Rig:
         self.parted = False
         for near in (self.near_client, self.near_upstream):
             bench.loop.add(near.fileno(), parts.relay.interest(near.family), _nobody)
-        self.relay = parts.relay.Relay(
-            self.near_client, self.near_upstream, bench.means, bench, self._on_change
-        )
-        self.up, self.down = self.relay.up, self.relay.down
+        self._prepare = prepare
+        events = self._make_relay()
         self.fate: socket.socket | None = None
         """The side that failed, once the relay is over."""
         self.survivor: socket.socket | None = None
@@ -265,10 +275,18 @@ class Rig:
         self._kind, self._spares, self._first = upstream, spares, first
         self._limits = upstream_buffers or buffers, mss
         if replay is None:
-            self.relay.start(self._announce(0), 0)
+            self.relay.start(self._announce(events), 0)
         else:
             self.trial = _trial(self, replay)
-            self.trial.start(self.relay, self._announce(0), 0)
+            self.trial.start(self.relay, self._announce(events), 0)
+
+    def _make_relay(self) -> int:
+        self.relay = parts.relay.Relay(
+            self.near_client, self.near_upstream, self.bench.means, self.bench, self._on_change
+        )
+        events = self._prepare(self) if self._prepare else 0
+        self.up, self.down = self.relay.up, self.relay.down
+        return events
 
     def _announce(self, events: int) -> int:
         """Send `first`, as a session does with a PROXY header; the events to begin with."""
@@ -289,11 +307,7 @@ class Rig:
         loop.add(
             self.near_upstream.fileno(), parts.relay.interest(self.near_upstream.family), _nobody
         )
-        self.relay = parts.relay.Relay(
-            self.near_client, self.near_upstream, self.bench.means, self.bench, self._on_change
-        )
-        self.up, self.down = self.relay.up, self.relay.down
-        events = 0
+        events = self._make_relay()
 
         def gather(new: int) -> None:
             nonlocal events

@@ -164,7 +164,7 @@ def test_after_the_last_data_it_says_that_an_end_is_there(version: str, size: in
 @versions
 def test_after_the_last_data_it_says_that_an_error_is_there(version: str) -> None:
     end, peer = tls_pair(version)
-    peer.sock.send(cut(peer, b"data") + b"\x17\x03\x03\x00\x20" + b"x" * 32)
+    peer.sock.send(cut(peer, b"data") + b"\x17\x03\x03\x00\x20" + b"x" * 320)
     acknowledged(peer.sock)
     assert read(end) == b"data"
     assert end.more

@@ -10,7 +10,8 @@ import ctypes
 import functools
 import socket
 import ssl
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import trustme
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-from relay_rig import acknowledged, connected
+from relay_rig import acknowledged, connected, parts
 
 from spliceproxy.relay.tls_context import client_context, server_context
 from spliceproxy.relay.tls_end import RECORD, TlsEnd
@@ -70,6 +71,8 @@ class TlsFar:
         self.backlog = b""
         self.stream_ended = ""
         """How the raw stream ended: fin or reset."""
+        self.dead = False
+        """A send told that nobody takes it."""
         self._fin = False
 
     def pump(self) -> bool:
@@ -81,7 +84,10 @@ class TlsFar:
             if self._fin:
                 self._fin = False
                 self.sock.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            return False
         except OSError:
+            self.dead = True
             return False
         return True
 
@@ -123,11 +129,14 @@ class TlsFar:
     def getsockopt(self, *arguments: Any) -> Any:
         return self.sock.getsockopt(*arguments)
 
-    def send(self, data: Any) -> int:
-        if self.stream_ended == "reset":
+    def send(self, data: Any, flags: int = 0) -> int:
+        sent = self.pump()
+        if self.dead or self.stream_ended == "reset":
             raise ConnectionResetError
-        if not self.pump():
+        if not sent:
             raise BlockingIOError
+        if flags:
+            return self.sock.send(data, flags)
         size = self.tls.write(data[:50_000])
         self.pump()
         return size
@@ -208,7 +217,7 @@ def secured(
     near: socket.socket, far: socket.socket, version: str, *, server: bool, shaken: bool = True
 ) -> tuple[TlsEnd, TlsFar]:
     """TLS over two connected sockets; `server`: the near one's role."""
-    end = TlsEnd(near, contexts(version)[not server], None if server else NAME)
+    end = parts.tls_end.TlsEnd(near, contexts(version)[not server], None if server else NAME)
     peer = TlsFar(far, contexts(version, ours=False)[server])
     if shaken:
         shake_hands(end, peer)
@@ -259,7 +268,7 @@ def crafted(tmp_path: Path) -> tuple[TlsEnd, TlsFar, Records]:
     keylog = tmp_path / "keys"
     context.keylog_filename = str(keylog)
     far, near = connected("v4")
-    end = TlsEnd(near, contexts("1.3")[0])
+    end = parts.tls_end.TlsEnd(near, contexts("1.3")[0])
     peer = TlsFar(far, context)
     shake_hands(end, peer)
     return end, peer, Records(keylog)
@@ -317,22 +326,18 @@ def read_once(end: TlsEnd) -> None:
 
 
 @pytest.fixture
-def closed_sockets(monkeypatch: pytest.MonkeyPatch) -> object:
+def closed_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Close every socket in the end."""
-    ends: list[socket.socket] = []
-    made = TlsEnd.__init__
-    far = TlsFar.__init__
+    made: list[socket.socket] = []
 
-    def remember(self: TlsEnd, sock: socket.socket, *rest: object) -> None:
-        ends.append(sock)
-        made(self, sock, *rest)  # type: ignore[arg-type]
+    connect = connected
 
-    def remember_far(self: TlsFar, sock: socket.socket, context: ssl.SSLContext) -> None:
-        ends.append(sock)
-        far(self, sock, context)
+    def remembered(kind: str, buffers: int | None = None) -> Any:
+        ends = connect(kind, buffers)
+        made.extend(ends)
+        return ends
 
-    monkeypatch.setattr(TlsEnd, "__init__", remember)
-    monkeypatch.setattr(TlsFar, "__init__", remember_far)
+    monkeypatch.setattr(sys.modules[__name__], "connected", remembered)
     yield
-    for sock in ends:
+    for sock in made:
         sock.close()

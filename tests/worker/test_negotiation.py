@@ -330,6 +330,8 @@ def test_a_client_that_leaves_after_an_answer_costs_no_upstream(
             client.sendall(rest)
         record = one_record(proxy)
         assert (record["why"], record["closed_by"] == "client") == (why, why == "done")
+        said = "the client ended in the middle of its negotiation"
+        assert record["tls_error"] == (None if why == "done" else said)
         assert not any(one.accepted for one in served.values())
 
 

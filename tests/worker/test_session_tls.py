@@ -18,7 +18,9 @@ from harness.fds import cpu_seconds, open_fds
 from harness.proxy import Proxy
 from harness.serving import Upstream, serving
 from harness.wait import wait_until
-from session_support import exchange, one_record, proxy_yaml, running_proxy
+from session_support import board_of, exchange, one_record, proxy_yaml, running_proxy
+
+from spliceproxy.telemetry.board import listener_failed_handshakes
 
 SEED = random.randrange(2**32)
 DATA = Path(__file__).parents[1] / "wire" / "data"
@@ -222,6 +224,8 @@ def refused_without_upstream(
     assert reason in record["tls_error"]
     assert record["upstream"] is None
     assert upstream.accepted == 0
+    with board_of(proxy, 1) as board:
+        assert board.total(listener_failed_handshakes(0)) == 1
 
 
 @pytest.mark.parametrize(

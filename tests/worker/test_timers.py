@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spliceproxy.worker.timers import COARSE, COARSE_AFTER, TICK, Wheel
+from spliceproxy.worker.timers import AT_ONCE, COARSE, COARSE_AFTER, TICK, Wheel
 
 ROUNDING = 1e-6
 """Seconds that floating point may add or take."""
@@ -138,6 +138,25 @@ def test_a_failing_timer_does_not_lose_the_others_of_its_slot() -> None:
     wheel.expire(2.0, lambda owner, _error: failed.append(owner))
     assert all(timer.rang for timer in timers)
     assert set(failed) == set(timers[1::2])
+
+
+def test_thousands_of_one_slot_are_called_a_few_at_a_time_and_none_is_forgotten() -> None:
+    wheel, later = Wheel(), Ring()
+    timers = [Ring() for _ in range(10 * AT_ONCE)]
+    for timer in timers:
+        wheel.arm(timer, 0.0, 1.0)
+    wheel.arm(later, 0.0, 1.5)
+    for turn in range(1, 10):
+        wheel.expire(2.0, fail)
+        assert sum(len(timer.rang) for timer in timers) == turn * AT_ONCE
+        assert until_next(wheel, 2.0) == 0.0, "the loop would sleep, and timers are left"
+    waiting = [timer for timer in timers if not timer.rang]
+    wheel.disarm(waiting[0])
+    wheel.arm(waiting[1], 2.0, 1.0)  # armed for an earlier time already: it stays there
+    wheel.expire(2.0, fail)
+    assert [len(timer.rang) for timer in waiting] == [0] + [1] * (AT_ONCE - 1)
+    assert later.rang, "what came due behind them has its turn as well"
+    assert until_next(wheel, 2.0) is None
 
 
 def test_nothing_keeps_a_disarmed_timer_alive() -> None:

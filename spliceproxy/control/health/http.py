@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -15,6 +14,7 @@ from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from spliceproxy import __version__
+from spliceproxy.config.units import regular_expression
 from spliceproxy.control.addresses import Place
 from spliceproxy.control.health.connection import Dial, Farewell
 from spliceproxy.control.health.stream import TlsStream, context_of
@@ -72,7 +72,7 @@ class HttpCheck:
         self._health = health
         self._dial = dial
         self._farewell = farewell
-        self._expect = re.compile(health.expect.encode()) if health.expect else None
+        self._expect = regular_expression(health.expect) if health.expect else None
         self._session: aiohttp.ClientSession | None = None
         self._context: ssl.SSLContext | None = None
 
@@ -171,7 +171,7 @@ class HttpCheck:
             raise CheckFailedError(f"status {response.status}")
         if self._expect is not None and not self._expect.search(body):
             assert self._health.expect is not None
-            wanted = quote(self._health.expect.encode())
+            wanted = quote(self._health.expect.encode(errors="surrogateescape"))
             raise CheckFailedError(f"status {response.status}, but no {wanted} in its body")
         # aiohttp closes the socket in the loop's next turn.
         await asyncio.sleep(0)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from spliceproxy.ipc.pem import load_chain
+from spliceproxy.relay.tls_context import load_chain
 from spliceproxy.wire.host_name import read_host_name
 
 if TYPE_CHECKING:

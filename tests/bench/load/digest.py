@@ -20,9 +20,8 @@ ECHO_BYTES = 16 * 1024 * 1024
 ECHO_SEED = 20
 
 
-def http_digests(host: str, port: int) -> dict[str, str]:
-    """Each body twice on one connection; both answers are in the digest."""
-    connection = http.client.HTTPConnection(host, port, timeout=20)
+def body_digests(connection: http.client.HTTPConnection) -> dict[str, str]:
+    """Each body twice on one connection, which is closed; both answers are in the digest."""
     digests = {}
     for size in BODIES:
         sha = hashlib.sha256()
@@ -53,6 +52,6 @@ def echo_digest(host: str, port: int) -> str:
 
 if __name__ == "__main__":
     _http_host, _http_port, _echo_host, _echo_port = sys.argv[1:]
-    found = http_digests(_http_host, int(_http_port))
+    found = body_digests(http.client.HTTPConnection(_http_host, int(_http_port), timeout=20))
     found["echo"] = echo_digest(_echo_host, int(_echo_port))
     print(json.dumps(found))

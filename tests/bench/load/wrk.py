@@ -32,10 +32,16 @@ def wrk(
     connections: int,
     seconds: int,
     headers: Sequence[str] = (),
+    *,
+    scheme: str = "http",
+    script: Path = _REPORT,
 ) -> WrkReport:
-    """Run wrk for so many whole seconds. Raises FailedError, also where a request failed."""
-    url = f"http://{address[0]}:{address[1]}{path}"
-    options = [f"-t1 -c{connections} -d{seconds} -s".split(), [str(_REPORT)]]
+    """Run wrk for so many whole seconds. Raises FailedError, also where a request failed.
+
+    A `script` of another's has to do what report.lua does.
+    """
+    url = f"{scheme}://{address[0]}:{address[1]}{path}"
+    options = [f"-t1 -c{connections} -d{seconds} -s".split(), [str(script)]]
     for header in headers:
         options.append(["-H", header])
     words = [word for option in options for word in option]

@@ -1,4 +1,5 @@
-"""The origins: nginx for HTTP bodies, iperf3 for bulk, an echo, and one more for idle sessions."""
+"""The origins: nginx for HTTP bodies and for ClientHellos, iperf3 for bulk, an echo, and one more
+for idle sessions."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.peers.base import SERVICES, Address
+from bench.peers.base import Address
 from bench.place import Network, Pinning
 from bench.programs import (
     Running,
@@ -18,8 +19,15 @@ from bench.programs import (
     wait_port,
 )
 
+NAMES = tuple(f"name{number}.bench.example" for number in range(8))
+"""What TLS clients ask for; each has an origin of its own, `name0` and so on, which answers with
+its port, in plain text: what it costs to route a ClientHello is not hidden by cryptography."""
+ORIGINS = ("http", "echo", "bulk", "hold", *(name.partition(".")[0] for name in NAMES))
+
 BODIES = (12, 1024, 16 * 1024, 64 * 1024, 256 * 1024, 1024 * 1024)
 """Bytes; the path of each is its number."""
+LARGE = 16 * 1024 * 1024
+"""One more of them, for bulk over HTTP."""
 
 
 def body(size: int) -> bytes:
@@ -38,7 +46,9 @@ class Origins:
     def __init__(self, directory: Path, network: Network, pinning: Pinning) -> None:
         """Start them. Raises MissingError or FailedError."""
         host = network.origin_host
-        self.addresses: Mapping[str, Address] = {name: (host, free_port()) for name in SERVICES}
+        addresses = {name: (host, free_port()) for name in ORIGINS}
+        # Without a proxy nothing is routed: all names are answered by the first one's origin.
+        self.addresses: Mapping[str, Address] = {**addresses, "sni": addresses["name0"]}
         self._prefix = [*network.prefix("origin"), *pinning.prefix("origin")]
         self._probe_prefix = network.prefix("origin")
         self._directory = directory
@@ -59,9 +69,16 @@ class Origins:
         bodies.mkdir()
         for size in BODIES:
             (bodies / str(size)).write_bytes(body(size))
+        (bodies / str(LARGE)).write_bytes(body(LARGE))
         host, port = self.addresses["http"]
         text = Path(__file__).with_name("http.conf").read_text()
-        values = {"DIRECTORY": str(self._directory), "LISTEN": host, "PORT": str(port)}
+        named = [self.addresses[name][1] for name in ORIGINS if name.startswith("name")]
+        values = {
+            "DIRECTORY": str(self._directory),
+            "LISTEN": host,
+            "PORT": str(port),
+            "NAMED": " ".join(f"listen {host}:{each} backlog=4096;" for each in named),
+        }
         for name, value in values.items():
             text = text.replace(f"@{name}@", value)
         config = self._directory / "http.conf"

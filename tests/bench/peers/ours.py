@@ -26,8 +26,7 @@ class Ours(Peer):
         )
 
     def template(self, tuning: str) -> str:
-        del tuning
-        return "spliceproxy.yaml"
+        return f"spliceproxy-{tuning}.yaml" if tuning in ("sni", "tls") else "spliceproxy.yaml"
 
     def command(self, config: Path, workers: int) -> list[str]:
         del workers

@@ -9,6 +9,8 @@ from bench.workloads.growth import Growth
 from bench.workloads.idle import Idle
 from bench.workloads.keepalive import KeepAlive, keep_alive_workloads
 from bench.workloads.latency import EchoBesideBulk, OpenLoop
+from bench.workloads.named import NamedRate
+from bench.workloads.tls import TlsBulk, TlsHandshakes, TlsKeepAlive
 
 
 def all_workloads() -> list[Workload]:
@@ -16,6 +18,11 @@ def all_workloads() -> list[Workload]:
     return [
         *keep_alive_workloads(),
         ConnectionRate(),
+        NamedRate(),
+        TlsKeepAlive(),
+        TlsBulk(1),
+        TlsBulk(4),
+        TlsHandshakes(),
         *bulk_workloads(),
         *(OpenLoop(percent) for percent in (25, 50, 75)),
         EchoBesideBulk(),

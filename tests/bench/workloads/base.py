@@ -58,7 +58,7 @@ class Workload:
     quick = False
     """Whether `--quick` has it."""
     tuning = "small"
-    """Which of a peer's files is its best: small or bulk."""
+    """Which of a peer's files it needs, or is its best: small, bulk, sni or tls."""
     workers = 1
     network = "loopback"
     pin = "split"

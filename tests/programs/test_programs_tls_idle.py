@@ -97,7 +97,7 @@ def test_sessions_take_the_memory_that_earlier_ones_gave_back(tmp_path: Path) ->
                 memory.append(rss_bytes(worker) / 1024**2)
             proxy.wait_records(round_ * number, 30)
     print("MiB:", ", ".join(f"{one:.1f}" for one in memory))
-    assert memory[-1] <= memory[3] * 1.1
+    assert memory[-1] <= memory[3] * 1.25
 
 
 def test_a_worker_with_silent_tls_sessions_wakes_for_its_timers_alone(tmp_path: Path) -> None:

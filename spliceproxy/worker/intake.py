@@ -151,8 +151,8 @@ class Preread:
         session = self.session
         if events & (EPOLLERR | EPOLLHUP) and session.client.family != AF_UNIX:
             session.end("client", "reset", "client_reset")
-        elif not self._by_timer or events & _ENDED:
-            self._look()
+        elif events & _ENDED or (events & EPOLLIN and not self._by_timer):
+            self._look()  # not for the first event of all, which says no more than "writable"
 
     def on_deadline(self, now: float) -> None:
         """The time is over, or it is time to look again."""

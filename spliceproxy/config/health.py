@@ -18,7 +18,8 @@ class PoolHealth(Section):
         "tcp",
         "`tcp`: it accepts a connection. `http`: GET. `tls`: a handshake; a certificate that ends "
         "within 14 days is logged. `exchange`: `send`, then `expect`. `redis`: PING. `postgres`: "
-        "SSLRequest. `smtp`: the greeting 220, then QUIT.",
+        "SSLRequest. `smtp`: the greeting 220, then QUIT. In a pool with `tls` all but `tcp` speak "
+        "TLS as sessions do, and fail where the upstream cannot prove who it is.",
         example="http",
     )
     interval: scalars.Period = setting(
@@ -41,14 +42,16 @@ class PoolHealth(Section):
     )
     port: scalars.PortAuto = setting(
         "auto",
-        "The port to check; `auto`: the upstream's own. Not for UNIX sockets.",
+        "The port to check; `auto`: the upstream's own. Another one is another service, to which "
+        "the pool's `tls` and `send_proxy` do not apply. Not for UNIX sockets.",
         example="8008",
     )
     path: scalars.UrlPath = setting("/", "`http`: what is asked for.", example="/healthz")
     host: scalars.HostAuto = setting(
         "auto",
-        "`http`: the Host header; `auto`: the upstream's address. `tls`: the server name (SNI); "
-        "`auto`: none.",
+        "`http`: the Host header; `auto`: the upstream's address, or the name that the pool's "
+        "`tls` asks for. `tls`: the server name (SNI); `auto`: none; in a pool with `tls` always "
+        "the name that sessions ask for.",
         example="www.example.com",
     )
     status: Annotated[tuple[scalars.StatusRange, ...], OneOrMore] = setting(

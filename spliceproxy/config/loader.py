@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from spliceproxy.config import checks, files, inherit, nodes, syntax
+from spliceproxy.config import checks, files, inherit, nodes, patterns, syntax
 from spliceproxy.config.explain import explain
 from spliceproxy.config.model import Config
 from spliceproxy.config.problems import ConfigError, Place, Problem, Source, describe
@@ -19,7 +18,6 @@ from spliceproxy.config.problems import ConfigError, Place, Problem, Source, des
 MAX_INCLUDED = 1000
 """Included files, at most."""
 
-_WILDCARD = re.compile(r"[*?\[]")
 _SHARED = ("listeners", "pools")
 """Top-level keys that several files may have; the names below them are defined once."""
 
@@ -125,13 +123,10 @@ class _Loader:
 
     def matches(self, pattern: str) -> list[Path]:
         """The file of that name, or those that match; relative to the main file."""
-        if not _WILDCARD.search(pattern):
+        if not patterns.has_wildcards(pattern):
             return [self._base / pattern]
-        if pattern.startswith("/"):
-            base, pattern = Path("/"), pattern.lstrip("/")
-        else:
-            base = self._base
-        return sorted(match for match in base.glob(pattern) if not match.name.startswith("."))
+        found = patterns.matching(self._base, pattern)
+        return [match for match in found if not match.name.startswith(".")]
 
     def _include(self, root: nodes.Mapping, problem: Problem, path: Path) -> None:
         """Read one included file and add its keys to `root`."""

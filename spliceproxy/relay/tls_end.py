@@ -27,6 +27,8 @@ from spliceproxy.relay.relay import was_reset
 
 RECORD: Final = 16 * 1024
 """Bytes of data in one record, at most (RFC 8446, 5.1)."""
+PIECE: Final = 32 * 1024
+"""Bytes that are decrypted at once: smaller pieces cut more records in two, which costs time."""
 BARREN: Final = 64 * 1024
 """Bytes in a row that may come without any data among them: the longest record takes a quarter."""
 UNREAD: Final = 256 * 1024
@@ -91,7 +93,7 @@ class TlsEnd:
         self._closed = False
         """close_notify has come."""
         self._dry = False
-        """The last recv was a short one."""
+        """The last recv was a short one, and no other call came since."""
         self._silent_since_close: bool | None = None
         """Whether the peer has sent no data since our close_notify; None: none was written."""
         self.more = True
@@ -118,19 +120,19 @@ class TlsEnd:
                 except ssl.SSLWantReadError:
                     if not self.flush():
                         return False
-                    self._fill()
+                    self._incoming.write(_cipher_view[: self._fill()])
                 else:
                     self._barren = 0
                     return self.flush()  # nobody else would: nothing may ever follow it
         except BlockingIOError:
             return False
         except ssl.SSLError as error:
-            fault = TlsError(reason(error))
+            why = reason(error)
         except TlsTruncatedError:
             raise TlsError("the peer closed the connection") from None
         with suppress(OSError):
             self.flush()
-        raise fault
+        raise TlsError(why)  # without a name, which would be a circle with its traceback
 
     def recv_into(self, view: memoryview) -> int:
         """Read data, as much as fits or as is there; 0 after close_notify.
@@ -138,9 +140,11 @@ class TlsEnd:
         Raises BlockingIOError while there is none, TlsError, TlsTruncatedError, and OSError as
         recv(2) does: after everything that came before.
         """
-        if not self._left:
-            if len(view) >= RECORD:
-                return self._receive(view)
+        if self._left:
+            self.more = True  # what came since it was read, nobody knows
+        elif len(view) >= RECORD:
+            return self._receive(view)
+        else:
             self.peek()
         left = self._left
         size = min(len(left), len(view))
@@ -162,7 +166,14 @@ class TlsEnd:
     def write(self, data: memoryview) -> None:
         """Encrypt all of it, for `flush` to send. Raises TlsError."""
         try:
-            self.tls.write(data)
+            if len(data) <= RECORD:
+                self.tls.write(data)
+                return
+            pieces = [self._backlog]
+            for start in range(0, len(data), RECORD):  # a BIO keeps the room that it ever needed
+                self.tls.write(data[start : start + RECORD])
+                pieces.append(memoryview(self._outgoing.read()))
+            self._backlog = memoryview(b"".join(pieces))
         except ssl.SSLError as error:
             raise TlsError(reason(error)) from None
 
@@ -192,6 +203,8 @@ class TlsEnd:
 
     def _receive(self, view: memoryview) -> int:
         """`recv_into` a view that takes a record, past what is left."""
+        # After an earlier recv more may have come, whose event was told before what is read now.
+        self._dry = False
         while True:
             if self._incoming.pending:  # else OpenSSL has nothing: it was asked for all it had
                 size = self._decrypt(view)
@@ -199,10 +212,26 @@ class TlsEnd:
                     return size
             if self._closed:
                 return 0
-            self._fill()
+            size = self._digest(self._fill(), view)
+            if size:
+                return size
 
-    def _fill(self) -> None:
-        """Give OpenSSL what has come in. Raises OSError."""
+    def _digest(self, arrived: int, view: memoryview) -> int:
+        """Decrypt what has come in, as far as it surely fits into `view`.
+
+        It goes to OpenSSL in pieces: a BIO keeps for ever the room that it ever needed.
+        """
+        size, room = 0, len(view)
+        for start in range(0, arrived, PIECE):
+            self._incoming.write(_cipher_view[start : min(start + PIECE, arrived)])
+            if room - size >= RECORD and self.fault is None and not self._closed:
+                size += self._decrypt(view[size:] if size else view)
+        if self._incoming.pending:
+            self.more = True
+        return size
+
+    def _fill(self) -> int:
+        """Take in what has come; how many bytes it is, 0 at an end. Raises OSError."""
         if self.fault is not None:
             raise type(self.fault)(str(self.fault))
         if self._barren > BARREN:
@@ -213,13 +242,13 @@ class TlsEnd:
         if not size:
             if self._silent_since_close:
                 self._closed = True
-                return
+                return 0
             if self._silent_since_close is None and was_reset(self.sock):
                 raise ConnectionResetError(ECONNRESET, "reset, as somebody was told before")
             self._fail(TlsTruncatedError, "FIN without close_notify")
         self._dry = size < len(_cipher_view)
         self._barren += size
-        self._incoming.write(_cipher_view[:size])
+        return size
 
     def _fail(self, kind: type[TlsError], text: str) -> NoReturn:
         """Raise, and remember: not what is raised, whose traceback leads back to this end."""

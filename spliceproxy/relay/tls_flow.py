@@ -15,7 +15,7 @@ The rules of `flow` hold, with three additions:
 from __future__ import annotations
 
 from socket import MSG_DONTWAIT
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from spliceproxy.relay.flow import READ_COST, Flow
 from spliceproxy.relay.paced import PacedFlow
@@ -30,6 +30,10 @@ from spliceproxy.relay.verdicts import (
 if TYPE_CHECKING:
     from spliceproxy.relay.relay import Relay
     from spliceproxy.relay.tls_end import TlsEnd
+
+
+TLS_TURN: Final = 1024 * 1024
+"""Bytes after which others have their turn: they cost what some megabytes cost that are spliced."""
 
 
 class TlsFlow(Flow):
@@ -114,6 +118,7 @@ class TlsFlow(Flow):
         return super().pass_fin()
 
     def _move_copy(self, budget: int, view: memoryview) -> int:
+        budget = min(budget, TLS_TURN)
         while True:
             try:
                 size = self.receive(view)

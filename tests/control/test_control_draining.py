@@ -166,7 +166,11 @@ def with_door(path: Path, rig: Rig, reload: Reload | None, visit: Callable[[], A
     """What `visit` returns, called in a thread while a door stands open at `path`."""
 
     async def live() -> Any:
-        fleet = Fleet(["true"], Service([]), -1, 0, -1, lambda *_: None, on_failing=lambda *_: None)
+        board = Board.create(1)
+        fleet = Fleet(
+            ["true"], Service([]), board, 1, -1, lambda *_: None, on_failing=lambda *_: None
+        )
+        os.close(board)
         house = House(fleet, Service([]), rig.board, rig.states)
         with closing(DoorSocket(path)) as socket:
             door = Door(socket, house, reload)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections import Counter
@@ -25,6 +26,7 @@ POOLS = "pools: {app: {upstreams: 127.0.0.1:9}}\n"
 
 @pytest.fixture(autouse=True)
 def _no_fd_is_left() -> Iterator[None]:
+    gc.collect()  # what earlier tests left in cycles would go meanwhile
     before = open_fds()
     yield
     assert open_fds() == before

@@ -34,6 +34,16 @@ def test_the_same_seed_gives_the_same_inputs_and_another_one_gives_others(seed: 
     assert len(set(inputs(f"{seed}"))) > 100
 
 
+def test_a_language_gets_its_words_and_its_lines_stay_lines(seed: int) -> None:
+    good = b"one: 1\ntwo: 2\nthree: 3\n"
+    mutator = Mutator([good], f"{seed}", [b"word"])
+    made = [mutator.next() for _ in range(300)]
+    assert sum(b"word" in data for data in made) > 50
+    lines = set(good.splitlines())
+    moved = [data for data in made if data != good and set(data.splitlines()) <= {*lines, b""}]
+    assert len(moved) > 5
+
+
 def test_a_mistake_is_found_and_made_short(seed: int) -> None:
     def check(data: bytes) -> None:
         if 0x80 in data:

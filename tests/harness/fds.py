@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -90,6 +91,7 @@ def alive(pid: int) -> bool:
 @contextmanager
 def same_fds(pid: int | None = None, timeout: float = 5.0) -> Iterator[None]:
     """Fails unless, within `timeout` after the block, fds of the same kinds are open as before."""
+    gc.collect()  # what earlier tests left in cycles would go meanwhile
     before = fd_kinds(pid)
     yield
 

@@ -22,6 +22,7 @@ from spliceproxy.control.machine import Machine
 from spliceproxy.control.parts import InForce, UpstreamStates
 from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.slots import UpstreamSlots
+from spliceproxy.control.tls import Certificates
 from spliceproxy.telemetry.board import DOWN, Board
 
 MACHINE = Machine(
@@ -46,18 +47,24 @@ class Rig:
         self._slots = UpstreamSlots()
         self._slot_of: dict[str, int] = {}
 
-    def apply(
-        self, health: object, *upstreams: str, pool: str = "app", send_proxy: str = "off"
-    ) -> None:
-        """Put a configuration in force: one pool, with this `health`."""
+    def apply(self, health: object, *upstreams: str, pool: str = "app", **keys: object) -> None:
+        """Put a configuration in force: one pool, with this `health` and more `keys`."""
         keys = {
             "listeners": {"web": {"bind": "127.0.0.1:0", "pool": pool}},
-            "pools": {
-                pool: {"upstreams": list(upstreams), "health": health, "send_proxy": send_proxy}
-            },
+            "pools": {pool: {"upstreams": list(upstreams), "health": health, **keys}},
         }
         loaded = config.loads(json.dumps(keys), "test.yaml", {})
-        snapshot = make_snapshot(loaded, find_upstreams(loaded), MACHINE, 1, 0, self._slots)
+        certificates = Certificates()
+        certificates.load(loaded)
+        snapshot = make_snapshot(
+            loaded,
+            find_upstreams(loaded),
+            MACHINE,
+            1,
+            0,
+            self._slots,
+            tls=certificates.plans(loaded),
+        )
         in_force = InForce(loaded, snapshot)
         self._slot_of.update({one.name: one.slot for _, one in in_force.upstreams()})
         self.monitor.apply(in_force)

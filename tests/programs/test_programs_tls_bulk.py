@@ -42,19 +42,22 @@ def tls_exchange(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("way", ["ended", "passed through"])
+@pytest.mark.parametrize("way", ["ended", "passed through", "ended and begun again"])
 def test_one_gib_each_way_at_once(way: str, version: str, tmp_path: Path, seed: int) -> None:
     authority = Authority(tmp_path)
     certificate = authority.certificate(NAME)
+    ends = f"tls: {{certificates: {certificate}}}"
+    begins = f", tls: {{ca: {authority.file}, name: {NAME}}}" if "again" in way else ""
     listener, serves = {
-        "ended": (f"tls: {{certificates: {certificate}}}", exchange(SIZE, seed + 1)),
+        "ended": (ends, exchange(SIZE, seed + 1)),
         "passed through": ("routes: []", tls_exchange(authority, certificate, version, seed + 1)),
+        "ended and begun again": (ends, tls_exchange(authority, certificate, version, seed + 1)),
     }[way]
     with (
         serves as upstream,
         running_proxy(
             f"listeners: {{web: {{bind: '127.0.0.1:0', {listener}, pool: app}}}}\n"
-            f"pools: {{app: {{upstreams: '{upstream.address}'}}}}\n"
+            f"pools: {{app: {{upstreams: '{upstream.address}'{begins}}}}}\n"
         ) as proxy,
     ):
         [worker] = proxy.worker_pids()

@@ -20,6 +20,10 @@ def pass_name(server: str, version: str) -> str:
     return f"{server}-{version.replace('.', '')}.pass.example.com"
 
 
+def again_name(server: str, version: str) -> str:
+    return pass_name(server, version).replace("pass", "again")
+
+
 @dataclass
 class Scene:
     """A proxy between all of them."""
@@ -52,15 +56,19 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             f"{{sni: {pass_name(*key)}, tls: passthrough, pool: {'-'.join(key)}}}"
             for key in servers
         ]
+        routes += [f"{{sni: {again_name(*key)}, pool: again-{'-'.join(key)}}}" for key in servers]
         pools = [
-            f"  {'-'.join(key)}: {{upstreams: '{address}'}}\n" for key, address in servers.items()
+            f"  {'-'.join(key)}: {{upstreams: '{address}'}}\n"
+            f"  again-{'-'.join(key)}: {{upstreams: '{address}', "
+            f"tls: {{ca: {theirs.file}, name: {pass_name(*key)}}}}}\n"
+            for key, address in servers.items()
         ]
         proxy = stack.enter_context(
             running_proxy(
                 "listeners:\n"
                 "  web:\n"
                 "    bind: 127.0.0.1:0\n"
-                f"    tls: {{certificates: {ours.certificate(END)}}}\n"
+                f"    tls: {{certificates: {ours.certificate(END, '*.again.example.com')}}}\n"
                 f"    routes: [{', '.join(routes)}]\n"
                 "    pool: plain\n"
                 f"pools:\n  plain: {{upstreams: '{plain['v4']}'}}\n{''.join(pools)}"
@@ -69,6 +77,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         port = proxy.port("web")
         calls = [Call(port, END, version, ours) for version in VERSIONS]
         calls += [Call(port, pass_name(*key), key[1], theirs) for key in servers]
+        calls += [
+            Call(port, again_name(*key), version, ours) for key in servers for version in VERSIONS
+        ]
         clients = stack.enter_context(tls_clients(directory, calls))
         yield Scene(proxy, clients, {(call.name, call.version): call for call in calls})
 
@@ -95,3 +106,18 @@ def test_a_client_passes_through_to_a_server_on_the_same_port(
     # How it ends is theirs: some close when they have heard close_notify, others before.
     assert record["why"] in ("done", "client_reset", "upstream_reset"), record
     assert record["bytes_down"] > len(FINE) + 500, "the server's certificate is among them"
+
+
+@pytest.mark.parametrize("near", VERSIONS)
+@pytest.mark.parametrize("far", VERSIONS)
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_clients_tls_ends_here_and_another_one_begins(
+    scene: Scene, client: str, server: str, far: str, near: str
+) -> None:
+    record = scene.call(client, again_name(server, far), near)
+    assert (record["pool"], record["tls_version"]) == (f"again-{server}-{far}", f"TLSv{near}")
+    assert record["tls_error"] is None or record["why"] == "tls_truncated", record
+    # s_server may close before it reads our close_notify, which is a reset then.
+    assert record["why"] in ("done", "client_reset", "upstream_reset", "tls_truncated"), record
+    assert record["bytes_down"] < len(FINE) + 500, "nothing but the answer"

@@ -153,12 +153,37 @@ def test_after_the_last_data_it_says_that_an_end_is_there(version: str, size: in
     if size == 100:
         assert end.more
         assert end.recv_into(view) == 8
-    assert not end.more
+        assert end.more, "of what came since the first read no event will tell"
+        assert nothing(end, size)
+    else:
+        assert not end.more
     peer.sock.send(cut(peer, b"last") + peer.last_words())
     acknowledged(peer.sock)
     assert end.recv_into(view) == 4
     assert end.more
     assert end.recv_into(view) == 0
+
+
+@versions
+@pytest.mark.parametrize("looks", [False, True])
+def test_what_came_while_data_was_left_is_never_said_to_be_nothing(
+    version: str, looks: bool
+) -> None:
+    """Its event was told before that data is read: there is no other one."""
+    end, peer = tls_pair(version)
+    view = memoryview(bytearray(RECORD))
+    sent = [pattern(number * RECORD, RECORD) for number in range(3)]
+    for record in sent[:1] if looks else sent[:2]:
+        peer.sock.sendall(cut(peer, record))
+    acknowledged(peer.sock)
+    if looks:
+        assert end.peek()
+    else:
+        assert view[: end.recv_into(view)] == sent.pop(0)
+    peer.sock.sendall(cut(peer, sent[-1]))
+    acknowledged(peer.sock)
+    assert view[: end.recv_into(view)] == sent[0]
+    assert end.more
 
 
 @versions

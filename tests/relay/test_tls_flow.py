@@ -214,7 +214,7 @@ class _Counted:
 def test_i7_a_turn_moves_a_bounded_number_of_bytes(
     tls: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts.flow, "TURN", 100_000)
+    monkeypatch.setattr(parts.tls_flow, "TLS_TURN", 100_000)
     with tls_rig(tls, buffers=4_000_000) as r:
         sent = 0
         for _ in range(40):

@@ -206,6 +206,13 @@ MUTANTS = [
         **V4,
     ),
     mutant(
+        "tls_flow",
+        "        budget = min(budget, TLS_TURN)\n",
+        "",
+        flows.test_i7_a_turn_moves_a_bounded_number_of_bytes,
+        **CLIENT,
+    ),
+    mutant(
         "trial",
         "            relay.down.on_writable()",
         "            pass",

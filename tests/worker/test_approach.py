@@ -407,6 +407,11 @@ def test_an_answer_that_is_there_before_the_worker_looks_is_enough() -> None:
         assert set(upstream.results) == {SSL_REQUEST + HELLO}
 
 
+def no_turn() -> None:
+    """These steps wait for none."""
+    raise AssertionError
+
+
 @contextmanager
 def full_pair() -> Iterator[tuple[Loop, socket.socket, socket.socket, int]]:
     """A registered UNIX socket that takes no byte more, its peer, and how many it took."""
@@ -434,7 +439,7 @@ def full_pair() -> Iterator[tuple[Loop, socket.socket, socket.socket, int]]:
 
 def test_a_full_unix_socket_is_asked_for_room_for_so_long_and_no_longer() -> None:
     with full_pair() as (loop, near, far, taken):
-        approach = Approach(near, loop, [Announce(b"header of " * 10), AskForTls()])
+        approach = Approach(near, loop, [Announce(b"header of " * 10), AskForTls()], no_turn)
         over: list[bool] = []
 
         def go_on(events: int) -> None:
@@ -463,4 +468,4 @@ def test_what_a_closed_socket_says_is_the_error_of_the_step() -> None:
     with full_pair() as (loop, near, far, _):
         far.close()
         with pytest.raises(ApproachError, match="no room for the PROXY header: Broken pipe"):
-            Approach(near, loop, [Announce(b"header"), AskForTls()]).go_on(0)
+            Approach(near, loop, [Announce(b"header"), AskForTls()], no_turn).go_on(0)

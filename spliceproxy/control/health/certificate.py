@@ -1,6 +1,6 @@
 """When a certificate expires, out of its DER form (RFC 5280, section 4.1).
 
-`ssl` gives the decoded certificate only where it was verified, and a check verifies none: it has
+`ssl` gives the decoded certificate only where it was verified, which most checks do not: they have
 to reach the upstream, not to trust it.
 """
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from spliceproxy.control.addresses import Place
 from spliceproxy.control.health import talk
-from spliceproxy.control.health.certificate import expiry
 from spliceproxy.control.health.connection import Dial, Farewell
-from spliceproxy.control.health.tls import shake_hands
-from spliceproxy.control.health.verdict import CheckFailedError, Passed
+from spliceproxy.control.health.stream import (
+    ClearStream,
+    Stream,
+    TlsStream,
+    context_of,
+    lenient_context,
+)
+from spliceproxy.control.health.verdict import Passed
 
 if TYPE_CHECKING:
     from spliceproxy.config import PoolHealth
@@ -20,8 +26,8 @@ if TYPE_CHECKING:
 class Check(Protocol):
     """One pool's way to ask its upstreams."""
 
-    async def check(self, place: Place) -> Passed:
-        """Ask once.
+    async def check(self, place: Place, name: str | None) -> Passed:
+        """Ask once. `name` is what the upstream has to prove where the pool has `tls`.
 
         The caller limits the time and may cancel. Raises CheckFailedError, OSError.
         """
@@ -36,7 +42,7 @@ def make_check(health: PoolHealth, dial: Dial, farewell: Farewell) -> Check:
         # aiohttp takes a fifth of a second and 20 MB, which only its users shall pay.
         from spliceproxy.control.health.http import HttpCheck
 
-        return HttpCheck(health, dial)
+        return HttpCheck(health, dial, farewell)
     return _SocketCheck(health, dial, farewell)
 
 
@@ -48,34 +54,55 @@ class _SocketCheck:
         self._dial = dial
         self._farewell = farewell
         self._talk = _TALKS.get(health.check)
+        self._context: ssl.SSLContext | None = None
 
-    async def check(self, place: Place) -> Passed:
+    async def check(self, place: Place, name: str | None) -> Passed:
         """See `Check`."""
         sock = await self._dial.connect(place)
         try:
-            if self._health.check == "tls":
-                return await self._tls(sock)
-            if self._talk is not None:
-                return Passed(await self._talk(sock, self._health))
-            return Passed("connected")
+            if self._health.check == "tcp":
+                return Passed("connected")
+            return await self._ask(sock, name)
         finally:
             self._farewell.say(sock)
 
     async def close(self) -> None:
         """See `Check`."""
 
-    async def _tls(self, sock: socket.socket) -> Passed:
-        version, certificate = await shake_hands(sock, self._health.host)
+    async def _ask(self, sock: socket.socket, name: str | None) -> Passed:
+        kind, has_tls, clear, how = self._health.check, self._dial.tls, ClearStream(sock), ""
+        encrypts = has_tls is not None or kind == "tls"
+        if kind == "postgres":
+            how, encrypts = await talk.postgres(clear, needs_tls=has_tls is not None)
+        if encrypts:
+            return await self._ask_by_tls(sock, name, how)
+        return Passed(how or await self._say(clear))
+
+    async def _ask_by_tls(self, sock: socket.socket, name: str | None, how: str) -> Passed:
+        tls = TlsStream(sock, *self._identity(name))
         try:
-            expires = expiry(certificate) if certificate else None
-        except ValueError as error:
-            raise CheckFailedError(f"its certificate cannot be read: {error}") from None
-        return Passed(f"{version} handshake", expires)
+            version = await tls.shake_hands()
+            expires = tls.expires()
+            if self._talk is not None:
+                how = await self._say(tls)
+            return Passed(how or f"{version} handshake", expires)
+        finally:
+            tls.say_end()
+
+    def _identity(self, name: str | None) -> tuple[ssl.SSLContext, str | None]:
+        """As sessions do it; and where they speak no TLS, as suits whoever answers."""
+        if self._dial.tls is None:
+            return lenient_context(), self._health.host if self._health.check == "tls" else None
+        self._context = self._context or context_of(self._dial.tls)
+        return self._context, name
+
+    async def _say(self, stream: Stream) -> str:
+        assert self._talk is not None
+        return await self._talk(stream, self._health)
 
 
-_TALKS: dict[str, Callable[[socket.socket, PoolHealth], Awaitable[str]]] = {
+_TALKS: dict[str, Callable[[Stream, PoolHealth], Awaitable[str]]] = {
     "exchange": talk.exchange,
     "redis": talk.redis,
-    "postgres": talk.postgres,
     "smtp": talk.smtp,
 }

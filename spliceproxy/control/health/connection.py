@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from spliceproxy.control.addresses import Place
 from spliceproxy.control.health.verdict import CheckFailedError
-from spliceproxy.ipc import TcpPlan
+from spliceproxy.ipc import PoolTlsPlan, TcpPlan
 from spliceproxy.wire.proxy_build import LOCAL_V2, build_v1
 
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python names it from 3.12 on
@@ -37,6 +37,9 @@ class Dial:
     tcp: TcpPlan
     send_proxy: str | None = None
     """Its version, v1 or v2; None: none."""
+    tls: PoolTlsPlan | None = None
+    """How sessions speak TLS with the upstreams, for whoever has the connection; None: they do
+    not."""
 
     def open(self, family: int) -> socket.socket:
         """A socket that is not connected yet. Raises OSError."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -13,11 +16,14 @@ from yarl import URL
 from spliceproxy import __version__
 from spliceproxy.config.units import regular_expression
 from spliceproxy.control.addresses import Place
-from spliceproxy.control.health.connection import Dial
+from spliceproxy.control.health.connection import Dial, Farewell
+from spliceproxy.control.health.stream import TlsStream, context_of
+from spliceproxy.control.health.tunnel import Tunnel
 from spliceproxy.control.health.verdict import CheckFailedError, Passed, explain, quote
 
 if TYPE_CHECKING:
     from spliceproxy.config import PoolHealth
+    from spliceproxy.ipc import PoolTlsPlan
 
 _MOST = 1024 * 1024
 """Bytes of a body that are read; `expect` is looked for in them. A longer response is cut off."""
@@ -25,21 +31,20 @@ _CHUNK = 65536
 
 
 class _Dialling(aiohttp.BaseConnector):
-    """Connects to one place by a `Dial`, which can send something before the request.
+    """Takes the connection that somebody else makes, who can send something before the request.
 
     What is overridden, and `_factory`, are as aiohttp's own connectors have them.
     """
 
-    def __init__(self, dial: Dial, place: Place) -> None:
+    def __init__(self, dial: Callable[[], Awaitable[socket.socket]]) -> None:
         super().__init__(force_close=True)
         self._dial = dial
-        self._place = place
 
     async def _create_connection(
         self, req: aiohttp.ClientRequest, *_traces_and_timeout: object
     ) -> ResponseHandler:
         try:
-            sock = await self._dial.connect(self._place)
+            sock = await self._dial()
         except OSError as error:
             raise aiohttp.ClientConnectorError(req.connection_key, error) from error
         try:
@@ -51,26 +56,39 @@ class _Dialling(aiohttp.BaseConnector):
         return protocol
 
 
+def _named(place: Place, name: str | None) -> str:
+    """The Host that goes with a name: servers refuse one that is not what TLS was asked for (421,
+    RFC 9110, section 15.5.20)."""
+    if name is None or name == place.host:
+        return "localhost" if place.family == socket.AF_UNIX else str(place)
+    host = f"[{name}]" if ":" in name else name
+    return f"{host}:{place.port}" if place.port not in (0, 443) else host
+
+
 class HttpCheck:
     """GET over HTTP/1.1, without keep-alive and without following redirects."""
 
-    def __init__(self, health: PoolHealth, dial: Dial) -> None:
+    def __init__(self, health: PoolHealth, dial: Dial, farewell: Farewell) -> None:
         self._health = health
         self._dial = dial
+        self._farewell = farewell
         self._expect = regular_expression(health.expect) if health.expect else None
         self._session: aiohttp.ClientSession | None = None
+        self._context: ssl.SSLContext | None = None
 
-    async def check(self, place: Place) -> Passed:
+    async def check(self, place: Place, name: str | None) -> Passed:
         """See `Check`."""
         try:
+            if self._dial.tls is not None:
+                return await self._check_by_tls(self._dial.tls, place, name)
             if self._dial.send_proxy is not None:
-                async with self._new_session(_Dialling(self._dial, place)) as session:
-                    authority = "localhost" if place.family == socket.AF_UNIX else str(place)
-                    return Passed(await self._get(session, authority))
+                connector = _Dialling(partial(self._dial.connect, place))
+                async with self._new_session(connector) as session:
+                    return Passed(await self._get(session, _named(place, None)))
             if place.family == socket.AF_UNIX:
                 assert isinstance(place.address, str | bytes)
-                connector = aiohttp.UnixConnector(place.address, force_close=True)  # type: ignore[arg-type]
-                async with self._new_session(connector) as session:
+                unix = aiohttp.UnixConnector(place.address, force_close=True)  # type: ignore[arg-type]
+                async with self._new_session(unix) as session:
                     return Passed(await self._get(session, "localhost"))
             if self._session is None:
                 self._session = self._new_session(
@@ -94,6 +112,31 @@ class HttpCheck:
             said = getattr(error, "message", "") or type(error).__name__
             line = said.splitlines()[0].rstrip(":")
             raise CheckFailedError(f"no HTTP response: {line}") from None
+
+    async def _check_by_tls(self, tls: PoolTlsPlan, place: Place, name: str | None) -> Passed:
+        self._context = self._context or context_of(tls, "http/1.1")
+        sock = await self._dial.connect(place)
+        try:
+            stream = TlsStream(sock, self._context, name)
+            try:
+                await stream.shake_hands()
+                how = await self._get_through(Tunnel(stream), _named(place, name))
+                return Passed(how, stream.expires())
+            finally:
+                stream.say_end()
+        finally:
+            self._farewell.say(sock)
+
+    async def _get_through(self, tunnel: Tunnel, authority: str) -> str:
+        try:
+            async with self._new_session(_Dialling(tunnel.take)) as session:
+                return await self._get(session, authority)
+        except aiohttp.ClientError:
+            if tunnel.failure is not None:
+                raise tunnel.failure from None
+            raise
+        finally:
+            await tunnel.close()
 
     async def close(self) -> None:
         """Close what is open."""

@@ -49,6 +49,8 @@ class _Watched:
     key: UpstreamKey
     slot: int
     place: Place
+    name: str | None
+    """What it has to prove where the pool has `tls`."""
     pool: _Pool
     state: HealthState
     since: float = field(default_factory=time.monotonic)
@@ -131,8 +133,9 @@ class Monitor:
             health = in_force.config.pools[plan.name].health
             if health is None:
                 continue
-            # Another port is another service, which is not told of any client.
-            dial = Dial(plan.tcp, plan.send_proxy if health.port is None else None)
+            dial = Dial(plan.tcp)
+            if health.port is None:  # another port is another service
+                dial = Dial(plan.tcp, plan.send_proxy, plan.tls)
             old = self._pools.get(plan.name)
             if old is not None and (old.health, old.dial) == (health, dial):
                 pools[plan.name] = old
@@ -148,7 +151,8 @@ class Monitor:
 
     def _watch(self, key: UpstreamKey, pool: _Pool, upstream: UpstreamPlan) -> None:
         old = self._watched.get(key)
-        if old is not None and old.pool is pool and old.slot == upstream.slot:
+        name = (pool.dial.tls and pool.dial.tls.name) or upstream.server_name or None
+        if old is not None and (old.pool, old.slot, old.name) == (pool, upstream.slot, name):
             return
         place = Place(upstream.family, upstream.address)
         if pool.health.port is not None and isinstance(upstream.address, tuple):
@@ -156,10 +160,12 @@ class Monitor:
         if old is None:
             new = self._known is not None and key not in self._known
             up = self._learned.pop(key, not new)
-            watched = _Watched(key, upstream.slot, place, pool, HealthState(up=up))
+            watched = _Watched(key, upstream.slot, place, name, pool, HealthState(up=up))
         else:
             self._schedule.remove(old)
-            watched = _Watched(key, upstream.slot, place, pool, old.state, old.since, old.warned)
+            watched = _Watched(
+                key, upstream.slot, place, name, pool, old.state, old.since, old.warned
+            )
         self._watched[key] = watched
         self._states.mark(upstream.slot, DOWN, not watched.state.up)
         self._schedule.add(watched, asyncio.get_running_loop().time())
@@ -172,7 +178,7 @@ class Monitor:
             self._tell_late(watched, late)
         try:
             async with asyncio.timeout(health.timeout):
-                passed = await watched.pool.check.check(watched.place)
+                passed = await watched.pool.check.check(watched.place, watched.name)
             self._observe(watched, True, passed.how)
             if passed.expires is not None:
                 self._see_expiry(watched, passed.expires)

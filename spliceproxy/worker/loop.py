@@ -25,8 +25,9 @@ from spliceproxy.worker.timers import Timer, Wheel
 
 Handler = Callable[[int], None]
 
-BATCH: Final = 256
-"""Events of one epoll_wait, at most."""
+BATCH: Final = 64
+"""Events of one epoll_wait, at most. Where thousands of clients leave at once, each is the end of a
+session, and many in a row would keep the others waiting; what is left comes with the next."""
 LONGEST_WAIT: Final = 86_400.0
 """Seconds: epoll_wait(2) takes no more than 24 days."""
 

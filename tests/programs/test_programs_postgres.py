@@ -256,3 +256,42 @@ def test_a_query_is_cancelled_by_psqls_second_connection(site: Site, ends_here: 
             _, errors = process.communicate(timeout=30)
         assert "canceling statement due to user request" in errors
         assert {one["pool"] for one in proxy.wait_records(2)} == {pool}
+
+
+AGAIN = """
+listeners:
+  db:
+    bind: 127.0.0.1:0
+    tls: {{certificates: [{certificate}]}}
+    routes: [{{protocol: postgres, pool: two}}]
+    pool: two
+  wrong: {{bind: 127.0.0.1:0, pool: wrong, routes: [{{protocol: postgres, pool: wrong}}]}}
+  none: {{bind: 127.0.0.1:0, pool: none, routes: [{{protocol: postgres, pool: none}}]}}
+pools:
+  two: {{upstreams: {two}, tls: {{ca: {ca}, name: {two_name}}}, health: {health}}}
+  wrong: {{upstreams: {two}, tls: {{ca: {ca}, name: {one_name}}}, health: {health}}}
+  none: {{upstreams: {off}, tls: {{ca: {ca}, name: {two_name}}}, health: {health}}}
+"""
+
+
+@pytest.mark.parametrize("mode", ["disable", "require", "verify-full"])
+def test_tls_begins_again_for_a_client_whose_tls_ended_here_and_for_one_in_clear(
+    site: Site, mode: str
+) -> None:
+    health = "{check: postgres, interval: 200ms, timeout: 3s}"
+    names = {"one_name": ONE, "two_name": TWO}
+    text = AGAIN.format(**vars(site), **names, health=health)
+    with running_proxy(text) as proxy:
+        where = target(proxy, ONE, sslmode=mode, sslrootcert=site.ca)
+        assert psql(where, WHO) == "two|t"
+        record = proxy.wait_records(1)[0]
+        assert record["tls_version"] == (None if mode == "disable" else "TLSv1.3")
+        for listener, why in (
+            ("wrong", "certificate verify failed: Hostname mismatch"),
+            ("none", "the upstream refuses TLS (N)"),
+        ):
+            down = proxy.wait_log(
+                "upstream down", where=lambda line, at=listener: line["pool"] == at
+            )
+            assert why in down["reason"]
+        assert {line["pool"] for line in proxy.log("upstream down")} == {"wrong", "none"}

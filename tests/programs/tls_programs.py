@@ -80,8 +80,18 @@ def s_server(directory: Path, port: int, *options: object) -> Iterator[None]:
 
 
 @contextmanager
-def tls_servers(directory: Path, certificate: Path) -> Iterator[dict[tuple[str, str], str]]:
-    """All `SERVERS`, for each version one; their addresses by (server, version)."""
+def tls_servers(
+    directory: Path, certificate: Path, client_ca: Path | None = None
+) -> Iterator[dict[tuple[str, str], str]]:
+    """All `SERVERS`, for each version one; their addresses by (server, version). With `client_ca`
+    they want certificates of that authority from their clients."""
+    wants = {"nginx": "", "haproxy": "", "openssl": ()}
+    if client_ca is not None:
+        wants = {
+            "nginx": f"ssl_verify_client on; ssl_client_certificate {client_ca};\n",
+            "haproxy": f" verify required ca-file {client_ca}",
+            "openssl": ("-Verify", 1, "-verify_return_error", "-CAfile", client_ca),
+        }
     ports = {key: free_port() for key in product(SERVERS, VERSIONS)}
     sections = {"nginx": "", "haproxy": ""}
     with ExitStack() as stack:
@@ -89,16 +99,17 @@ def tls_servers(directory: Path, certificate: Path) -> Iterator[dict[tuple[str, 
             sections["nginx"] += (
                 f"server {{ listen 127.0.0.1:{ports['nginx', version]} ssl;\n"
                 f"ssl_certificate {certificate}; ssl_certificate_key {certificate};\n"
-                f"ssl_protocols TLSv{version}; location = /fine {{ return 200 'fine\\n'; }} }}\n"
+                f"{wants['nginx']}ssl_protocols TLSv{version};\n"
+                f"location = /fine {{ return 200 'fine\\n'; }} }}\n"
             )
             sections["haproxy"] += (
                 f"listen tls{version}\n"
                 f"  bind 127.0.0.1:{ports['haproxy', version]} ssl crt {certificate}"
-                f" ssl-min-ver TLSv{version} ssl-max-ver TLSv{version}\n"
+                f" ssl-min-ver TLSv{version} ssl-max-ver TLSv{version}{wants['haproxy']}\n"
                 '  http-request return status 200 content-type text/plain string "fine\\n"\n'
             )
             option = "-tls" + version.replace(".", "_")
-            key = ("-cert", certificate, "-key", certificate)
+            key = ("-cert", certificate, "-key", certificate, *wants["openssl"])
             port = ports["openssl", version]
             stack.enter_context(s_server(directory / "openssl", port, *key, option))
         for server, start in (("nginx", nginx), ("haproxy", haproxy)):

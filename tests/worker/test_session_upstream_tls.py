@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import resource
+import signal
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -456,25 +459,72 @@ def test_an_upstream_that_ends_before_its_first_byte_is_replaced(ca: Path, end: 
     assert (record["upstream"], record["retries"]) == (second.address, 1)
 
 
-def test_a_reload_changes_what_the_next_upstream_has_to_prove(ca: Path) -> None:
-    server = Server("app.example.com")
+def reload(proxy: Proxy, text: str) -> None:
+    proxy.config.write_text("workers: 1\nhealth: off\nadmin: off\n" + text)
+    proxy.signal(signal.SIGHUP)
+    proxy.wait_log("reloaded")
+
+
+@pytest.mark.parametrize("change", ["name", "ca"])
+def test_a_reload_changes_what_the_next_upstream_has_to_prove(
+    ca: Path, tmp_path: Path, change: str
+) -> None:
+    server, stranger = Server("app.example.com"), tmp_path / "stranger.pem"
+    trustme.CA().cert_pem.write_to_path(str(stranger))
+    good = {"ca": str(ca), "name": "app.example.com"}
+    bad = {**good, **{"name": {"name": "app.example.org"}, "ca": {"ca": str(stranger)}}[change]}
     with serving("v4", server.echo) as upstream:
-        good, bad = (
-            proxy_yaml(upstream.address, pool={"tls": {"ca": str(ca), "name": name}})
-            for name in ("app.example.com", "app.example.org")
-        )
-        with running_proxy(good) as proxy:
+        before, after = (proxy_yaml(upstream.address, pool={"tls": tls}) for tls in (good, bad))
+        with running_proxy(before) as proxy:
             with proxy.connect("web") as client:
                 assert exchange(client, b"hello") == b"hello"
-                proxy.config.write_text("workers: 1\nhealth: off\nadmin: off\n" + bad)
-                proxy.signal(1)
-                proxy.wait_log("reloaded")
+                reload(proxy, after)
                 with proxy.connect("web") as other:
                     assert read_until_reset(other) == b""
                 assert exchange(client, b"still here") == b"still here"
                 finish(client)
             whys = sorted(record["why"] for record in proxy.wait_records(2))
     assert whys == ["done", "tls_handshake"]
+
+
+@pytest.mark.parametrize("first_has_tls", [True, False])
+def test_a_session_may_be_replayed_from_tls_to_an_upstream_in_clear_and_back(
+    ca: Path, first_has_tls: bool
+) -> None:
+    server, go = Server(), threading.Event()
+
+    def leave(sock: socket.socket, _upstream: Upstream) -> bytes:
+        end = server.accept(sock) if first_has_tls else sock
+        request = read_exactly(end, 5)
+        go.wait(10)
+        end.close()
+        return request
+
+    def echo(sock: socket.socket, upstream: Upstream) -> Any:
+        if not first_has_tls:
+            return server.echo(sock, upstream)
+        while data := sock.recv(65536):
+            sock.sendall(data)
+        return None
+
+    def text(address: str, *, has_tls: bool) -> str:
+        tls = {"ca": str(ca)} if has_tls else "off"
+        return proxy_yaml(address, pool={"tls": tls, "replay": "16KiB"})
+
+    with serving("v4", leave) as first, serving("v4", echo) as second:
+        with running_proxy(text(first.address, has_tls=first_has_tls)) as proxy:
+            with proxy.connect("web") as client:
+                client.sendall(b"hello")
+                wait_until(lambda: proxy.log("ready") and first.accepted, 5, "the first upstream")
+                reload(proxy, text(second.address, has_tls=not first_has_tls))
+                go.set()
+                assert read_exactly(client, 5) == b"hello"
+                assert exchange(client, b"again") == b"again"
+                finish(client)
+            record = one_record(proxy)
+        assert first.results == [b"hello"]
+    assert outcome(record) == ("client", "fin", "done")
+    assert record["upstream"] == second.address
 
 
 def test_postgresql_is_asked_for_tls_first_where_the_client_asked_too(
@@ -502,6 +552,29 @@ def test_postgresql_is_asked_for_tls_first_where_the_client_asked_too(
         record = one_record(proxy)
     assert asked == [SSL_REQUEST]
     assert outcome(record) == ("client", "fin", "done")
+
+
+def test_handshakes_that_fail_leave_nothing_behind(ca: Path) -> None:
+    """No circle of objects either, which would wait for the collector with 64 KiB each."""
+    with proxied(Server("app.example.org"), ca) as (proxy, _upstream):
+        [worker] = proxy.worker_pids()
+
+        def fail(number: int) -> None:
+            for _ in range(number):
+                with suppress(ConnectionError), proxy.connect("web") as client:
+                    read_until_reset(client)
+
+        fail(30)
+        fds, size = len(open_fds(worker)), resident(worker)
+        fail(150)
+        wait_until(lambda: len(open_fds(worker)) <= fds, 5, "closed sockets")
+        assert resident(worker) - size < 4 << 20
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process has."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
 
 
 def test_a_crowd_leaves_no_fd_behind_and_nobody_waits_for_all_of_it(ca: Path) -> None:

@@ -8,19 +8,20 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from harness import upstreams
 from harness.load import read_to_end
 from harness.proxy import Proxy, running_proxy
-from harness.serving import reset
+from harness.serving import Upstream, reset, serving
 from harness.tls import VERSIONS, Authority, TlsPeer
 from harness.wait import wait_until
 
 NAME = "www.example.com"
 EACH = 20
+LEAVE = b"leave"
 HOOK = Path(__file__).with_name("collected")
 
 
@@ -114,6 +115,47 @@ def nobody_there(scene: Scene) -> None:
         client.recv()
 
 
+def begun_again(scene: Scene) -> None:
+    with scene.peer("again") as client:
+        client.send(b"hello" * 10_000)
+        assert client.read_exactly(50_000) == b"hello" * 10_000
+        client.close_write()
+        assert client.read_to_end() == b""
+
+
+def cut_off_by_the_upstream(scene: Scene) -> None:
+    with scene.peer("again") as client, suppress(ConnectionError, ssl.SSLEOFError):
+        client.send(LEAVE)
+        client.read_to_end()
+
+
+def an_upstream_of_a_stranger(scene: Scene) -> None:
+    with suppress(ConnectionError, ssl.SSLEOFError), scene.peer("stranger") as client:
+        client.recv()
+
+
+def an_upstream_without_tls(scene: Scene) -> None:
+    with suppress(ConnectionError, ssl.SSLEOFError), scene.peer("clear") as client:
+        client.recv()
+
+
+@contextmanager
+def tls_echo(authority: Authority) -> Iterator[Upstream]:
+    """Echoes, in TLS; one that is told to leave does so at once."""
+    context = authority.server(authority.certificate(NAME))
+
+    def handler(sock: socket.socket, _upstream: Upstream) -> None:
+        with suppress(ssl.SSLError), TlsPeer(sock.dup(), context) as peer:
+            while data := peer.recv():
+                if data == LEAVE:
+                    return
+                peer.send(data)
+            peer.close_write()
+
+    with serving("v4", handler) as upstream:
+        yield upstream
+
+
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with made(tmp_path_factory.mktemp("garbage")) as found:
@@ -126,15 +168,22 @@ def made(directory: Path) -> Iterator[Scene]:
     authority.certificate("client.example.com", file="me")
     tls = f"tls: {{certificates: {authority.certificate(NAME)}, client_ca: {authority.file}}}"
     env = {"PYTHONPATH": f"{HOOK}:{os.environ.get('PYTHONPATH', '')}", "COLLECTED": str(file)}
-    with upstreams.echo() as echo, upstreams.resets() as resets, upstreams.refuse() as refused:
+    begins = f"tls: {{ca: {authority.file}, name: {NAME}}}"
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        pools = {
+            "web": enter(upstreams.echo()).address,
+            "resetting": f"{enter(upstreams.resets()).address}, replay: 16KiB",
+            "refused": enter(upstreams.refuse()).address,
+            "again": f"{enter(tls_echo(authority)).address}, {begins}",
+            "stranger": f"{enter(tls_echo(Authority(directory / 'other'))).address}, {begins}",
+            "clear": f"{enter(upstreams.named('nobody')).address}, {begins}",
+        }
         text = "listeners:\n" + "".join(
-            f"  {name}: {{bind: '127.0.0.1:0', pool: {name}, {tls}}}\n"
-            for name in ("web", "resetting", "refused")
+            f"  {name}: {{bind: '127.0.0.1:0', pool: {name}, {tls}}}\n" for name in pools
         )
-        text += (
-            f"pools:\n  web: {{upstreams: {echo.address}}}\n"
-            f"  resetting: {{upstreams: {resets.address}, replay: 16KiB}}\n"
-            f"  refused: {{upstreams: {refused.address}}}\n"
+        text += "pools:\n" + "".join(
+            f"  {name}: {{upstreams: {keys}}}\n" for name, keys in pools.items()
         )
         with running_proxy(text, env=env) as proxy:
             yield Scene(proxy, authority, file)
@@ -153,6 +202,10 @@ def made(directory: Path) -> Iterator[Scene]:
         no_certificate,
         gone_in_its_handshake,
         nobody_there,
+        begun_again,
+        cut_off_by_the_upstream,
+        an_upstream_of_a_stranger,
+        an_upstream_without_tls,
     ],
 )
 def test_nothing_of_a_session_is_left_to_the_collector(

@@ -18,7 +18,8 @@ from harness.talkers import TALKERS, TLS_NAME, Talker, talkers
 from harness.tls import Authority, TlsPeer
 from harness.upstreams import echo
 from harness.wait import wait_until
-from real_programs import need, nginx
+from real_programs import free_port, need, nginx
+from tls_programs import nginx as tls_nginx
 
 REPLACED = 12
 UPGRADES = 3
@@ -70,6 +71,23 @@ def shown(proxy: Proxy, authority: Authority) -> int:
         return x509.load_der_x509_certificate(der).serial_number
 
 
+@contextmanager
+def origin(directory: Path, authority: Authority, *, tls: bool) -> Iterator[str]:
+    """nginx, and how a pool says it; with TLS where that begins again behind us."""
+    if not tls:
+        (directory / "nginx").mkdir()
+        with nginx(directory / "nginx") as found:
+            yield f"'{found['v4']}'"
+        return
+    port, file = free_port(), authority.certificate(TLS_NAME, file="upstream.crt")
+    server = (
+        f"server {{ listen 127.0.0.1:{port} ssl backlog=4096; ssl_certificate {file};\n"
+        f"ssl_certificate_key {file}; location = /fine {{ return 200 'fine\\n'; }} }}"
+    )
+    with tls_nginx(directory / "nginx", server, port):
+        yield f"'127.0.0.1:{port}', tls: {{ca: {authority.file}, name: {TLS_NAME}}}"
+
+
 def config(files: Path, web: str, talk: str, more: str = "") -> str:
     tls = f"tls: {{certificates: {files}/}}"
     return (
@@ -80,19 +98,18 @@ def config(files: Path, web: str, talk: str, more: str = "") -> str:
     )
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("workers", "again"), [(1, False), (2, True)])
 def test_certificates_replaced_again_and_again_cost_no_request(
-    workers: int, tmp_path: Path
+    workers: int, again: bool, tmp_path: Path
 ) -> None:
-    (tmp_path / "nginx").mkdir()
     authority = Authority(tmp_path)
     files = tmp_path / "live"
     files.mkdir()
     with ExitStack() as stack:
-        origin = stack.enter_context(nginx(tmp_path / "nginx"))
+        web = stack.enter_context(origin(tmp_path, authority, tls=again))
         voice = stack.enter_context(echo())
         file = authority.certificate(TLS_NAME, file="live/www.pem")
-        text = config(files, origin["v4"], voice.address)
+        text = config(files, web, voice.address)
         proxy = stack.enter_context(running_proxy(text, workers=workers))
         head = proxy.config.read_text().removesuffix(text)
         crowd = [*stack.enter_context(talkers(proxy.address("talk"), authority.client()))]
@@ -103,7 +120,7 @@ def test_certificates_replaced_again_and_again_cost_no_request(
             new = serial(authority.certificate(TLS_NAME, file="live/www.pem", key=key))
             if number % 3 == 2:  # a reload may come first
                 more = f"  more: {{upstreams: '127.0.0.1:{number + 1}'}}\n"
-                proxy.config.write_text(head + config(files, origin["v4"], voice.address, more))
+                proxy.config.write_text(head + config(files, web, voice.address, more))
                 proxy.signal(signal.SIGHUP)
             for _ in range(2 * workers):  # each worker has it, before long
                 wait_until(lambda new=new: shown(proxy, authority) == new, 10, "the new one")
@@ -140,21 +157,23 @@ def test_an_upstream_drained_under_https_costs_no_request(tmp_path: Path) -> Non
         assert len(crowd) == TALKERS
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_upgrades_under_https_cost_no_request_and_no_session(workers: int, tmp_path: Path) -> None:
-    (tmp_path / "nginx").mkdir()
-    authority = Authority(tmp_path)
-    authority.certificate(TLS_NAME, file="www.pem")
+@pytest.mark.parametrize(("workers", "again"), [(1, True), (2, False)])
+def test_upgrades_under_https_cost_no_request_and_no_session(
+    workers: int, again: bool, tmp_path: Path
+) -> None:
+    authority, files = Authority(tmp_path), tmp_path / "live"
+    files.mkdir()
+    authority.certificate(TLS_NAME, file="live/www.pem")
     with ExitStack() as stack:
-        origin = stack.enter_context(nginx(tmp_path / "nginx"))
+        web = stack.enter_context(origin(tmp_path, authority, tls=again))
         voice = stack.enter_context(echo())
-        text = config(tmp_path, origin["v4"], voice.address)
+        text = config(files, web, voice.address)
         proxy = stack.enter_context(generations(text, tmp_path, workers=workers))
         first = proxy.proxy
         crowd = [*stack.enter_context(talkers(first.address("talk"), authority.client()))]
         loads = stack.enter_context(wrk(first.port("web")))
         for _ in range(UPGRADES):
-            new = serial(authority.certificate(TLS_NAME, file="www.pem"))
+            new = serial(authority.certificate(TLS_NAME, file="live/www.pem"))
             proxy.upgrade()
             wait_until(lambda new=new: shown(first, authority) == new, 10, "the new one")
             crowd += stack.enter_context(talkers(first.address("talk"), authority.client()))

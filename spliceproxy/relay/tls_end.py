@@ -84,7 +84,7 @@ class TlsEnd:
             server_side=context.protocol == ssl.PROTOCOL_TLS_SERVER,
             server_hostname=server_name,
         )
-        self._backlog = _NOTHING
+        self._backlog: list[bytes | memoryview] = []
         """Encrypted, and not taken by the kernel yet."""
         self._left = _NOTHING
         """Decrypted, and not asked for yet."""
@@ -105,7 +105,8 @@ class TlsEnd:
     @property
     def unsent(self) -> int:
         """Encrypted bytes that the kernel has not taken."""
-        return len(self._backlog) + self._outgoing.pending
+        unsent: int = self._outgoing.pending
+        return unsent + sum(map(len, self._backlog)) if self._backlog else unsent
 
     def shake_hands(self) -> bool:
         """Go on with the handshake, as far as the socket allows: whether it is done.
@@ -169,26 +170,34 @@ class TlsEnd:
             if len(data) <= RECORD:
                 self.tls.write(data)
                 return
-            pieces = [self._backlog]
+            pieces, write, read = self._backlog, self.tls.write, self._outgoing.read
             for start in range(0, len(data), RECORD):  # a BIO keeps the room that it ever needed
-                self.tls.write(data[start : start + RECORD])
-                pieces.append(memoryview(self._outgoing.read()))
-            self._backlog = memoryview(b"".join(pieces))
+                write(data[start : start + RECORD])
+                pieces.append(read())
         except ssl.SSLError as error:
             raise TlsError(reason(error)) from None
 
     def flush(self) -> bool:
         """Send what is encrypted: whether the kernel took all of it. Raises OSError."""
-        data = self._backlog
-        while data or self._outgoing.pending:
-            if not data:
-                data = memoryview(self._outgoing.read())
+        pieces = self._backlog
+        if self._outgoing.pending:
+            pieces.append(self._outgoing.read())
+        while pieces:
             try:
-                data = data[self.sock.send(data, MSG_DONTWAIT) :]
+                if len(pieces) == 1:
+                    sent = self.sock.send(pieces[0], MSG_DONTWAIT)
+                else:
+                    sent = self.sock.sendmsg(pieces, (), MSG_DONTWAIT)
             except BlockingIOError:
-                self._backlog = data
                 return False
-        self._backlog = _NOTHING
+            done = 0
+            for piece in pieces:
+                if sent < len(piece):
+                    pieces[done] = memoryview(piece)[sent:]
+                    break
+                sent -= len(piece)
+                done += 1
+            del pieces[:done]
         return True
 
     def close_write(self) -> None:

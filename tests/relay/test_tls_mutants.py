@@ -50,12 +50,12 @@ MUTANTS = [
     ),
     mutant(
         "tls_end",
-        "                if not incoming.pending:",
-        "                if True:",
+        "        if self._incoming.pending:\n            self.more = True\n",
+        "",
         flows.test_i2_a_bulk_both_ways_at_once_arrives_whole_and_in_order,
         **CLIENT,
         **V4,
-        rate=None,
+        rate=300_000,
         seed=1,
     ),
     mutant(
@@ -124,8 +124,8 @@ MUTANTS = [
     ),
     mutant(
         "tls_end",
-        "            except BlockingIOError:\n                self._backlog = data\n",
-        "            except BlockingIOError:\n                self._backlog = data[1:]\n",
+        "pieces[done] = memoryview(piece)[sent:]",
+        "pieces[done] = memoryview(piece)[sent + 1 :]",
         flows.test_i2_tiny_buffers_and_a_slow_reader_lose_nothing,
         **CLIENT,
         **V4,

@@ -69,12 +69,13 @@ class Intake:
 class _Target:
     """The pools of one route, each in its turn by its share: exact over many sessions."""
 
-    __slots__ = ("_clear", "_pools", "_turns", "name", "passthrough")
+    __slots__ = ("_clear", "_pools", "_postgres", "_turns", "name", "passthrough")
 
     def __init__(self, route: RoutePlan, pools: Mapping[str, Pool]) -> None:
         self.name = route.name
         self.passthrough = route.passthrough
         self._clear = _CLEAR.intersection(route.protocol)
+        self._postgres = "postgres" in route.protocol
         self._pools = [pools[name] for name, _ in route.pools]
         self._turns = RoundRobin([share for _, share in route.pools], random.random())
 
@@ -82,6 +83,11 @@ class _Target:
         """Whether TLS of a client ends here, on a listener that has certificates: not where the
         route says so, nor for one that is here by the protocol that it speaks without TLS."""
         return not self.passthrough and protocol not in self._clear
+
+    def is_postgres(self, protocol: str | None) -> bool:
+        """Whether a client is here because it speaks PostgreSQL. What others speak is not waited
+        for, so that it may be known or not."""
+        return protocol == "postgres" and self._postgres
 
     def choose(self) -> Pool:
         """The pool of the next client."""
@@ -329,7 +335,7 @@ class Preread:
             pool = target.choose()
             if session.known is not None:
                 session.known.route = target.name
-                session.known.postgres = self._facts.protocol == "postgres"
+                session.known.postgres = target.is_postgres(self._facts.protocol)
         if pool is None:
             self.phase = "route"
             turn_away(session, "no_route")

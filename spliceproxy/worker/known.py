@@ -25,7 +25,7 @@ class Known:
         self.route: str | None = None
         """The route that it took."""
         self.postgres = False
-        """It was seen to speak PostgreSQL, in clear or in TLS."""
+        """It took its route because it speaks PostgreSQL."""
         self.ssl_request = False
         """A PostgreSQL client that asked for TLS and was promised it: its ClientHello is next."""
         self.sni: str | None = None

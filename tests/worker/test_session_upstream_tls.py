@@ -239,6 +239,16 @@ def test_whoever_answers_is_believed_where_verify_is_off(ca: Path) -> None:
         assert outcome(one_record(proxy)) == ("client", "fin", "done")
 
 
+def test_without_a_file_of_authorities_those_of_the_machine_are_trusted(ca: Path) -> None:
+    """Which OpenSSL finds by these variables, where they are set."""
+    machine = {"SSL_CERT_FILE": str(ca), "SSL_CERT_DIR": str(ca.parent / "none")}
+    with serving("v4", Server().echo) as upstream:
+        text = proxy_yaml(upstream.address, pool={"tls": "on"})
+        with running_proxy(text, env=machine) as proxy, proxy.connect("web") as client:
+            assert exchange(client, b"hello") == b"hello"
+            finish(client)
+
+
 def test_the_next_upstream_is_tried_where_one_cannot_prove_itself(ca: Path) -> None:
     false, true = Server("app.example.org"), Server("127.0.0.1")
     with serving("v4", false.echo) as first, serving("v4", true.echo) as second:

@@ -26,7 +26,7 @@ ORIGINS = ("http", "echo", "bulk", "hold", *(name.partition(".")[0] for name in 
 
 BODIES = (12, 1024, 16 * 1024, 64 * 1024, 256 * 1024, 1024 * 1024)
 """Bytes; the path of each is its number."""
-LARGE = 16 * 1024 * 1024
+LARGE = 8 * 1024 * 1024
 """One more of them, for bulk over HTTP."""
 
 

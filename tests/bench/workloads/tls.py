@@ -21,7 +21,6 @@ class TlsKeepAlive(Workload):
     title = "TLS, keep-alive, 1 KiB body, 64 connections"
     group = "tls"
     label = "1 KiB c64"
-    quick = True
     tuning = "tls"
     metrics = (
         Metric("requests_per_s", "requests/s", True),
@@ -42,7 +41,7 @@ class TlsKeepAlive(Workload):
 
 
 class TlsBulk(Workload):
-    """wrk fetches 16 MiB again and again, on one or several connections."""
+    """wrk fetches 8 MiB again and again, on one or several connections."""
 
     group = "tls"
     pin = "free"
@@ -79,7 +78,6 @@ class TlsHandshakes(Workload):
     title = "TLS 1.3, full handshake (ECDSA P-256, X25519), 12 B request, close; 8 at once"
     group = "tls"
     label = "handshakes"
-    quick = True
     tuning = "tls"
     metrics = (
         Metric("handshakes_per_s", "handshakes/s", True),

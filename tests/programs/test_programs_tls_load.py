@@ -30,16 +30,13 @@ def wrk(port: int) -> Iterator[list[subprocess.Popen[str]]]:
     """Requests over TLS without an end, on connections of their own each, and on ones that last."""
     url = f"https://127.0.0.1:{port}/fine"
     with ExitStack() as stack:
-        yield [
-            stack.enter_context(
-                subprocess.Popen(
-                    [need("wrk"), "-c", "16", "-t", "1", "-d", "300s", *close, url],
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            for close in (("-H", "Connection: close"), ())
-        ]
+        loads = []
+        for close in (("-H", "Connection: close"), ()):
+            command = [need("wrk"), "-c", "16", "-t", "1", "-d", "300s", "--timeout", "20s", *close, url]
+            load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            loads.append(stack.enter_context(load))
+            stack.callback(load.kill)
+        yield loads
 
 
 def nobody_lost(loads: list[subprocess.Popen[str]], crowd: list[Talker], requests: int) -> None:

@@ -20,6 +20,7 @@ from harness.issued import authority, write_pem
 from harness.load import read_exactly
 from harness.proxy import Proxy
 from harness.serving import Upstream, serving
+from harness.wait import wait_until
 from proxyprotocol.tlv import ProxyProtocolTLV
 from proxyprotocol.v2 import ProxyProtocolV2
 from session_support import proxy_yaml, running_proxy
@@ -50,6 +51,12 @@ def terminating(directory: Path, **tls: Any) -> Iterator[tuple[Proxy, Upstream, 
             yield proxy, upstream, context
 
 
+def told(upstream: Upstream, count: int) -> list[ProxyProtocolTLV]:
+    """What so many headers told."""
+    wait_until(lambda: len(upstream.results) >= count, 10, f"{count} headers")
+    return upstream.results
+
+
 def be_client(
     proxy: Proxy, context: ssl.SSLContext, session: ssl.SSLSession | None = None
 ) -> tuple[ssl.SSLSession | None, bool, str]:
@@ -71,7 +78,7 @@ def test_alpn_version_and_cipher_are_told(tmp_path: Path, version: ssl.TLSVersio
         be_client(proxy, context)
         context.set_alpn_protocols(["http/1.1", "other"])
         _, _, cipher = be_client(proxy, context)
-        first, second = upstream.results
+        first, second = told(upstream, 2)
     assert (first.alpn, second.alpn) == (None, b"http/1.1")
     for tlv in (first, second):
         assert tlv.authority == NAME
@@ -92,7 +99,7 @@ def test_a_clients_certificate_is_told_and_that_a_resumed_session_had_one(
         assert not resumed
         _, resumed, _ = be_client(proxy, context, session)
         assert resumed
-        first, second = upstream.results
+        first, second = told(upstream, 2)
     for tlv in (first, second):
         assert tlv.ssl.verified
         assert tlv.ssl.cn == "J\u00fcrgen, CN=root"
@@ -107,7 +114,7 @@ def test_where_a_certificate_is_optional_a_client_without_one_is_not_called_veri
     asked = {"client_ca": str(tmp_path / "ca.pem"), "client_certificate": "optional"}
     with terminating(tmp_path, **asked) as (proxy, upstream, context):
         be_client(proxy, context)
-        [tlv] = upstream.results
+        [tlv] = told(upstream, 1)
     assert (tlv.ssl.client, tlv.ssl.verify, tlv.ssl.cn) == (1, 1, None)
 
 
@@ -118,7 +125,7 @@ def test_a_name_that_is_missing_or_much_too_long_is_not_told(tmp_path: Path, len
     with terminating(tmp_path, client_ca=str(tmp_path / "ca.pem")) as (proxy, upstream, context):
         context.load_cert_chain(own)
         be_client(proxy, context)
-        [tlv] = upstream.results
+        [tlv] = told(upstream, 1)
     assert tlv.ssl.verified
     assert tlv.ssl.cn == ("x" * length if length == 256 else None)
 
@@ -161,6 +168,6 @@ def test_nothing_is_told_of_tls_that_goes_on_as_it_came(tmp_path: Path) -> None:
                 client.do_handshake()
             plain.sendall(outgoing.read())
             assert plain.recv(1) == b"!"
-        [tlv] = upstream.results
+        [tlv] = told(upstream, 1)
     assert tlv.authority == NAME
     assert not tlv.ssl.has_ssl

@@ -464,7 +464,7 @@ def test_an_upstream_that_ends_before_its_first_byte_is_replaced(ca: Path, end: 
                 assert exchange(client, b"hello") == b"hello"
                 finish(client)
             record = one_record(proxy)
-        assert first.results == [b"hello"]
+        assert wait_until(lambda: first.results, 5, "the end of the first") == [b"hello"]
     assert outcome(record) == ("client", "fin", "done")
     assert (record["upstream"], record["retries"]) == (second.address, 1)
 
@@ -532,7 +532,7 @@ def test_a_session_may_be_replayed_from_tls_to_an_upstream_in_clear_and_back(
                 assert exchange(client, b"again") == b"again"
                 finish(client)
             record = one_record(proxy)
-        assert first.results == [b"hello"]
+        assert wait_until(lambda: first.results, 5, "the end of the first") == [b"hello"]
     assert outcome(record) == ("client", "fin", "done")
     assert record["upstream"] == second.address
 

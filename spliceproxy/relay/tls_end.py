@@ -180,9 +180,9 @@ class TlsEnd:
     def flush(self) -> bool:
         """Send what is encrypted: whether the kernel took all of it. Raises OSError."""
         pieces = self._backlog
-        if self._outgoing.pending:
-            pieces.append(self._outgoing.read())
-        while pieces:
+        while pieces or self._outgoing.pending:
+            if not pieces:
+                pieces.append(self._outgoing.read())
             try:
                 if len(pieces) == 1:
                     sent = self.sock.send(pieces[0], MSG_DONTWAIT)

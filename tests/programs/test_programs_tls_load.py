@@ -32,7 +32,8 @@ def wrk(port: int) -> Iterator[list[subprocess.Popen[str]]]:
     with ExitStack() as stack:
         loads = []
         for close in (("-H", "Connection: close"), ()):
-            command = [need("wrk"), "-c", "16", "-t", "1", "-d", "300s", "--timeout", "20s", *close, url]
+            how = ["-c", "16", "-t", "1", "-d", "300s", "--timeout", "20s"]
+            command = [need("wrk"), *how, *close, url]
             load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             loads.append(stack.enter_context(load))
             stack.callback(load.kill)

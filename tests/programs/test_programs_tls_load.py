@@ -179,4 +179,5 @@ def test_upgrades_under_https_cost_no_request_and_no_session(
         proxy.wait_alone()
         whys = {record["why"] for record in first.records()}
         print(whys)
-        assert whys <= {"done", "client_reset", "tls_truncated"}, whys
+        # A side that has closed already answers our close_notify with a reset.
+        assert whys <= {"done", "client_reset", "tls_truncated", "upstream_reset"}, whys

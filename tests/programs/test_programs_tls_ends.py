@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from harness import upstreams
 from harness.load import digest, drain_digest, read_to_end, stream_bytes
+from harness.ports import free_port
 from harness.proxy import Proxy, running_proxy
 from harness.serving import Upstream, serving
 from harness.tls import VERSIONS, Authority, TlsPeer
 from harness.wait import wait_until
-from real_programs import free_port, need
+from real_programs import need
 from tls_programs import FINE, Call, by_curl, nginx
 
 NAME = "www.example.com"

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from harness import upstreams
+from harness.ports import free_port
 from harness.proxy import Event, Proxy, running_proxy
 from harness.tls import VERSIONS, Authority, TlsPeer
 from harness.wait import wait_until
-from real_programs import free_port, need, run
+from real_programs import need, run
 from tls_programs import FINE, Call, by_curl, nginx
 
 WWW, MAIL, ANY = "www.example.com", "mail.example.com", "*.example.com"

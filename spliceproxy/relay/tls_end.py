@@ -32,7 +32,7 @@ PIECE: Final = 32 * 1024
 BARREN: Final = 64 * 1024
 """Bytes in a row that may come without any data among them: the longest record takes a quarter."""
 UNREAD: Final = 256 * 1024
-"""Bytes for a peer that does not read, beyond which nothing more is read from it."""
+"""Bytes of answers that a peer does not read, beyond which nothing more is read from it."""
 
 _cipher_view: Final = memoryview(bytearray(64 * 1024))
 """What came in last, whoever's it was: nothing in it is kept."""
@@ -245,7 +245,7 @@ class TlsEnd:
             raise type(self.fault)(str(self.fault))
         if self._barren > BARREN:
             self._fail(TlsError, "records without data, again and again")
-        if self.unsent > UNREAD:
+        if self._outgoing.pending > UNREAD:
             self._fail(TlsError, "the peer does not read what it asks for")
         size = self.sock.recv_into(_cipher_view, 0, MSG_DONTWAIT)
         if not size:

@@ -110,7 +110,7 @@ MUTANTS = [
     ),
     mutant(
         "tls_end",
-        "        if self.unsent > UNREAD:",
+        "        if self._outgoing.pending > UNREAD:",
         "        if False:",
         talk.test_key_updates_whose_answers_nobody_reads_are_bounded,
     ),

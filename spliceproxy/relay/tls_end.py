@@ -32,7 +32,8 @@ PIECE: Final = 32 * 1024
 BARREN: Final = 64 * 1024
 """Bytes in a row that may come without any data among them: the longest record takes a quarter."""
 UNREAD: Final = 256 * 1024
-"""Bytes for a peer that does not read, beyond which nothing more is read from it."""
+"""Bytes of answers for a peer that does not read, beyond which nothing more is read from it. What
+the other side says to it is no answer: a trial may have kept more than this."""
 
 _cipher_view: Final = memoryview(bytearray(64 * 1024))
 """What came in last, whoever's it was: nothing in it is kept."""
@@ -63,6 +64,7 @@ class TlsEnd:
         "_incoming",
         "_left",
         "_outgoing",
+        "_owed",
         "_silent_since_close",
         "fault",
         "more",
@@ -86,6 +88,8 @@ class TlsEnd:
         )
         self._backlog = _NOTHING
         """Encrypted, and not taken by the kernel yet."""
+        self._owed = 0
+        """Encrypted bytes that waited after the last write: no answers, but the other side's."""
         self._left = _NOTHING
         """Decrypted, and not asked for yet."""
         self._barren = 0
@@ -168,12 +172,14 @@ class TlsEnd:
         try:
             if len(data) <= RECORD:
                 self.tls.write(data)
+                self._owed = self.unsent
                 return
             pieces = [self._backlog]
             for start in range(0, len(data), RECORD):  # a BIO keeps the room that it ever needed
                 self.tls.write(data[start : start + RECORD])
                 pieces.append(memoryview(self._outgoing.read()))
             self._backlog = memoryview(b"".join(pieces))
+            self._owed = len(self._backlog)
         except ssl.SSLError as error:
             raise TlsError(reason(error)) from None
 
@@ -189,6 +195,7 @@ class TlsEnd:
                 self._backlog = data
                 return False
         self._backlog = _NOTHING
+        self._owed = 0
         return True
 
     def close_write(self) -> None:
@@ -236,7 +243,7 @@ class TlsEnd:
             raise type(self.fault)(str(self.fault))
         if self._barren > BARREN:
             self._fail(TlsError, "records without data, again and again")
-        if self.unsent > UNREAD:
+        if self.unsent > self._owed + UNREAD:
             self._fail(TlsError, "the peer does not read what it asks for")
         size = self.sock.recv_into(_cipher_view, 0, MSG_DONTWAIT)
         if not size:

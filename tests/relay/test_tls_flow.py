@@ -275,8 +275,7 @@ def test_a_rate_holds_where_a_side_speaks_tls(tls: tuple[str, str]) -> None:
 @pytest.mark.parametrize("upstream", ["v4", "unix"])
 def test_i2_a_client_that_takes_no_answer_and_resets_makes_no_gap(upstream: str) -> None:
     """What its upstream has no room for goes before whatever is read at the reset."""
-    options = {"buffers": 4096, "mss": 1448, "replay": 1 << 20}
-    with tls_rig(("1.3", ""), "v4", upstream, **options) as r:
+    with tls_rig(("1.3", ""), "v4", upstream, buffers=4096, mss=1448, replay=1 << 20) as r:
         sent, upper = 0, Reader(r.upstream)
         while not r.near.client.unsent:
             r.client.key_update(asked=True)

@@ -32,7 +32,12 @@ PIECE: Final = 32 * 1024
 BARREN: Final = 64 * 1024
 """Bytes in a row that may come without any data among them: the longest record takes a quarter."""
 UNREAD: Final = 256 * 1024
+<<<<<<< HEAD
 """Bytes of answers that a peer does not read, beyond which nothing more is read from it."""
+=======
+"""Bytes of answers for a peer that does not read, beyond which nothing more is read from it. What
+the other side says to it is no answer: a trial may have kept more than this."""
+>>>>>>> hR1
 
 _cipher_view: Final = memoryview(bytearray(64 * 1024))
 """What came in last, whoever's it was: nothing in it is kept."""
@@ -63,6 +68,7 @@ class TlsEnd:
         "_incoming",
         "_left",
         "_outgoing",
+        "_owed",
         "_silent_since_close",
         "fault",
         "more",
@@ -86,6 +92,8 @@ class TlsEnd:
         )
         self._backlog: list[bytes | memoryview] = []
         """Encrypted, and not taken by the kernel yet."""
+        self._owed = 0
+        """Encrypted bytes that waited after the last write: no answers, but the other side's."""
         self._left = _NOTHING
         """Decrypted, and not asked for yet."""
         self._barren = 0
@@ -169,11 +177,19 @@ class TlsEnd:
         try:
             if len(data) <= RECORD:
                 self.tls.write(data)
+                self._owed = self.unsent
                 return
             pieces, write, read = self._backlog, self.tls.write, self._outgoing.read
             for start in range(0, len(data), RECORD):  # a BIO keeps the room that it ever needed
+<<<<<<< HEAD
                 write(data[start : start + RECORD])
                 pieces.append(read())
+=======
+                self.tls.write(data[start : start + RECORD])
+                pieces.append(memoryview(self._outgoing.read()))
+            self._backlog = memoryview(b"".join(pieces))
+            self._owed = len(self._backlog)
+>>>>>>> hR1
         except ssl.SSLError as error:
             raise TlsError(reason(error)) from None
 
@@ -190,6 +206,7 @@ class TlsEnd:
                     sent = self.sock.sendmsg(pieces, (), MSG_DONTWAIT)
             except BlockingIOError:
                 return False
+<<<<<<< HEAD
             done = 0
             for piece in pieces:
                 if sent < len(piece):
@@ -198,6 +215,10 @@ class TlsEnd:
                 sent -= len(piece)
                 done += 1
             del pieces[:done]
+=======
+        self._backlog = _NOTHING
+        self._owed = 0
+>>>>>>> hR1
         return True
 
     def close_write(self) -> None:
@@ -245,7 +266,11 @@ class TlsEnd:
             raise type(self.fault)(str(self.fault))
         if self._barren > BARREN:
             self._fail(TlsError, "records without data, again and again")
+<<<<<<< HEAD
         if self._outgoing.pending > UNREAD:
+=======
+        if self.unsent > self._owed + UNREAD:
+>>>>>>> hR1
             self._fail(TlsError, "the peer does not read what it asks for")
         size = self.sock.recv_into(_cipher_view, 0, MSG_DONTWAIT)
         if not size:

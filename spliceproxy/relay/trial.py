@@ -122,11 +122,28 @@ class Trial(ABC):
         relay.up.touched = self._reactor.now
         self._note(relay, events)
         if events & WRITABLE and not relay.down.writable:
-            relay.down.on_writable()  # what TLS has to say to the client itself
+            self._answer(relay)
         if relay.up.writable:
             self._advance(relay)
-        else:
+        elif not relay.up.muted:
             relay.mute(relay.up)
+            self._reactor.set_handler(relay.up.src.fileno(), self.on_client_event)
+
+    def _answer(self, relay: Relay) -> None:
+        """Send what TLS has to say to the client itself, and nobody else would.
+
+        Where that fails the next read tells, and no earlier: what was read before goes first.
+        """
+        down = relay.down
+        try:
+            down.flush_pending()
+        except BlockingIOError:
+            return
+        except OSError:
+            down.held = 0
+        down.writable = True
+        if down.watching:
+            relay.unwatch(down)
 
     def on_upstream_event(self, events: int) -> None:
         """Events of the upstream."""
@@ -193,7 +210,7 @@ class Trial(ABC):
         if up.watching:
             relay.unwatch(up)
         if up.muted:
-            relay.obey(up, DRY)
+            relay.obey(up, DRY)  # which would have the flow read
             self._reactor.set_handler(up.src.fileno(), self.on_client_event)
         return True
 

@@ -26,19 +26,21 @@ _NEWS: Final = EPOLLIN | TROUBLE
 
 
 class Handshake:
-    """One client's. `on_done` is called when bytes can flow; else the session ends."""
+    """One client's. `on_done` is called when bytes can flow, with all events that were seen of the
+    client; else the session ends."""
 
-    __slots__ = ("_deadline", "_due", "_end", "_on_done", "_started", "session")
+    __slots__ = ("_deadline", "_due", "_end", "_events", "_on_done", "_started", "session")
 
     _end: TlsEnd
 
-    def __init__(self, session: Session, on_done: Callable[[], None]) -> None:
+    def __init__(self, session: Session, on_done: Callable[[int], None]) -> None:
         self.session = session
         self._on_done = on_done
         self._started = session.worker.loop.now
         self._deadline: float | None = None
         self._due = False
         """Its turn will come."""
+        self._events = 0
 
     def start(self, end: TlsEnd, timeout: float | None) -> None:
         """Begin, with what the client has sent so far. `timeout` in seconds; None: no limit."""
@@ -52,6 +54,7 @@ class Handshake:
 
     def on_event(self, events: int) -> None:
         """Events of the client. An alert may have come before a reset."""
+        self._events |= events
         if events & _NEWS or self._end.unsent:
             self._take_turn()
 
@@ -89,7 +92,7 @@ class Handshake:
                 session.known.tls_ms = milliseconds(monotonic() - self._started)
                 session.handshake = None
                 self._leave()
-                self._on_done()
+                self._on_done(self._events)
             elif end.unsent and session.client.family == AF_UNIX:
                 loop = session.worker.loop
                 loop.modify(session.client.fileno(), interest(AF_UNIX) | EPOLLOUT)

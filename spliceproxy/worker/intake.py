@@ -346,7 +346,7 @@ class Preread:
             self.phase = "tls"
             tls.shake_hands(session, partial(self._go_on, pool))
         else:
-            self._go_on(pool)
+            self._go_on(pool, 0)
 
     def _ends_tls(self, route: int) -> bool:
         """Whether TLS of this client, whose route this is, ends here."""
@@ -357,10 +357,10 @@ class Preread:
             protocol = "tls"  # whatever it is to the routes
         return route == NO_ROUTE or self._intake.target(route).ends_tls(protocol)
 
-    def _go_on(self, pool: Pool) -> None:
-        """What the session has to do with the client begins."""
+    def _go_on(self, pool: Pool, more_events: int) -> None:
+        """What the session has to do with the client begins. `more_events` came since the look."""
         session = self.session
-        events = self._events
+        events = self._events | more_events  # an end that was told is not told again
         if session.known is not None and session.known.tls is not None:
             events |= EPOLLIN  # decrypted bytes may be there, of which no event tells
         elif self._bare:

@@ -40,9 +40,10 @@ class Termination:
             for name in certificate.names:
                 self._names.setdefault(name, certificate)
 
-    def shake_hands(self, session: Session, on_done: Callable[[], None]) -> None:
+    def shake_hands(self, session: Session, on_done: Callable[[int], None]) -> None:
         """Begin the handshake with a client whose SNI is known. `on_done` is called when bytes can
-        flow; where it fails, or where too many are under way, the session ends."""
+        flow, with the events that were seen of it meanwhile; where it fails, or where too many are
+        under way, the session ends."""
         known, limits = session.known, session.listener.limits
         assert known is not None
         if limits is not None and not limits.enter_handshake():

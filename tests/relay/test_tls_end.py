@@ -26,6 +26,7 @@ from tls_peers import (
 from spliceproxy.relay.relay import was_reset
 from spliceproxy.relay.tls_end import (
     RECORD,
+    UNREAD,
     TlsError,
     TlsTruncatedError,
 )
@@ -352,3 +353,16 @@ def test_a_socket_tells_a_reset_from_a_fin() -> None:
             ending(far)
             assert select.select([near], [], [], 5)[0]
             assert was_reset(near) == (ending is reset)
+
+
+@versions
+@roles
+def test_a_peer_that_owes_us_reading_is_still_read_from(version: str, server: bool) -> None:
+    """A trial may write all that it has kept at once, to an upstream that answers early."""
+    end, peer = tls_pair(version, server=server, buffers=16384)
+    end.write(memoryview(bytes(1 << 20)))
+    assert not end.flush()
+    assert end.unsent > 2 * UNREAD
+    peer.tls.write(b"early")
+    assert peer.pump()
+    assert read(end) == b"early"

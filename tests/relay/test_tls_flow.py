@@ -270,3 +270,26 @@ def test_a_rate_holds_where_a_side_speaks_tls(tls: tuple[str, str]) -> None:
         taken = len(reader.data)
         assert 0.5 * rate < taken < 1.5 * rate
         assert bytes(reader.data) == pattern(0, taken)
+
+
+@pytest.mark.parametrize("upstream", ["v4", "unix"])
+def test_i2_a_client_that_takes_no_answer_and_resets_makes_no_gap(upstream: str) -> None:
+    """What its upstream has no room for goes before whatever is read at the reset."""
+    with tls_rig(("1.3", ""), "v4", upstream, buffers=4096, mss=1448, replay=1 << 20) as r:
+        sent, upper = 0, Reader(r.upstream)
+        while not r.near.client.unsent:
+            r.client.key_update(asked=True)
+            sent += r.client.tls.write(pattern(sent, 1))
+            while not r.client.pump():
+                r.bench.step()
+            r.bench.step()
+            upper.read()
+        for _ in range(60):
+            if r.client.pump():
+                sent += r.client.tls.write(pattern(sent, 1000))
+            r.bench.step()
+        assert not r.up.writable
+        reset(r.client.sock)
+        upper.read()  # there is room, of which the next event would tell
+        upper.read_to_end(r.bench)
+        assert bytes(upper.data) == pattern(0, len(upper.data))

@@ -17,6 +17,21 @@ V4 = {"client": "v4", "upstream": "v4"}
 
 MUTANTS = [
     mutant(
+        "trial",
+        "            self._answer(relay)\n",
+        "            relay.down.on_writable()\n",
+        flows.test_i2_a_client_that_takes_no_answer_and_resets_makes_no_gap,
+        upstream="v4",
+    ),
+    mutant(
+        "tls_end",
+        "self.unsent > self._owed + UNREAD",
+        "self.unsent > UNREAD",
+        ends.test_a_peer_that_owes_us_reading_is_still_read_from,
+        version="1.3",
+        server=False,
+    ),
+    mutant(
         "tls_end",
         "            self._left = record[: self._receive(record)]",
         "            self._left = record\n            self._left = record[: self._receive(record)]",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import socket
 import ssl
 import struct
@@ -18,7 +20,7 @@ from harness.fds import cpu_seconds, open_fds
 from harness.proxy import Proxy
 from harness.serving import Upstream, serving
 from harness.wait import wait_until
-from session_support import board_of, exchange, one_record, proxy_yaml, running_proxy
+from session_support import board_of, exchange, one_record, proxy_yaml, running_proxy, unsent
 
 from spliceproxy.telemetry.board import listener_failed_handshakes
 
@@ -409,3 +411,36 @@ def test_handshakes_leave_neither_fds_nor_work_behind(certificates: Certificates
             for _ in range(20):
                 assert exchange(client, b"y") == b"y"
         assert cpu_seconds(worker) - used < 0.5
+
+
+def test_an_end_that_is_told_during_the_handshake_is_not_forgotten(
+    certificates: Certificates,
+) -> None:
+    """More is there than one read takes, and the FIN behind it: no event tells of it once more."""
+    context = certificates.context(ssl.TLSVersion.TLSv1_3)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="www.example.com")
+    with terminating(certificates) as (proxy, _upstream), proxy.connect("web") as client:
+        with suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
+        client.sendall(outgoing.read())
+        while outgoing.pending == 0:
+            incoming.write(client.recv(65536))
+            with suppress(ssl.SSLWantReadError):
+                tls.do_handshake()
+        tls.write(bytes(16_000))
+        for _ in range(4):
+            tls.write(bytes(15_000))
+        data = outgoing.read()
+        [worker] = proxy.worker_pids()
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+            wait_until(lambda: unsent(client) == 0, 5, "all to be there")
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        assert len(data) > 65536
+        record = one_record(proxy)
+    assert (record["why"], record["closed_by"]) == ("tls_truncated", "client")
+    assert record["bytes_up"] == 76_000

@@ -32,12 +32,10 @@ PIECE: Final = 32 * 1024
 BARREN: Final = 64 * 1024
 """Bytes in a row that may come without any data among them: the longest record takes a quarter."""
 UNREAD: Final = 256 * 1024
-<<<<<<< HEAD
-"""Bytes of answers that a peer does not read, beyond which nothing more is read from it."""
-=======
-"""Bytes of answers for a peer that does not read, beyond which nothing more is read from it. What
-the other side says to it is no answer: a trial may have kept more than this."""
->>>>>>> hR1
+"""Bytes of answers that a peer does not read, beyond which nothing more is read from it. They wait
+in OpenSSL's BIO; what the other side says to the peer is in `_backlog`, and may be more."""
+MOST_PIECES: Final = 1024
+"""Pieces that one sendmsg takes (IOV_MAX, sendmsg(2))."""
 
 _cipher_view: Final = memoryview(bytearray(64 * 1024))
 """What came in last, whoever's it was: nothing in it is kept."""
@@ -68,7 +66,6 @@ class TlsEnd:
         "_incoming",
         "_left",
         "_outgoing",
-        "_owed",
         "_silent_since_close",
         "fault",
         "more",
@@ -92,8 +89,6 @@ class TlsEnd:
         )
         self._backlog: list[bytes | memoryview] = []
         """Encrypted, and not taken by the kernel yet."""
-        self._owed = 0
-        """Encrypted bytes that waited after the last write: no answers, but the other side's."""
         self._left = _NOTHING
         """Decrypted, and not asked for yet."""
         self._barren = 0
@@ -177,19 +172,11 @@ class TlsEnd:
         try:
             if len(data) <= RECORD:
                 self.tls.write(data)
-                self._owed = self.unsent
                 return
             pieces, write, read = self._backlog, self.tls.write, self._outgoing.read
             for start in range(0, len(data), RECORD):  # a BIO keeps the room that it ever needed
-<<<<<<< HEAD
                 write(data[start : start + RECORD])
                 pieces.append(read())
-=======
-                self.tls.write(data[start : start + RECORD])
-                pieces.append(memoryview(self._outgoing.read()))
-            self._backlog = memoryview(b"".join(pieces))
-            self._owed = len(self._backlog)
->>>>>>> hR1
         except ssl.SSLError as error:
             raise TlsError(reason(error)) from None
 
@@ -203,10 +190,9 @@ class TlsEnd:
                 if len(pieces) == 1:
                     sent = self.sock.send(pieces[0], MSG_DONTWAIT)
                 else:
-                    sent = self.sock.sendmsg(pieces, (), MSG_DONTWAIT)
+                    sent = self.sock.sendmsg(pieces[:MOST_PIECES], (), MSG_DONTWAIT)
             except BlockingIOError:
                 return False
-<<<<<<< HEAD
             done = 0
             for piece in pieces:
                 if sent < len(piece):
@@ -215,10 +201,6 @@ class TlsEnd:
                 sent -= len(piece)
                 done += 1
             del pieces[:done]
-=======
-        self._backlog = _NOTHING
-        self._owed = 0
->>>>>>> hR1
         return True
 
     def close_write(self) -> None:
@@ -266,11 +248,7 @@ class TlsEnd:
             raise type(self.fault)(str(self.fault))
         if self._barren > BARREN:
             self._fail(TlsError, "records without data, again and again")
-<<<<<<< HEAD
         if self._outgoing.pending > UNREAD:
-=======
-        if self.unsent > self._owed + UNREAD:
->>>>>>> hR1
             self._fail(TlsError, "the peer does not read what it asks for")
         size = self.sock.recv_into(_cipher_view, 0, MSG_DONTWAIT)
         if not size:

@@ -25,7 +25,7 @@ MUTANTS = [
     ),
     mutant(
         "tls_end",
-        "self.unsent > self._owed + UNREAD",
+        "self._outgoing.pending > UNREAD",
         "self.unsent > UNREAD",
         ends.test_a_peer_that_owes_us_reading_is_still_read_from,
         version="1.3",

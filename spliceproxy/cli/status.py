@@ -31,7 +31,8 @@ def status(as_json: bool, admin: str | None) -> None:
     An upstream is up, down (its health checks fail), ejected (live sessions failed on it) or
     draining (somebody said so). A listener that is draining lets nobody in. Sessions are those
     that live at this moment; beside a pool stands how many clients wait in its queue, if any.
-    Certificates of listeners are shown with the time that is left of them.
+    Certificates of listeners are shown with the time that is left of them; of a file that cannot
+    be used (broken) what was good last is shown to clients.
     """
     answer = ask(admin, "GET", "/v1/status")
     if as_json:
@@ -94,8 +95,12 @@ def _certificates(listeners: list[dict[str, Any]]) -> Table:
                 names += f" and {len(one['names']) - _NAMES} more"
             table.add_row(name, one["file"], names or "-", Text(ends, colour))
             name = ""
+        for one in listener.get("broken_files", ()):
+            table.add_row(name, one["file"], one["problem"], Text("broken", "red"))
+            name = ""
         if failed := listener["failed_handshakes"]:
-            table.add_row("", f"{failed} handshakes of clients failed", "", "")
+            noun = "handshake" if failed == 1 else "handshakes"
+            table.add_row(name, f"{failed} {noun} failed", "", "")
     return table
 
 

@@ -353,6 +353,27 @@ def test_the_running_proxy_tells_its_certificates_and_follows_them(tmp_path: Pat
         assert proxy.worker_pids() == workers
 
 
+def test_status_names_a_file_that_is_broken_for_as_long_as_it_is(tmp_path: Path) -> None:
+    Path("certs").mkdir()
+    good = write_pem(Path("certs/www.pem"), "www.example.com")
+    with serving(tmp_path) as (proxy, door):
+        replace(Path("certs/www.pem"), chain_of(good))
+        proxy.wait_log(BROKEN)
+        web, raw = request(door, "GET", "/v1/status")[1]["listeners"]
+        assert [one["file"] for one in web["broken_files"]] == [str(tmp_path / "certs/www.pem")]
+        assert "no file beside it has its private key" in web["broken_files"][0]["problem"]
+        assert [one["names"] for one in web["certificates"]] == [["www.example.com"]]
+        assert raw["broken_files"] == []
+        command = [sys.executable, "-m", "spliceproxy", "status", "--admin", f"unix:{door}"]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert "no file beside it has its private key" in printed
+        assert "broken" in printed
+        replace(Path("certs/www.pem"), chain_of(good) + key_of(good))
+        proxy.wait_log(MENDED)
+        web, raw = request(door, "GET", "/v1/status")[1]["listeners"]
+        assert web["broken_files"] == []
+
+
 def test_a_change_of_the_configuration_is_told_without_what_the_files_hold(tmp_path: Path) -> None:
     Path("certs").mkdir()
     write_pem(Path("certs/www.pem"), "www.example.com")

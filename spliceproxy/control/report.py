@@ -85,7 +85,8 @@ def _workers(house: House) -> list[Report]:
 
 
 def _listener(house: House, listener: ListenerPlan, addresses: list[str]) -> Report:
-    """`certificates` are those that it may show: file, names, `not_after` and `days_left`;
+    """`certificates` are those that it may show: file, names, `state` (valid, soon,
+    expired, not_yet), `not_after` and `days_left`;
     `broken_files` those that cannot be used now, of which the last good ones are: file, `problem`;
     `failed_handshakes` of its clients since the start."""
     return {

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _COLOURS = {"up": "green", "draining": "cyan", "down": "red", "ejected": "yellow"}
-_SOON = 14
-"""Days left of a certificate that should have been renewed by now."""
+_ENDS = {"soon": "yellow", "expired": "red", "not_yet": "red"}
 _NAMES = 4
 """Names of a certificate that are shown, at most."""
 _WIDE = 10_000
@@ -31,7 +30,8 @@ def status(as_json: bool, admin: str | None) -> None:
     An upstream is up, down (its health checks fail), ejected (live sessions failed on it) or
     draining (somebody said so). A listener that is draining lets nobody in. Sessions are those
     that live at this moment; beside a pool stands how many clients wait in its queue, if any.
-    Certificates of listeners are shown with the time that is left of them.
+    Certificates of listeners are shown with the time that is left of them; of a file that cannot
+    be used (broken) what was good last is shown to clients.
     """
     answer = ask(admin, "GET", "/v1/status")
     if as_json:
@@ -86,16 +86,19 @@ def _certificates(listeners: list[dict[str, Any]]) -> Table:
     for listener in listeners:
         name = listener["name"]
         for one in listener["certificates"]:
-            left = one["days_left"]
-            colour = "red" if left <= 0 else "yellow" if left <= _SOON else ""
-            ends = _duration(left * 86_400) if left > 0 else "ended"
+            words = {"expired": "ended", "not_yet": "not valid yet"}
+            ends = words.get(one["state"]) or _duration(one["days_left"] * 86_400)
             names = ", ".join(one["names"][:_NAMES])
             if len(one["names"]) > _NAMES:
                 names += f" and {len(one['names']) - _NAMES} more"
-            table.add_row(name, one["file"], names or "-", Text(ends, colour))
+            table.add_row(name, one["file"], names or "-", Text(ends, _ENDS.get(one["state"], "")))
+            name = ""
+        for one in listener.get("broken_files", ()):
+            table.add_row(name, one["file"], one["problem"], Text("broken", "red"))
             name = ""
         if failed := listener["failed_handshakes"]:
-            table.add_row("", f"{failed} handshakes of clients failed", "", "")
+            noun = "handshake" if failed == 1 else "handshakes"
+            table.add_row(name, f"{failed} {noun} failed", "", "")
     return table
 
 

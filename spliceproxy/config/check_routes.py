@@ -80,6 +80,7 @@ def check_routes(listeners: dict[str, Mapping]) -> Iterator[Problem]:
                 right = "move that one to the end, or name its pool as the listener's"
                 yield Problem(route.place, path, text + right)
                 break
+            yield from _empty(path, route)
             yield from _contradictions(path, route)
             if not any(key in route.entries for key in _CONDITIONS):
                 all_before = path
@@ -91,6 +92,15 @@ def _routes(path: Path, listener: Mapping) -> Iterator[tuple[Path, Mapping]]:
     for number, item in enumerate(items):
         if isinstance(item, Mapping):
             yield (*path, "routes", number), item
+
+
+def _empty(path: Path, route: Mapping) -> Iterator[Problem]:
+    """A condition of which nothing is left, as a template may leave it, would hold for all."""
+    for key in _CONDITIONS:
+        node = route.get(key)
+        if isinstance(node, Sequence) and not node.items:
+            text = "the list is empty; write what a client must have, or leave the key out"
+            yield Problem(node.place, (*path, key), text)
 
 
 def _contradictions(path: Path, route: Mapping) -> Iterator[Problem]:

@@ -31,7 +31,12 @@ def certificate_name(text: str) -> str:
         return ip
     if text.startswith("*."):
         raise ValueError(f"{show(text)} is not one name; {CERTIFICATE_RIGHT}")
-    return _pattern(text)
+    try:
+        return _pattern(text)
+    except ValueError:
+        if ":" in text or not text.isascii():  # what is said of these holds here as well
+            raise
+        raise ValueError(f"{show(text)} is not a host name; {CERTIFICATE_RIGHT}") from None
 
 
 def http_host(text: str) -> str:

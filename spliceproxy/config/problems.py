@@ -15,6 +15,9 @@ LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 MAX_SHOWN = 100
 """Problems printed at most; the rest is counted."""
 
+_SECRET = "PRIVATE KEY-----"
+"""Behind this stands what no message may show."""
+
 _MAX_LINE = 120
 _MAX_VALUE = 60
 _MAX_HEAD = 1000
@@ -116,6 +119,9 @@ def describe(raw: object) -> str:
 
 
 def _shorten(text: str) -> str:
+    before, secret, _ = text.partition(_SECRET)
+    if secret:
+        return f"{before[:_MAX_VALUE]}{secret}…"
     return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 1] + "…"
 
 
@@ -126,6 +132,8 @@ def _printable(text: str) -> str:
 
 def _excerpt(place: Place) -> str:
     """The line of `place`, and under it a caret at the place."""
+    if _SECRET in place.source.text:  # any line may be one of the key's
+        return "(no line is shown: this file holds a private key, which belongs in one of its own)"
     line = place.source.lines[place.line - 1]
     at = min(place.column - 1, len(line))
     cut_left = max(0, min(at - _MAX_LINE // 2, len(line) - _MAX_LINE))

@@ -73,6 +73,8 @@ def _pattern(text: str) -> str:
 
 
 def _file_path(text: str) -> str:
+    if "-----BEGIN " in text:
+        raise ValueError(f"{show(text)} is what a file holds; write it into one, and its path here")
     if "\0" in text:
         raise ValueError(f"{show(text)} holds a NUL character; remove it")
     if text.startswith("file:"):

@@ -91,6 +91,12 @@ class ListenerTls(Section):
         example="optional",
     )
 
+    def files(self) -> Iterator[CertificateFiles | str]:
+        """The certificates, and the file of the authorities."""
+        yield from self.certificates
+        if self.client_ca is not None:
+            yield self.client_ca
+
     def at(self, base: FilePath) -> ListenerTls:
         """The same with absolute paths."""
         certificates = tuple(one.at(base) for one in self.certificates)

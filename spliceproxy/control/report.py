@@ -39,6 +39,8 @@ class House:
     """Sessions of processes that this one replaced."""
     certificates: Callable[[str], list[Report]] = lambda _listener: []
     """The certificates of the listener with this name."""
+    broken_files: Callable[[str], list[Report]] = lambda _listener: []
+    """Those of its files that cannot be used, and why."""
 
 
 def report(
@@ -83,7 +85,9 @@ def _workers(house: House) -> list[Report]:
 
 
 def _listener(house: House, listener: ListenerPlan, addresses: list[str]) -> Report:
-    """`certificates` are those that it may show: file, names, `not_after` and `days_left`;
+    """`certificates` are those that it may show: file, names, `state` (valid, soon,
+    expired, not_yet), `not_after` and `days_left`;
+    `broken_files` those that cannot be used now, of which the last good ones are: file, `problem`;
     `failed_handshakes` of its clients since the start."""
     return {
         "name": listener.name,
@@ -93,6 +97,7 @@ def _listener(house: House, listener: ListenerPlan, addresses: list[str]) -> Rep
         "sessions": house.board.total(listener_sessions(listener.slot)),
         "max_sessions": listener.max_sessions,
         "certificates": house.certificates(listener.name) if listener.tls is not None else [],
+        "broken_files": house.broken_files(listener.name) if listener.tls is not None else [],
         "failed_handshakes": house.board.total(listener_failed_handshakes(listener.slot)),
     }
 

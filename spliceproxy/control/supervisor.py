@@ -155,6 +155,7 @@ class Supervisor:
                 states,
                 lambda: self._succession.older_sessions,
                 self._setup.certificates.report,
+                self._setup.certificates.broken,
             )
             self._parts.append(Door(self._door, house, changes.reload, self.upgrade, closed))
         self._succession = self._make_succession()

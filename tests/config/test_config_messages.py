@@ -99,3 +99,29 @@ pools: {app: {upstreams: 127.0.0.1:9001, timeouts: {connect: *wrong}}}
     with pytest.raises(ConfigError) as caught:
         loads(text, "app.yaml", {})
     assert len(caught.value.problems) == 1
+
+
+_KEY = ("-----BEGIN PRIVATE KEY-----", "MC4CAQAwBQYDK2VwBCIEIJ", "-----END PRIVATE KEY-----")
+_TLS = 'listeners: {web: {bind: ":8443", pool: app, tls: {certificates: [a.pem], %s}}}\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _TLS % 'client_ca: "{}"'.format(r"\n".join(_KEY)),
+        _TLS.replace("a.pem", "{chain: a, key: '${KEY}'}") % "",
+        _TLS % "client_ca: '{}'".format(" ".join(_KEY)),
+        _TLS % "min_version: '{}'".format(" ".join(_KEY)),
+        _TLS % "'{}': on".format(" ".join(_KEY)),
+        _TLS % "alpn: '${KEY}'",
+        _TLS % "client_ca: '${KEY}'",
+        "listeners:\n  web:\n    key: " + "\n".join(_KEY),
+        "listeners:\n  web:\n    key: |\n      " + "\n  ".join(_KEY),
+    ],
+)
+def test_a_private_key_in_the_place_of_its_path_is_not_shown(text: str) -> None:
+    variables = {"KEY": "\n".join(_KEY)}
+    with pytest.raises(ConfigError) as caught:
+        loads(f"{text}\npools: {{app: {{upstreams: 127.0.0.1:9001}}}}\n", "a.yaml", variables)
+    assert _KEY[1] not in str(caught.value)
+    assert "; " in str(caught.value)

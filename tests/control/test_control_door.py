@@ -76,6 +76,7 @@ def test_status_tells_process_workers_listeners_and_pools(
                 "sessions": 1,
                 "max_sessions": 50,
                 "certificates": [],
+                "broken_files": [],
                 "failed_handshakes": 0,
                 "draining": False,
             }

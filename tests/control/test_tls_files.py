@@ -131,7 +131,7 @@ def test_certificates_of_one_name_with_two_kinds_of_keys_are_used_together() -> 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for chain in told.certificates[0].chains:
         load_chain(context, chain)
-    text = "a certificate before it is shown for www.example.com"
+    text = "for www.example.com another certificate is shown, which comes before it"
     loaded = configuration("{certificates: [a.pem, b.pem, c.pem]}")
     assert check_certificates(loaded) == [f"{Path.cwd()}/c.pem: listeners.web.tls: {text}"]
 

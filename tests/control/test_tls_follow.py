@@ -31,6 +31,7 @@ from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.tls import Certificates
 from spliceproxy.control.tls.expiry import Expiry
 from spliceproxy.control.tls.pem import Certificate, pair, read_content
+from spliceproxy.control.tls.shown import report
 
 BROKEN = "a file of certificates cannot be used: what was good last stays"
 MENDED = "a file of certificates can be used again"
@@ -306,6 +307,19 @@ def test_a_certificate_that_ends_soon_is_told_once_a_day() -> None:
     assert {line["file"] for line in lines} == {"/soon.pem", "/over.pem"}
 
 
+def test_the_report_tells_of_each_certificate_what_its_time_means() -> None:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    shown = {
+        "/fine.pem": dated(now - timedelta(days=75), now + timedelta(days=16)),
+        "/new.pem": dated(now - timedelta(hours=6), now + timedelta(hours=18)),
+        "/soon.pem": dated(now - timedelta(hours=18), now + timedelta(hours=6)),
+        "/over.pem": dated(now - timedelta(days=91), now),
+        "/early.pem": dated(now + timedelta(days=1), now + timedelta(days=91)),
+    }
+    states = ["valid", "valid", "soon", "expired", "not_yet"]
+    assert [one["state"] for one in report(shown, now)] == states
+
+
 YAML = """\
 admin: {{bind: "unix:{door}"}}
 listeners:
@@ -336,6 +350,7 @@ def test_the_running_proxy_tells_its_certificates_and_follows_them(tmp_path: Pat
         assert shown["names"] == ["www.example.com", "example.com"]
         assert shown["not_after"] == "3000-01-01T00:00:00Z"
         assert shown["days_left"] > 10_000
+        assert shown["state"] == "valid"
         end = datetime.now(UTC) + timedelta(days=3)
         issued = authority().issue_cert("other.example.com", not_after=end)
         replace(Path("certs/www.pem"), chain_of(issued) + key_of(issued))
@@ -351,6 +366,27 @@ def test_the_running_proxy_tells_its_certificates_and_follows_them(tmp_path: Pat
         assert "2d 23h" in printed
         assert "PRIVATE" not in proxy.stderr + printed
         assert proxy.worker_pids() == workers
+
+
+def test_status_names_a_file_that_is_broken_for_as_long_as_it_is(tmp_path: Path) -> None:
+    Path("certs").mkdir()
+    good = write_pem(Path("certs/www.pem"), "www.example.com")
+    with serving(tmp_path) as (proxy, door):
+        replace(Path("certs/www.pem"), chain_of(good))
+        proxy.wait_log(BROKEN)
+        web, raw = request(door, "GET", "/v1/status")[1]["listeners"]
+        assert [one["file"] for one in web["broken_files"]] == [str(tmp_path / "certs/www.pem")]
+        assert "no file beside it has its private key" in web["broken_files"][0]["problem"]
+        assert [one["names"] for one in web["certificates"]] == [["www.example.com"]]
+        assert raw["broken_files"] == []
+        command = [sys.executable, "-m", "spliceproxy", "status", "--admin", f"unix:{door}"]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert "no file beside it has its private key" in printed
+        assert "broken" in printed
+        replace(Path("certs/www.pem"), chain_of(good) + key_of(good))
+        proxy.wait_log(MENDED)
+        web, raw = request(door, "GET", "/v1/status")[1]["listeners"]
+        assert web["broken_files"] == []
 
 
 def test_a_change_of_the_configuration_is_told_without_what_the_files_hold(tmp_path: Path) -> None:

@@ -87,6 +87,20 @@ class Certificates:
             return []
         return report(certificates_of(found.tls, self._known), datetime.now(UTC))
 
+    def broken(self, listener: str) -> list[Report]:
+        """The files of a listener that is in force which cannot be used now, and why."""
+        found = self._config.listeners.get(listener) if self._config is not None else None
+        if found is None or found.tls is None:
+            return []
+        watched = self._known.watched
+        files = set().union(*(watched[key] for key in found.tls.files() if key in watched))
+        return [
+            {"file": file, "problem": text}
+            for (file, text), problem in self._known.problems.items()
+            # What several listeners name is told of the first one; pools come after them.
+            if problem.path[0] == "listeners" and Path(file) in files
+        ]
+
     def apply(self, in_force: InForce) -> None:
         """Follow the files of this configuration, and forget all others."""
         config = self._config = in_force.config
@@ -177,7 +191,7 @@ def _unused(config: Config, known: Known) -> Iterator[tuple[tuple[str, str], str
             continue
         for file, names in choose(certificates_of(listener.tls, known)).unused.items():
             if names:
-                text = f"a certificate before it is shown for {shorten(names)}"
+                text = f"for {shorten(names)} another certificate is shown, which comes before it"
             else:
                 text = "it is for no name, so that it could only be the first certificate"
             yield (name, file), text

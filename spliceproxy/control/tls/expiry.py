@@ -21,15 +21,25 @@ _AGAIN = timedelta(hours=24)
 """Between two words about one certificate."""
 
 
+def state(chain: Chain, now: datetime) -> str:
+    """`valid`, `soon` (it ends), `expired` or `not_yet` (valid)."""
+    if now < chain.not_before:
+        return "not_yet"
+    if now >= chain.not_after:
+        return "expired"
+    if chain.not_after - now < min(_SOON, (chain.not_after - chain.not_before) / 3):
+        return "soon"
+    return "valid"
+
+
 def trouble(chain: Chain, now: datetime) -> str:
     """What is wrong with the time of a certificate; empty: nothing."""
-    if now < chain.not_before:
-        return f"is not valid before {chain.not_before:%Y-%m-%d %H:%M} UTC"
-    if now >= chain.not_after:
-        return f"expired on {chain.not_after:%Y-%m-%d %H:%M} UTC"
-    if chain.not_after - now < min(_SOON, (chain.not_after - chain.not_before) / 3):
-        return f"expires soon, on {chain.not_after:%Y-%m-%d %H:%M} UTC"
-    return ""
+    return {
+        "valid": "",
+        "soon": f"expires soon, on {chain.not_after:%Y-%m-%d %H:%M} UTC",
+        "expired": f"expired on {chain.not_after:%Y-%m-%d %H:%M} UTC",
+        "not_yet": f"is not valid before {chain.not_before:%Y-%m-%d %H:%M} UTC",
+    }[state(chain, now)]
 
 
 def _now() -> datetime:

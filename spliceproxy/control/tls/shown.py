@@ -9,6 +9,7 @@ from math import floor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from spliceproxy.control.tls.expiry import state
 from spliceproxy.control.tls.files import Known, Named
 from spliceproxy.control.tls.pem import Certificate
 from spliceproxy.ipc import CertificatePlan, PoolTlsPlan, TlsPlan
@@ -115,11 +116,12 @@ def choose(certificates: Named) -> Choice:
 
 
 def report(certificates: Named, now: datetime) -> list[Report]:
-    """Each certificate with its file, its names, and when it ends."""
+    """Each certificate with its file, its names, when it ends, and what that means now."""
     return [
         {
             "file": file,
             "names": list(one.chain.names),
+            "state": state(one.chain, now),
             "not_after": one.chain.not_after.isoformat().replace("+00:00", "Z"),
             "days_left": floor((one.chain.not_after - now) / _HUNDREDTH) / 100,
         }

@@ -229,8 +229,8 @@ MUTANTS = [
     ),
     mutant(
         "trial",
-        "            relay.down.on_writable()",
-        "            pass",
+        "            self._answer(relay)\n",
+        "            pass\n",
         models.test_answers_of_a_trial_to_a_client_that_does_not_read_go_when_it_does,
         client="v4",
     ),

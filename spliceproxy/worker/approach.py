@@ -19,11 +19,13 @@ from socket import AF_UNIX, MSG_DONTWAIT, MSG_MORE, SocketType
 from typing import TYPE_CHECKING, Final, Protocol
 
 from spliceproxy.relay.relay import interest
+from spliceproxy.relay.tls_end import TlsEnd, TlsError
 from spliceproxy.wire.postgres import ACCEPTED, REFUSED, SSL_REQUEST
 from spliceproxy.worker.announcement import header_for
 
 if TYPE_CHECKING:
     from spliceproxy.worker.loop import Loop
+    from spliceproxy.worker.origination import Origination
     from spliceproxy.worker.pool import Upstream
     from spliceproxy.worker.session import Session
     from spliceproxy.worker.turns import Turns
@@ -95,6 +97,43 @@ class AskForTls:
         if not answer:
             raise ApproachError("the upstream closed before it answered SSLRequest")
         raise ApproachError(f"the upstream answers SSLRequest by byte {answer.hex()}")
+
+
+class ShakeHands:
+    """The handshake with an upstream. What comes of it is the session's `upstream_tls`."""
+
+    name = "end of the TLS handshake"
+
+    def __init__(self, session: Session, tls: Origination, upstream: Upstream) -> None:
+        self.turns = session.worker.handshakes
+        self._session = session
+        self._tls = tls
+        self._upstream = upstream
+        self._end: TlsEnd | None = None
+
+    def go_on(self, sock: SocketType) -> int:
+        """See `Step`."""
+        end = self._end = self._end or self._begin(sock)
+        try:
+            done = end.shake_hands()
+        except TlsError as error:
+            raise ApproachError(str(error)) from None
+        if end.unsent:
+            return WRITE
+        if not done:
+            return READ
+        self._session.upstream_tls = end
+        return DONE
+
+    def _begin(self, sock: SocketType) -> TlsEnd:
+        known, name = self._session.known, self._tls.server_name(self._upstream)
+        client = None if known is None else known.tls
+        agreed = None if client is None else client.tls.selected_alpn_protocol()
+        try:
+            return TlsEnd(sock, self._tls.context(agreed), name)
+        except ValueError:  # more than 63 bytes between two dots, for example
+            what = f"ask for the name {name!a}" if name else "verify an upstream that has no name"
+            raise ApproachError(f"TLS cannot {what}") from None
 
 
 class Approach:
@@ -177,8 +216,6 @@ def steps_for(session: Session, upstream: Upstream) -> list[Step]:
         # Its upstream waits for the request too, whoever makes the handshake.
         steps.append(AskForTls())
     if pool.tls is not None:
-        from spliceproxy.worker.origination import ShakeHands  # with it comes OpenSSL
-
         steps.append(ShakeHands(session, pool.tls, upstream))
     return steps
 

@@ -26,10 +26,9 @@ from spliceproxy.worker.intake import Intake
 from spliceproxy.worker.limits import Limits, LimitsOfAll
 from spliceproxy.worker.pool import Pool
 from spliceproxy.worker.session import Session
+from spliceproxy.worker.termination import Termination
 
 if TYPE_CHECKING:
-    from spliceproxy.ipc import TlsPlan
-    from spliceproxy.worker.termination import Termination
     from spliceproxy.worker.worker import Worker
 
 BURST: Final = 64
@@ -99,13 +98,9 @@ class Listener:
         self.pool = None if plan.pool is None else pools[plan.pool]
         self.records_all = plan.keep == "all" and plan.sample >= 1.0
         self.counter = listener_sessions(plan.slot)
-        self.tls = None if plan.tls is None else _termination(plan.tls, before)
-
-
-def _termination(plan: TlsPlan, before: Listener | None) -> Termination:
-    from spliceproxy.worker.termination import Termination  # with it comes OpenSSL
-
-    return Termination(plan, None if before is None else before.tls)
+        self.tls: Termination | None = None
+        if plan.tls is not None:
+            self.tls = Termination(plan.tls, None if before is None else before.tls)
 
 
 def make_listeners(

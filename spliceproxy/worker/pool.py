@@ -17,13 +17,13 @@ from spliceproxy.balance.least_sessions import LeastSessions
 from spliceproxy.balance.maglev import SourceHash
 from spliceproxy.balance.policy import Policy
 from spliceproxy.balance.round_robin import RoundRobin
-from spliceproxy.ipc import PoolPlan, PoolTlsPlan, Sockaddr, UpstreamPlan
+from spliceproxy.ipc import PoolPlan, Sockaddr, UpstreamPlan
 from spliceproxy.ipc.sealed import PIECE
 from spliceproxy.telemetry.board import Upstreams
+from spliceproxy.worker.origination import Origination
 from spliceproxy.worker.tier import EJECTED_ONES, EVERYONE, HEALTHY, Tier, groups_of
 
 if TYPE_CHECKING:
-    from spliceproxy.worker.origination import Origination
     from spliceproxy.worker.queue import Queue
 
 LOOKS: Final = 16
@@ -133,7 +133,9 @@ class Pool:
         """Where its clients wait."""
         self.successor: Pool | None = None
         """The pool of the same name that took its place."""
-        self.tls = None if plan.tls is None else _origination(plan.tls, before)
+        self.tls: Origination | None = None
+        if plan.tls is not None:
+            self.tls = Origination(plan.tls, None if before is None else before.tls)
         self._weighted = sum(upstream.weight > 0 for upstream in upstreams)
         self._sources: dict[int, list[tuple[str, int]]] = {
             socket.AF_INET: [(ip, 0) for ip in plan.tcp.sources if ":" not in ip],
@@ -326,12 +328,6 @@ def _make_policy(
         case "source_hash" | "sni_hash":
             return SourceHash(table, weights)
     return RoundRobin(weights, start)
-
-
-def _origination(plan: PoolTlsPlan, before: Pool | None) -> Origination:
-    from spliceproxy.worker.origination import Origination  # with it comes OpenSSL
-
-    return Origination(plan, None if before is None else before.tls)
 
 
 def _live(states: Upstreams, slots: Sequence[int], index: int) -> int:

@@ -14,6 +14,7 @@ from socket import SocketType
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.relay.relay import Relay, arm_reset, interest
+from spliceproxy.relay.tls_flow import secure
 from spliceproxy.telemetry.record import ClosedBy, How, Why, milliseconds
 from spliceproxy.worker.admission import admitted, leave
 from spliceproxy.worker.announcement import announce
@@ -218,8 +219,6 @@ class Session:
         plan, client_events = self.pool.plan, self._client_events
         tls = None if self.known is None else self.known.tls
         if tls is not None or self.upstream_tls is not None:
-            from spliceproxy.relay.tls_flow import secure  # with it comes OpenSSL
-
             secure(relay, tls, self.upstream_tls)
             if self.upstream_tls is not None:
                 events |= EPOLLIN  # decrypted bytes may be there, of which no event tells

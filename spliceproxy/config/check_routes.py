@@ -53,7 +53,7 @@ def check_targets(
     pools = _Pools(names)
     for name, listener in listeners.items():
         path: Path = ("listeners", name)
-        routes = list(_routes(path, listener))
+        routes = list(routes_of(path, listener))
         pool = listener.get("pool")
         if pool is None and not routes:
             text = "missing; write for example pool: app"
@@ -61,20 +61,15 @@ def check_targets(
         if pool is not None:
             yield from _exists((*path, "pool"), pool.place, pool, pools)
         for at, route in routes:
-            node = route.get("pool")
-            if isinstance(node, Mapping):
-                for target, entry in node.entries.items():
-                    named = Scalar(entry.place, target)
-                    yield from _exists((*at, "pool", target), entry.place, named, pools)
-            elif node is not None:
-                yield from _exists((*at, "pool"), node.place, node, pools)
+            for where, target in targets_of(at, route):
+                yield from _exists(where, target.place, target, pools)
 
 
 def check_routes(listeners: dict[str, Mapping]) -> Iterator[Problem]:
     """Each route can be matched by some client."""
     for name, listener in listeners.items():
         all_before: Path | None = None
-        for path, route in _routes(("listeners", name), listener):
+        for path, route in routes_of(("listeners", name), listener):
             if all_before is not None:
                 text = "no client comes this far: the route before it has no conditions; "
                 right = "move that one to the end, or name its pool as the listener's"
@@ -86,12 +81,23 @@ def check_routes(listeners: dict[str, Mapping]) -> Iterator[Problem]:
                 all_before = path
 
 
-def _routes(path: Path, listener: Mapping) -> Iterator[tuple[Path, Mapping]]:
+def routes_of(path: Path, listener: Mapping) -> Iterator[tuple[Path, Mapping]]:
+    """The routes of a listener, with their paths; one may stand for a list."""
     routes = listener.get("routes")
     items = routes.items if isinstance(routes, Sequence) else [routes]
     for number, item in enumerate(items):
         if isinstance(item, Mapping):
             yield (*path, "routes", number), item
+
+
+def targets_of(path: Path, route: Mapping) -> Iterator[tuple[Path, Scalar]]:
+    """The names of the pools of a route, with their paths."""
+    node = route.get("pool")
+    if isinstance(node, Mapping):
+        for name, entry in node.entries.items():
+            yield (*path, "pool", name), Scalar(entry.place, name)
+    elif isinstance(node, Scalar):
+        yield (*path, "pool"), node
 
 
 def _empty(path: Path, route: Mapping) -> Iterator[Problem]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from spliceproxy.config import address
-from spliceproxy.config.nodes import Mapping, Node, Scalar, Sequence
+from spliceproxy.config.check_routes import routes_of, targets_of
+from spliceproxy.config.nodes import Mapping, Node, Scalar, items
 from spliceproxy.config.problems import Path, Problem, show
 
 
@@ -32,21 +33,16 @@ def _clients(path: Path, tls: Node | None) -> Iterator[Problem]:
 
 
 def _passthrough(path: Path, listener: Mapping, pools: dict[str, Mapping]) -> Iterator[Problem]:
-    routes = listener.get("routes")
-    items = routes.items if isinstance(routes, Sequence) else [routes]
-    for number, route in enumerate(items):
-        node = route.get("tls") if isinstance(route, Mapping) else None
-        if not isinstance(route, Mapping) or node is None:
+    for at, route in routes_of(path, listener):
+        node = route.get("tls")
+        if node is None:
             continue
-        pool = route.get("pool")
-        targets = list(pool.entries) if isinstance(pool, Mapping) else []
-        if isinstance(pool, Scalar):
-            targets.append(pool.text)
-        for target in targets:
-            if target in pools and not _off(pools[target].get("tls")):
-                text = f"pool {show(target)} has tls, which would be TLS within TLS; "
+        for _, target in targets_of(at, route):
+            name = target.text
+            if name in pools and not _off(pools[name].get("tls")):
+                text = f"pool {show(name)} has tls, which would be TLS within TLS; "
                 right = "remove this, or name a pool without tls"
-                yield Problem(node.place, (*path, "routes", number, "tls"), text + right)
+                yield Problem(node.place, (*at, "tls"), text + right)
 
 
 def _upstreams(path: Path, pool: Mapping) -> Iterator[Problem]:
@@ -63,19 +59,12 @@ def _upstreams(path: Path, pool: Mapping) -> Iterator[Problem]:
     upstreams = pool.get("upstreams")
     if keys.get("name") is not None or not verifies or upstreams is None:
         return
-    for at, item in _items((*path, "upstreams"), upstreams):
+    for at, item in items((*path, "upstreams"), upstreams):
         node = item.get("address") if isinstance(item, Mapping) else item
         if isinstance(node, Scalar) and _is_unix(node):
             text = "a UNIX socket has no name that a certificate could be for; "
             right = "write tls: {name: app.example.com}, or {verify: off}"
             yield Problem(node.place, at, text + right)
-
-
-def _items(path: Path, node: Node) -> Iterator[tuple[Path, Node]]:
-    if isinstance(node, Sequence):
-        yield from (((*path, number), item) for number, item in enumerate(node.items))
-    else:
-        yield path, node
 
 
 def _is_unix(node: Scalar) -> bool:

@@ -14,7 +14,7 @@ from spliceproxy.config import address, units
 from spliceproxy.config.address import Address
 from spliceproxy.config.check_routes import check_routes, check_targets
 from spliceproxy.config.check_tls import check_tls
-from spliceproxy.config.nodes import Mapping, Node, Scalar, Sequence
+from spliceproxy.config.nodes import Mapping, Node, Scalar, Sequence, items
 from spliceproxy.config.problems import Path, Place, Problem, dotted
 from spliceproxy.config.scalars import CHECKS
 from spliceproxy.telemetry.board import MAX_LISTENERS
@@ -45,7 +45,7 @@ def check(root: Mapping, *, complete: bool) -> Iterator[Problem]:
 
 def check_list(path: Path, upstreams: Node) -> Iterator[Problem]:
     """The same for the upstreams of a file that a pool names; there may be none."""
-    for at, item in _items(path, upstreams):
+    for at, item in items(path, upstreams):
         node = item.get("address") if isinstance(item, Mapping) else item
         parsed = None if node is None else _address(node, address.parse_address)
         if node is not None and parsed is not None and parsed.file:
@@ -103,7 +103,7 @@ def _binds(listeners: dict[str, Mapping]) -> Iterator[Problem]:
         if bind is None:
             continue
         interface = _interface(listener)
-        for path, node in _items(("listeners", name, "bind"), bind):
+        for path, node in items(("listeners", name, "bind"), bind):
             if (parsed := _address(node, address.parse_bind)) is None:
                 continue
             mine = _Bind(parsed, interface, node.place, path)
@@ -156,14 +156,14 @@ def _upstreams(path: Path, upstreams: Node) -> Iterator[Problem]:
         yield Problem(upstreams.place, path, text)
         return
     yield from _twice(path, upstreams)
-    if all(_weight(item) == 0 for _, item in _items(path, upstreams)):
+    if all(_weight(item) == 0 for _, item in items(path, upstreams)):
         text = "every upstream has weight 0 and takes no session; give one a weight of at least 1"
         yield Problem(upstreams.place, path, text)
 
 
 def _twice(path: Path, upstreams: Node) -> Iterator[Problem]:
     first: dict[Address, Place] = {}
-    for at, item in _items(path, upstreams):
+    for at, item in items(path, upstreams):
         node = item.get("address") if isinstance(item, Mapping) else item
         if node is None or (parsed := _address(node, address.parse_address)) is None:
             continue
@@ -225,14 +225,6 @@ def _text_problem(text: str, check: str) -> str:
     except ValueError as error:
         return str(error)
     return ""
-
-
-def _items(path: Path, node: Node) -> Iterator[tuple[Path, Node]]:
-    """The items of a list, or the one value that stands for a list."""
-    if isinstance(node, Sequence):
-        yield from (((*path, n), item) for n, item in enumerate(node.items))
-    else:
-        yield path, node
 
 
 def _address(node: Node, parse: Callable[[str], Address]) -> Address | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from spliceproxy.config.problems import Path, Place
@@ -55,6 +56,15 @@ class Mapping:
 
 
 Node = Scalar | Sequence | Mapping
+
+
+def items(path: Path, node: Node) -> Iterator[tuple[Path, Node]]:
+    """The items of a list with their paths, or the one value that stands for a list."""
+    if isinstance(node, Sequence):
+        yield from (((*path, number), item) for number, item in enumerate(node.items))
+    else:
+        yield path, node
+
 
 Raw = str | list["Raw"] | dict[str, "Raw"]
 """The same tree without places."""

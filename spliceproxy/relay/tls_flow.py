@@ -79,6 +79,7 @@ class TlsFlow(Flow):
         return super().taken + self._sealed
 
     def send(self, data: memoryview) -> None:
+        """Encrypt and send; what there is no room for is held, which no plain flow does."""
         writes = self._writes
         if writes is None:
             super().send(data)
@@ -101,6 +102,7 @@ class TlsFlow(Flow):
         self.held = writes.unsent
 
     def flush_pending(self) -> None:
+        """See `Flow`; the bytes are counted when all that were encrypted have gone."""
         writes = self._writes
         if writes is None:
             super().flush_pending()

@@ -32,7 +32,7 @@ from spliceproxy.control.tls.shown import (
 )
 
 if TYPE_CHECKING:
-    from spliceproxy.config import Config
+    from spliceproxy.config import Config, ListenerTls
 
 _log = structlog.get_logger()
 
@@ -82,24 +82,28 @@ class Certificates:
 
     def report(self, listener: str) -> list[Report]:
         """The certificates of a listener that is in force, for people."""
-        found = self._config.listeners.get(listener) if self._config is not None else None
-        if found is None or found.tls is None:
+        tls = self._tls_of(listener)
+        if tls is None:
             return []
-        return report(certificates_of(found.tls, self._known), datetime.now(UTC))
+        return report(certificates_of(tls, self._known), datetime.now(UTC))
 
     def broken(self, listener: str) -> list[Report]:
         """The files of a listener that is in force which cannot be used now, and why."""
-        found = self._config.listeners.get(listener) if self._config is not None else None
-        if found is None or found.tls is None:
+        tls = self._tls_of(listener)
+        if tls is None:
             return []
         watched = self._known.watched
-        files = set().union(*(watched[key] for key in found.tls.files() if key in watched))
+        files = set().union(*(watched[key] for key in tls.files() if key in watched))
         return [
             {"file": file, "problem": text}
             for (file, text), problem in self._known.problems.items()
             # What several listeners name is told of the first one; pools come after them.
             if problem.path[0] == "listeners" and Path(file) in files
         ]
+
+    def _tls_of(self, listener: str) -> ListenerTls | None:
+        found = None if self._config is None else self._config.listeners.get(listener)
+        return None if found is None else found.tls
 
     def apply(self, in_force: InForce) -> None:
         """Follow the files of this configuration, and forget all others."""

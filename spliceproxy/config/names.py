@@ -1,4 +1,5 @@
-"""What routes name, as people write it: what clients ask for, and the pools that they lead to.
+"""Names as people write them: of listeners and pools, of what clients ask for, of what certificates
+are for.
 
 Each function raises ValueError("what is wrong; what would be right").
 """
@@ -12,9 +13,23 @@ from spliceproxy.config import units
 from spliceproxy.config.problems import describe, show
 from spliceproxy.wire.host_name import read_address, read_host_name
 
+MAX_NAME = 64
+"""Characters of a listener's or pool's name, at most."""
+ITEM: Final = rf"[A-Za-z0-9_.-]{{1,{MAX_NAME}}}"
+"""Such a name, as a regular expression."""
+
 RIGHT = "write a name such as www.example.com, or *.example.com"
 
 CERTIFICATE_RIGHT = "write a name such as app.internal.example.com, or an IP address"
+
+
+def item_name(raw: object) -> str:
+    """The name of a listener or of a pool, where it is defined."""
+    if not isinstance(raw, str) or not re.fullmatch(ITEM, raw):
+        raise ValueError(
+            f"not a name; write 1 to {MAX_NAME} letters, digits, dots, hyphens or underscores"
+        )
+    return raw
 
 
 def server_name(text: str) -> str:

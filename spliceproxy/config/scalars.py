@@ -27,9 +27,6 @@ from spliceproxy.config.reading import (
 )
 from spliceproxy.config.suggest import nearest
 
-MAX_NAME = 64
-"""Characters of a listener's or pool's name, at most."""
-
 _PATH_RIGHT = "write the path of a PEM file"
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 MILLION = 1_000_000
@@ -386,16 +383,8 @@ IncludePattern = Annotated[
 SourceIp = Annotated[IpAddress, read(_ip, "write an IP address"), schema("IP address")]
 
 
-def _name(raw: object) -> str:
-    if not isinstance(raw, str) or not re.fullmatch(rf"[A-Za-z0-9_.-]{{1,{MAX_NAME}}}", raw):
-        raise ValueError(
-            f"not a name; write 1 to {MAX_NAME} letters, digits, dots, hyphens or underscores"
-        )
-    return raw
-
-
 Name = Annotated[
     str,
-    PlainValidator(_name),
-    WithJsonSchema({"type": "string", "pattern": rf"^[A-Za-z0-9_.-]{{1,{MAX_NAME}}}$"}),
+    PlainValidator(names.item_name),
+    WithJsonSchema({"type": "string", "pattern": rf"^{names.ITEM}$"}),
 ]

@@ -32,6 +32,19 @@ class Timer(Protocol):
         """The deadline that was armed has come. Arm again where it has moved since."""
 
 
+class Alarm:
+    """A timer that calls something, once for each time that it is armed."""
+
+    __slots__ = ("_call", "slot")
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self.slot = 0
+
+    def on_deadline(self, _now: float) -> None:
+        self._call()
+
+
 class Wheel:
     """Slots of timers by time, the earliest one known. Times are the loop's, in seconds.
 

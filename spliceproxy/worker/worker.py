@@ -44,6 +44,7 @@ from spliceproxy.worker.loop import Loop
 from spliceproxy.worker.pool import Pool, Upstream, ephemeral_ports, make_upstreams
 from spliceproxy.worker.queue import queue_of
 from spliceproxy.worker.session import Session
+from spliceproxy.worker.timers import Alarm
 from spliceproxy.worker.turns import Turns
 
 HEARTBEAT_INTERVAL: Final = 1.0
@@ -55,19 +56,6 @@ FAILING_PAUSE: Final = 0.1
 CLOSE_TIMEOUT: Final = 0.5
 """Seconds that the last session records may take to be written: less than the second after which
 the supervisor kills a worker that was told to end at once, so that the lost ones are counted."""
-
-
-class Alarm:
-    """A timer that calls something, once for each time that it is armed."""
-
-    __slots__ = ("_call", "slot")
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call = call
-        self.slot = 0
-
-    def on_deadline(self, _now: float) -> None:
-        self._call()
 
 
 class LastWord:
@@ -258,8 +246,8 @@ class Worker:
                     old.successor = pool
         self._snapshot = snapshot
         self.pools = pools
-        before = self._listeners
-        self._listeners = make_listeners(snapshot.listeners, pools, self._limits, before)
+        listeners = make_listeners(snapshot.listeners, pools, self._limits, self._listeners)
+        self._listeners = listeners
         for entry in self._sockets.values():
             # One whose listener left the configuration is about to be retired.
             entry.listener = self._listeners.get(entry.listener.name, entry.listener)

@@ -6,8 +6,8 @@ memoryview cast to "Q", which never tears; struct.pack_into zero-fills first, an
 readers saw 0.
 
 Behind the regions lie the upstreams (`Upstreams`): their states, which the supervisor writes, and
-how many sessions each worker has with each of them; and behind those the `Planes` of listeners that
-limit each client. The memory is a memfd, so what nobody touched takes no room.
+how many sessions each worker has with each of them; behind those what each worker counts
+(`counters`), and in the end the `Planes` of listeners that limit each client. The memory is a memfd, so what nobody touched takes no room.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import mmap
 import os
 import struct
 
+from spliceproxy.telemetry.counters import region_bytes
 from spliceproxy.telemetry.planes import Planes
 
 HEARTBEAT = 0
@@ -143,6 +144,10 @@ class Board:
         words = words[_HEAD:]
         self.regions = [words[n * SLOTS : (n + 1) * SLOTS] for n in range(workers)]
         self.upstreams = Upstreams(words[workers * SLOTS :], workers)
+        size = region_bytes() // 8
+        counted = memoryview(self._map)[_head_end(workers) :].cast("Q")
+        self.counters = [counted[n * size : (n + 1) * size] for n in range(workers)]
+        """What each worker counts (telemetry/counters.py): `counters[n]` is worker n's region."""
 
     @staticmethod
     def create(workers: int) -> int:
@@ -176,7 +181,12 @@ _HEAD = 8
 """64-bit words in front of the regions: the number of workers, and the key."""
 
 
-def _end(workers: int) -> int:
-    """Bytes of a board without planes: whole pages."""
+def _head_end(workers: int) -> int:
+    """Bytes of a board without counters and planes: whole pages."""
     words = _HEAD + workers * (SLOTS + 2 * MAX_UPSTREAMS) + 1 + MAX_UPSTREAMS
     return -(-words * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def _end(workers: int) -> int:
+    """Bytes of a board without planes: whole pages."""
+    return _head_end(workers) + workers * region_bytes()

@@ -1,0 +1,226 @@
+"""telemetry/counters.py and counts.py: cells in shared memory, written by one, read by another."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spliceproxy.telemetry import counters
+from spliceproxy.telemetry.counters import (
+    ACTIVE,
+    BYTES_UP,
+    CONNECT,
+    FAILURES,
+    PIPES_LENT,
+    RECORDS,
+    RECORDS_DROPPED,
+    RECORDS_WRITTEN,
+    RETRIES,
+    CellKey,
+    End,
+    Region,
+    bucket,
+    region_bytes,
+    upper_bounds,
+)
+from spliceproxy.telemetry.counts import Counts, Histogram, add_up, read_region
+
+DONE = ("client", "fin", "done")
+
+
+def _memory() -> memoryview:
+    return memoryview(bytearray(region_bytes())).cast("Q")
+
+
+def _sum(words: memoryview, slot: int) -> int:
+    return sum(counts.values[slot] for counts in read_region(words).cells.values())
+
+
+def test_a_reader_finds_what_was_counted_under_the_names_of_the_cell() -> None:
+    words = _memory()
+    region = Region(words)
+    cell = region.cell("web", "routes[0]", "app", "10.0.0.1:80")
+    region.slots[cell + BYTES_UP] += 5
+    region.slots[cell + region.end(*DONE)] += 2
+    region.slots[cell + FAILURES + 1] += 1
+    region.slots[region.cell("web") + RETRIES] += 7
+    found = read_region(words).cells
+    counts = found[CellKey("web", "routes[0]", "app", "10.0.0.1:80")]
+    assert counts.values[BYTES_UP] == 5
+    assert counts.ends == {End(*DONE): 2}
+    assert counts.ended == 2
+    assert counts.failures == {"connect_timeout": 1}
+    assert found[CellKey("web")].values[RETRIES] == 7
+    assert len(found) == 2
+
+
+def test_the_worker_after_a_dead_one_goes_on_with_the_same_cells() -> None:
+    words = _memory()
+    first = Region(words)
+    first.slots[first.cell("web", "", "app", "ü:1") + BYTES_UP] += 1
+    first.slots[first.cell("web") + first.end("client", "reset", "client_reset")] += 1
+    second = Region(words)
+    second.slots[second.cell("web", "", "app", "ü:1") + BYTES_UP] += 1
+    second.slots[second.cell("web") + second.end(*DONE)] += 1
+    second.slots[second.cell("web") + second.end("client", "reset", "client_reset")] += 1
+    found = read_region(words).cells
+    assert found[CellKey("web", "", "app", "ü:1")].values[BYTES_UP] == 2
+    assert found[CellKey("web")].ends == {
+        End("client", "reset", "client_reset"): 2,
+        End(*DONE): 1,
+    }
+
+
+def test_what_a_dead_worker_had_open_has_ended_and_its_lost_records_are_counted() -> None:
+    words = _memory()
+    region = Region(words)
+    connected = region.cell("web", "", "app", "10.0.0.1:80")
+    region.slots[connected + ACTIVE] = 3
+    region.slots[connected + region.end(*DONE)] = 4
+    region.slots[PIPES_LENT] = 9
+    region.slots[RECORDS] = 100
+    region.slots[RECORDS_WRITTEN] = 90
+    region.slots[RECORDS_DROPPED] = 4
+    lost = Region(words).bury({"web": 5, "db": 1, "idle": 0})
+    read = read_region(words)
+    death = counters.DEATH
+    assert lost == 6
+    assert read.cells[CellKey("web", "", "app", "10.0.0.1:80")].ends == {death: 3, End(*DONE): 4}
+    assert read.cells[CellKey("web")].ends == {death: 2}
+    assert read.cells[CellKey("db")].ends == {death: 1}
+    assert CellKey("idle") not in read.cells
+    assert _sum(words, ACTIVE) == 0
+    assert read.worker["pipes_lent"] == 0
+    assert read.worker["records_dropped"] == 10
+    assert read.worker["deaths"] == 1
+
+
+def test_cells_of_workers_add_up() -> None:
+    regions = [_memory(), _memory()]
+    for number, words in enumerate(regions, 1):
+        region = Region(words)
+        region.slots[region.cell("web") + BYTES_UP] = number
+        if number == 2:  # kinds have numbers of their own in each region
+            region.end("proxy", "reset", "idle_timeout")
+        region.slots[region.cell("web") + region.end(*DONE)] = number
+    total = add_up(read_region(words) for words in regions)
+    assert total[CellKey("web")].values[BYTES_UP] == 3
+    assert total[CellKey("web")].ends == {End(*DONE): 3}
+
+
+def test_departed_cells_keep_their_place_until_there_are_too_many_and_no_count_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(counters, "KEEP_DEPARTED", 2)
+    words = _memory()
+    region = Region(words)
+    names = [f"10.0.0.{n}:80" for n in range(6)]
+    for name in names:
+        cell = region.cell("web", "routes[1]", "app", name)
+        region.slots[cell + BYTES_UP] += 1
+        region.slots[cell + region.end(*DONE)] += 1
+    region.slots[region.cell("web", "routes[1]", "app", names[0]) + ACTIVE] = 1
+    configured = [CellKey("web"), CellKey("web", "", "app", names[5])]
+    region.keep(configured)
+    left = set(read_region(words).cells)
+    # The first one has a session still, so the next three gave up their places.
+    kept = [names[0], names[4], names[5]]
+    assert left == {CellKey("web")} | {CellKey("web", "routes[1]", "app", n) for n in kept}
+    assert _sum(words, BYTES_UP) == 6
+    assert read_region(words).cells[CellKey("web")].ends == {End(*DONE): 3}
+    used = words[counters.USED]
+    region.slots[region.cell("web", "", "app", "10.0.0.9:80") + BYTES_UP] += 1
+    assert words[counters.USED] == used, "a place that was given up is taken again"
+    assert _sum(words, BYTES_UP) == 7
+
+
+def test_a_full_region_counts_the_rest_with_the_listener(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "MAX_CELLS", 3)
+    words = _memory()
+    region = Region(words)
+    web = region.cell("web")
+    for name in "ab":
+        region.cell("web", "", "app", name)
+    assert region.cell("web", "", "app", "c") == web
+    assert region.cell("db", "", "app", "c") == web
+    assert Region(words).cell("web", "", "app", "d") == web
+
+
+def test_more_kinds_of_ends_than_places_are_counted_together() -> None:
+    words = _memory()
+    region = Region(words)
+    cell = region.cell("web")
+    for number in range(100):
+        region.slots[cell + region.end("proxy", "reset", f"w{number}")] += 1
+    ends = read_region(words).cells[CellKey("web")].ends
+    assert sum(ends.values()) == 100
+    assert ends[counters.OTHER_END] == 37
+
+
+@given(st.integers(min_value=0, max_value=2**63))
+def test_a_value_is_in_the_bucket_whose_bounds_hold_it(value: int) -> None:
+    bounds = upper_bounds()
+    number = bucket(value)
+    assert number == len(bounds) or value <= bounds[number]
+    assert number == 0 or value > bounds[number - 1]
+
+
+def test_quantiles_lie_within_the_bucket_and_differences_are_what_came_since() -> None:
+    before, after = Counts(), Counts()
+    for value in [100] * 98 + [5000, 6000]:
+        after.values[CONNECT + 1 + bucket(value)] += 1
+        after.values[CONNECT] += value
+    new = after.histogram("connect").since(before.histogram("connect"))
+    assert (new.count, new.sum) == (100, 98 * 100 + 11_000)
+    median, last = new.quantile(0.5), new.quantile(0.99)
+    assert median is not None
+    assert last is not None
+    assert 64 < median <= 128
+    assert 4096 < last <= 8192
+    assert Histogram(0, [0] * counters.BUCKETS).quantile(0.5) is None
+
+
+def test_a_region_whose_writer_died_while_cells_changed_places_can_be_read_again() -> None:
+    words = _memory()
+    Region(words).cell("web")
+    words[counters.SEQUENCE] += 1
+    Region(words)
+    assert set(read_region(words).cells) == {CellKey("web")}
+
+
+TORTURE = """
+import sys, mmap
+from spliceproxy.telemetry import counters
+from spliceproxy.telemetry.counters import *
+counters.KEEP_DEPARTED = 3
+words = memoryview(mmap.mmap(int(sys.argv[1]), region_bytes())).cast("Q")
+region = Region(words)
+for n in range(4000):
+    cell = region.cell("web", "", "app", str(n % 40))
+    region.slots[cell + BYTES_UP] += 1
+    if n % 8 == 0:
+        region.keep([CellKey("web")])
+"""
+
+
+def test_a_reader_beside_a_writer_never_sees_a_count_twice_or_not_at_all() -> None:
+    fd = os.memfd_create("region")
+    os.ftruncate(fd, region_bytes())
+    import mmap
+
+    with mmap.mmap(fd, region_bytes()) as memory, memoryview(memory).cast("Q") as words:
+        writer = subprocess.Popen([sys.executable, "-c", TORTURE, str(fd)], pass_fds=[fd])
+        last = reads = 0
+        while writer.poll() is None:
+            now = _sum(words, BYTES_UP)
+            assert last <= now <= 4000
+            last, reads = now, reads + 1
+        assert writer.returncode == 0
+        assert _sum(words, BYTES_UP) == 4000
+        print(f"{reads} reads")
+    os.close(fd)

@@ -7,7 +7,8 @@ readers saw 0.
 
 Behind the regions lie the upstreams (`Upstreams`): their states, which the supervisor writes, and
 how many sessions each worker has with each of them; behind those what each worker counts
-(`counters`), and in the end the `Planes` of listeners that limit each client. The memory is a memfd, so what nobody touched takes no room.
+(`counters`), and in the end the `Planes` of listeners that limit each client. The memory is a
+memfd, so what nobody touched takes no room.
 """
 
 from __future__ import annotations

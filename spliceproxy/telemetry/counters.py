@@ -21,7 +21,7 @@ import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple, cast
 
-MAX_CELLS: Final = 16_384
+MAX_CELLS: Final = 8192
 """Cells of one worker. What finds no place any more is counted with coarser names."""
 
 # The head of a region.

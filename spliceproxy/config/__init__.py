@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from spliceproxy.config.access import AccessRule, Bandwidth, check_network_files, network_files
 from spliceproxy.config.address import Address, parse_address, parse_bind
+from spliceproxy.config.admin import Admin, Metrics, Tokens
 from spliceproxy.config.diff import difference, keep_what_needs_a_restart, needs_restart
 from spliceproxy.config.health import Health, PoolHealth
 from spliceproxy.config.limits import ClientLimits, Limits, RateLimit
@@ -16,7 +17,6 @@ from spliceproxy.config.lists import load_list
 from spliceproxy.config.loader import load, loads, sources
 from spliceproxy.config.markdown import reference
 from spliceproxy.config.model import (
-    Admin,
     Config,
     Dns,
     Listener,
@@ -55,6 +55,7 @@ __all__ = [
     "ListenerTcp",
     "ListenerTls",
     "Log",
+    "Metrics",
     "NetworkFile",
     "Pool",
     "PoolHealth",
@@ -69,6 +70,7 @@ __all__ = [
     "Source",
     "Tcp",
     "Timeouts",
+    "Tokens",
     "Upstream",
     "check_network_files",
     "difference",

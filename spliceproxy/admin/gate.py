@@ -4,15 +4,15 @@ take to say what it wants, how much it may say, and how long it may not listen.
 Rules:
 
 1. Each kind of door has places of its own, so that whoever fills one keeps nobody out of another.
-2. When they are all taken, the connection that has been asking for longest, and has not finished,
-   is closed in favour of a new one. So idle ones keep nobody out. Where all are being answered, the
+2. When they are all taken, the connection that has been asking or parting for longest is closed in
+   favour of a new one: so those that do nothing keep nobody out. Where all are being answered, the
    new one is turned away with 503.
 3. From its first moment, or the end of the last answer, until a request was read, REQUEST_TIME may
    pass; then it is told 408 where it had begun to speak, and closed.
 4. From one answer to the next it may say MOST_SAID bytes; then it is told 413, and closed.
 5. When bytes wait to be sent, some must be taken within LISTEN_TIME; else it is cut off.
-6. Where an answer is the last one, what else comes is thrown away for PARTING_TIME: to close at once
-   would reset the connection and take the answer with it.
+6. Where an answer is the last one, what else comes is thrown away for PARTING_TIME: to close at
+   once would reset the connection and take the answer with it.
 """
 
 from __future__ import annotations
@@ -46,36 +46,40 @@ class Crowd:
         self.most = most
         self.streams = 0
         """Answers without end, at this moment."""
+        self.empty = asyncio.Event()
+        """Set while there is none."""
+        self.empty.set()
         self._gates: set[Gate] = set()
-        self._asking: dict[Gate, None] = {}
-        """Those in state ASKING, in the order in which they came into it."""
-
-    def __len__(self) -> int:
-        return len(self._gates)
+        self._spare: dict[Gate, None] = {}
+        """Those that are not being answered, in the order in which that began."""
 
     def enter(self, gate: Gate) -> bool:
         """Take a place; whether there is one."""
-        full = len(self._gates) >= self.most
-        if full and not self._asking:
-            return False
-        if full:
-            next(iter(self._asking)).cut_off()
+        if len(self._gates) >= self.most:
+            if not self._spare:
+                return False
+            oldest = next(iter(self._spare))
+            self.leave(oldest)
+            oldest.cut_off()
         self._gates.add(gate)
+        self.empty.clear()
         return True
 
-    def note(self, gate: Gate, *, asking: bool) -> None:
-        """Know whether a gate is in state ASKING, from this moment on."""
-        self._asking.pop(gate, None)
-        if asking:
-            self._asking[gate] = None
+    def note(self, gate: Gate, *, spare: bool) -> None:
+        """Know whether a gate can be closed in favour of a new one, from this moment on."""
+        self._spare.pop(gate, None)
+        if spare and gate in self._gates:
+            self._spare[gate] = None
 
     def leave(self, gate: Gate) -> None:
         """Give a place back. A second call does nothing."""
+        self._spare.pop(gate, None)
         self._gates.discard(gate)
-        self._asking.pop(gate, None)
+        if not self._gates:
+            self.empty.set()
 
     def send_home(self) -> None:
-        """Close those that wait to be asked something; the others close after their answer."""
+        """Close those that have asked nothing; the others close after their answer."""
         for gate in list(self._gates):
             gate.send_home()
 
@@ -102,8 +106,9 @@ class Gate(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._deaf: asyncio.TimerHandle | None = None
         self._entered = False
-        self.last = False
-        """Whether the answer under way, or the next one, is to be the last."""
+        self.unwanted = asyncio.Event()
+        """Set when the answer under way, or the next one, is to be the last; when the connection is
+        gone too."""
         self.gone = asyncio.Event()
         """Set when the connection is."""
 
@@ -111,7 +116,8 @@ class Gate(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         if not self._crowd.enter(self):
-            self._part_with(503, "too many connections; try again")
+            transport.write(self._refusal(503, "there are too many connections; try again"))
+            transport.close()
             return
         self._entered = True
         self._inner.connection_made(transport)
@@ -120,13 +126,15 @@ class Gate(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._crowd.leave(self)
         self._set_timer(None)
-        self.resume_writing()
+        if self._deaf is not None:
+            self._deaf.cancel()
+        self.unwanted.set()
         self.gone.set()
         if self._entered:
             self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._doing is _Doing.PARTING:
+        if self._doing is _Doing.PARTING or not self._entered:
             return
         self._said += len(data)
         if self._said <= MOST_SAID:
@@ -137,7 +145,7 @@ class Gate(asyncio.Protocol):
             self.cut_off()
 
     def eof_received(self) -> bool | None:
-        return None if self._doing is _Doing.PARTING else self._inner.eof_received()
+        return None
 
     def pause_writing(self) -> None:
         self._deaf = self._deaf or self._loop.call_later(LISTEN_TIME, self.cut_off)
@@ -151,16 +159,14 @@ class Gate(asyncio.Protocol):
             if self._entered:
                 self._inner.resume_writing()
 
-    @property
-    def deadline(self) -> float:
-        """When the request must have come in whole, by the clock of the event loop."""
-        return self._loop.time() if self._timer is None else self._timer.when()
-
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """While a request that has come in whole is answered. `part`, where it is the last one."""
+        """While a request is answered, and the answer written. Raises ConnectionResetError where it
+        came too late."""
+        if self._doing is _Doing.PARTING or self.gone.is_set():
+            raise ConnectionResetError("it was told already, or is gone")
         self._doing = _Doing.ANSWERED
-        self._crowd.note(self, asking=False)
+        self._crowd.note(self, spare=False)
         self._set_timer(None)
         try:
             yield
@@ -175,7 +181,7 @@ class Gate(asyncio.Protocol):
 
     def send_home(self) -> None:
         """Close it if it has asked nothing; else the answer is to be the last one."""
-        self.last = True
+        self.unwanted.set()
         if self._doing is _Doing.ASKING and not self._said:
             self._transport.close()
 
@@ -186,7 +192,7 @@ class Gate(asyncio.Protocol):
     def _ask(self) -> None:
         self._doing = _Doing.ASKING
         self._said = 0
-        self._crowd.note(self, asking=True)
+        self._crowd.note(self, spare=True)
         self._set_timer(self._loop.call_later(REQUEST_TIME, self._on_late))
 
     def _on_late(self) -> None:
@@ -201,7 +207,7 @@ class Gate(asyncio.Protocol):
 
     def _part(self) -> None:
         self._doing = _Doing.PARTING
-        self._crowd.note(self, asking=False)
+        self._crowd.note(self, spare=True)
         self._set_timer(self._loop.call_later(PARTING_TIME, self.cut_off))
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()

@@ -6,9 +6,9 @@
     ELSEWHERE    the read or write token   the write token       must be ours
     METRICS      everybody                 there is none         do not matter
 
-Paths that are open to all (`OPEN`: health; `PAGE`: the dashboard's files, without data) want no token;
-health is asked for by probes, which name any Host or none. A page is not refused for its origin: a
-link to it from elsewhere may be followed, and nothing of it can be read by who embeds it.
+Paths that are open to all want no token: `OPEN` is health, asked for by probes, which name any Host
+or none; `PAGE` the dashboard's files, which hold no data. These are not refused for their origin: a
+link from elsewhere may be followed, and who embeds them can read nothing of them.
 
 Why Host: a page whose own name was made to lead to 127.0.0.1 is of our origin for the browser (DNS
 rebinding), but its requests name it. Why Origin and Sec-Fetch-Site: a page elsewhere can have a

@@ -1,8 +1,8 @@
 """The tokens, as their files hold them now.
 
 A file is looked at whenever a token is asked for, and read again when it is another one, or was
-written to. What cannot be used then leaves the last good token in force, and a warning; at the start
-it is an error.
+written to. What cannot be used then leaves the last good token in force, and a warning; at the
+start it is an error.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ def _twice(path: Path, upstreams: Node) -> Iterator[Problem]:
         first.setdefault(parsed, node.place)
 
 
-_USED_BY = {
+USED_BY = {
     "path": ("http",),
     "host": ("http", "tls"),
     "status": ("http",),
@@ -205,7 +205,7 @@ def _health(path: Path, own: Node | None, parent: Node | None) -> Iterator[Probl
 
     check = text("check") or "tcp"
     if "check" in own.entries or path != ("health",):
-        for key, checks in _USED_BY.items():
+        for key, checks in USED_BY.items():
             if key in own.entries and check in CHECKS and check not in checks:
                 wrong = f"check: {check} does not use it; remove it, or write check: {checks[0]}"
                 yield Problem(own.entries[key].place, (*path, key), wrong)

@@ -164,7 +164,7 @@ def _places(address: Address) -> list[Place]:
 
 
 def _open(key: str, place: Place, inherited: Inherited | None, *, metrics: bool) -> Door:
-    """Bind and listen, in the place of a dead process too, or take what was left. Raises OSError."""
+    """Take what was left, or bind and listen in the place of a dead process. Raises OSError."""
     if inherited is not None and (left := inherited(key)) is not None:
         return Door(key, left, metrics=metrics)
     sock = socket.socket(place.family, socket.SOCK_STREAM)

@@ -12,7 +12,9 @@ from spliceproxy.control.doors import Doors
 from spliceproxy.control.draining import Draining
 from spliceproxy.control.fleet import Fleet
 from spliceproxy.control.parts import InForce, Lasting, Part, UpstreamStates
+from spliceproxy.control.record_streams import RecordStreams
 from spliceproxy.control.service import Service
+from spliceproxy.control.sessions import LiveSessions
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.telemetry.board import Board
 
@@ -38,6 +40,8 @@ class House:
     slots: UpstreamSlots
     closed: ClosedListeners
     draining: Draining
+    sessions: LiveSessions
+    streams: RecordStreams
     in_force: Callable[[], InForce]
     reload: Reload
     upgrade: Upgrade

@@ -207,7 +207,7 @@ class Predecessor:
         return [one for group in groups.values() for one in group]
 
     def _fds(self) -> Sequence[int]:
-        return [left.fd for left in (*self._left, *self._left_doors)]
+        return [*(left.fd for left in self._left), *(left.fd for left in self._left_doors)]
 
 
 def _join(listener: Listener, group: list[ListeningSocket], workers: int) -> list[ListeningSocket]:

@@ -28,8 +28,10 @@ from spliceproxy.control.inherited import Predecessor
 from spliceproxy.control.obituary import Obituary
 from spliceproxy.control.parts import InForce, Part, UpstreamStates
 from spliceproxy.control.reaper import reap_strangers
+from spliceproxy.control.record_streams import RecordStreams
 from spliceproxy.control.reload import Reloader, Setup
 from spliceproxy.control.service import Service
+from spliceproxy.control.sessions import LiveSessions
 from spliceproxy.control.slow_start import SlowStart
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.succession import Succession, Wing
@@ -168,6 +170,8 @@ class Supervisor:
             slots=setup.slots,
             closed=closed,
             draining=self._draining,
+            sessions=LiveSessions(self._fleet),
+            streams=RecordStreams(self._fleet),
             in_force=lambda: changes.in_force,
             reload=changes.reload,
             upgrade=self.upgrade,

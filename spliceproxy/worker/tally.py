@@ -102,8 +102,10 @@ class Tally:
 
     def on_refused(self, session: Session, closed_by: ClosedBy, how: How, why: Why) -> None:
         """It ended before it began."""
-        region = self.region
-        self.slots[region.cell(session.listener.name) + region.end(closed_by, how, why)] += 1
+        slots, region = self.slots, self.region
+        cell = region.cell(session.listener.name)
+        slots[cell + region.end(closed_by, how, why)] += 1
+        slots[cell + DURATION + 1] += 1  # it took no time
 
     def on_end(self, session: Session, closed_by: ClosedBy, how: How, why: Why) -> None:
         """It ended so. To be called while its parts are there."""

@@ -131,7 +131,7 @@ class Front:
             refused = None
         except AskError as error:
             refused = wrong(error.status, str(error))
-        with gate.answering():
+        async with gate.answering():
             answer = await self._carry_out(handler, asked) if refused is None else refused
             if gate.unwanted.is_set() or not request.content.is_eof():
                 gate.unwanted.set()  # what is left of the body would be taken for a request

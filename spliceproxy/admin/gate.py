@@ -20,8 +20,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -159,7 +159,7 @@ class Gate(asyncio.Protocol):
             self._inner.data_received(data)
         elif self._doing is _Doing.ASKING:
             self._part_with(413, f"a request has {most} bytes at the most")
-        else:
+        elif not self.unwanted.is_set():
             self.cut_off()
 
     def eof_received(self) -> bool | None:
@@ -177,12 +177,14 @@ class Gate(asyncio.Protocol):
             if self._entered:
                 self._inner.resume_writing()
 
-    @contextmanager
-    def answering(self) -> Iterator[None]:
-        """While a request is answered, and the answer written. Raises ConnectionResetError where it
-        came too late."""
-        if self._doing is _Doing.PARTING or self.gone.is_set():
-            raise ConnectionResetError("it was told already, or is gone")
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[None]:
+        """While a request is answered, and the answer written. Where it was told already that it
+        took too long, or was too much, raises ConnectionResetError when it is gone."""
+        if self._doing is _Doing.PARTING:
+            await self.gone.wait()
+        if self.gone.is_set():
+            raise ConnectionResetError
         self._doing = _Doing.ANSWERED
         self._crowd.note(self, spare=False)
         self._set_timer(None)
@@ -231,7 +233,8 @@ class Gate(asyncio.Protocol):
         self._doing = _Doing.PARTING
         self._crowd.note(self, spare=True)
         self._set_timer(self._loop.call_later(self._bounds.parting_time, self.cut_off))
-        if self._transport.can_write_eof() and not self._transport.is_closing():
+        if not self._transport.is_closing():
+            self._transport.resume_reading()  # the parser may have had enough
             self._transport.write_eof()
 
     def _set_timer(self, timer: asyncio.TimerHandle | None) -> None:

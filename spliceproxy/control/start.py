@@ -12,15 +12,18 @@ from spliceproxy.control.access import AccessTables
 from spliceproxy.control.discovery import Discovery
 from spliceproxy.control.door_socket import open_door
 from spliceproxy.control.early_signals import EarlySignals, Stopped
+from spliceproxy.control.events import Events
 from spliceproxy.control.file_watch import Sources
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Patience
 from spliceproxy.control.inherited import Claim, Predecessor
 from spliceproxy.control.limits import find_bites
+from spliceproxy.control.log_level import LogLevel
 from spliceproxy.control.machine import Machine, raise_nofile, read_machine, usable_cpus
 from spliceproxy.control.names import resolve_binds
 from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
 from spliceproxy.control.parts import InForce
 from spliceproxy.control.plan import make_snapshot
+from spliceproxy.control.plan_weights import SetWeights
 from spliceproxy.control.pool_options import find_pool_problems
 from spliceproxy.control.records import find_record_problems
 from spliceproxy.control.reload import Setup
@@ -31,7 +34,7 @@ from spliceproxy.control.systemd import Notifier, take_handed_sockets
 from spliceproxy.control.tls import Certificates
 from spliceproxy.errors import EXIT_OK, SpliceproxyError
 from spliceproxy.ipc import Snapshot
-from spliceproxy.telemetry.log import hold_standard_fds, set_up
+from spliceproxy.telemetry.log import hold_standard_fds, set_up, tap
 
 if TYPE_CHECKING:
     from spliceproxy.config import Config
@@ -56,12 +59,13 @@ def run(
     about to exit.
     """
     signals = EarlySignals()
-    predecessor = None
+    events, predecessor = Events(), None
     try:
         hold_standard_fds()
         set_up(config.log.level, config.log.format)
+        tap(events.take)
         predecessor = Predecessor.from_environment()
-        return _run(config, command, patience, load, sources, signals, predecessor)
+        return _run(config, command, patience, load, sources, signals, events, predecessor)
     except SpliceproxyError as error:
         if predecessor is not None:
             predecessor.link.refuse(str(error))
@@ -80,6 +84,7 @@ def _run(
     load: Callable[[], Config] | None,
     sources: Sources | None,
     signals: EarlySignals,
+    events: Events,
     predecessor: Predecessor | None,
 ) -> int:
     name_process()
@@ -94,6 +99,8 @@ def _run(
         Discovery(),
         AccessTables(),
         Certificates(),
+        LogLevel(config.log.level),
+        SetWeights(),
         sources,
     )
     inherited = (lambda _path: None) if predecessor is None else predecessor.door
@@ -105,6 +112,7 @@ def _run(
             setup=setup,
             notifier=Notifier.from_environment(),
             signals=signals,
+            events=events,
             door=door,
             predecessor=predecessor,
             command=command,

@@ -20,6 +20,7 @@ from spliceproxy.control.door import Door
 from spliceproxy.control.door_socket import DoorSocket
 from spliceproxy.control.early_signals import EarlySignals
 from spliceproxy.control.ejection import Ejection
+from spliceproxy.control.events import Events
 from spliceproxy.control.file_watch import FileWatch
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
 from spliceproxy.control.health import Monitor
@@ -34,6 +35,7 @@ from spliceproxy.control.slow_start import SlowStart
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.succession import Succession, Wing
 from spliceproxy.control.systemd import Notifier
+from spliceproxy.control.weights import Weights
 from spliceproxy.errors import EXIT_FAILED, EXIT_OK
 from spliceproxy.ipc import Reopen
 from spliceproxy.ipc.sealed import seal
@@ -62,19 +64,21 @@ class Supervisor:
         setup: Setup,
         notifier: Notifier,
         signals: EarlySignals,
+        events: Events,
         door: DoorSocket | None = None,
         predecessor: Predecessor | None = None,
         command: Sequence[str] = WORKER_COMMAND,
         patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
-        """Takes over `sockets`, `notifier` and what `signals` remembers, while it runs; with a
-        `predecessor`, it serves the sockets when that one lets go."""
+        """Takes over `sockets`, `notifier` and what `signals` remembers, while it runs; `events`
+        hears the log already. With a `predecessor`, it serves the sockets when that one lets go."""
         self._began_with = in_force
         self._sockets = sockets
         self._setup = setup
         self._workers = setup.workers
         self._notifier = notifier
         self._signals = signals
+        self._events = events
         self._door = door
         self._predecessor = predecessor
         self._command = command
@@ -127,10 +131,15 @@ class Supervisor:
             self._setup.discovery,
             self._setup.access,
             self._setup.certificates,
+            self._setup.log_level,
             Monitor(states),
             ejection,
             SlowStart(states),
         ]
+        weights = Weights(
+            self._setup.weights, lambda: self._changes.alone(), lambda: self._changes.refresh()
+        )
+        self._parts.append(weights)
         closed = ClosedListeners(
             self._service, self._fleet, self._workers, lambda: self._changes.alone()
         )
@@ -198,7 +207,7 @@ class Supervisor:
             for part in self._parts:
                 part.apply(self._changes.in_force)
             setup = self._setup
-            for part in (setup.discovery, setup.access, setup.certificates):
+            for part in (setup.discovery, setup.access, setup.certificates, setup.log_level):
                 tasks.append(asyncio.create_task(self._changes.follow(part.changed)))
             await _first_of(self._stop, self._fleet.failed, self._succession.succeeded)
             if self._succession.succeeded.is_set():

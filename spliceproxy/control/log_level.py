@@ -43,11 +43,12 @@ class LogLevel:
         if level not in log.LEVELS:
             raise LogLevelError(f"{level}: there is no such level; write {', '.join(log.LEVELS)}")
         before, self.level = self.level, level
-        # Said while the more talkative of both holds, so that it is seen.
-        log.set_level(min(level, before, key=log.LEVELS.__getitem__))
-        _log.info("log level set", level=level, before=before)
-        log.set_level(level)
-        self.changed.set()
+        if level != before:
+            # Said while the more talkative of both holds, so that it is seen.
+            log.set_level(min(level, before, key=log.LEVELS.__getitem__))
+            _log.info("log level set", before=before, now=level)
+            log.set_level(level)
+            self.changed.set()
         return before
 
     def after(self, config: Config) -> str:

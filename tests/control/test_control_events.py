@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import structlog
+from live_wing import tapped_log
 
 from spliceproxy.control.events import KEPT, WAITING, Events, EventSubscription
-from spliceproxy.telemetry import log
 
 _log = structlog.get_logger()
 
@@ -20,16 +19,8 @@ _log = structlog.get_logger()
 @pytest.fixture
 def events() -> Iterator[Events]:
     """Events that are fed by this process's log, of which only errors are written."""
-    before, library = structlog.get_config(), logging.getLogger()
-    handlers, level = library.handlers[:], library.level
-    events = Events()
-    log.set_up("error", "json")
-    log.tap(events.take)
-    yield events
-    log.tap(None)
-    structlog.configure(**before)
-    library.handlers[:] = handlers
-    library.setLevel(level)
+    with tapped_log("error") as events:
+        yield events
 
 
 async def some(subscription: EventSubscription, number: int) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Sequence
 
 import pytest
 import structlog
@@ -64,12 +65,14 @@ async def worker_warns(wing: LiveWing, written: Written) -> bool:
     before = len(written.events(DROPPED))
     for _ in range(2):
         await wing.shares(1)
-        region = wing.board.regions[0]
-        beat = region[HEARTBEAT]
-        await asyncio.to_thread(
-            wait_until, lambda b=beat: region[HEARTBEAT] != b, 10, "a heartbeat"
-        )
+        await asyncio.to_thread(wait_for_beat, wing.board.regions[0])
     return len(written.events(DROPPED)) > before
+
+
+def wait_for_beat(region: Sequence[int]) -> None:
+    """Until the worker's heart beats once more."""
+    last = region[HEARTBEAT]
+    wait_until(lambda: region[HEARTBEAT] != last, 10, "a heartbeat")
 
 
 def test_a_level_that_is_set_holds_here_and_in_all_workers_at_once(written: Written) -> None:
@@ -148,7 +151,7 @@ def test_the_change_is_told_by_a_line_that_is_seen(written: Written) -> None:
     ]
 
 
-def test_there_are_four_levels(written: Written) -> None:
+def test_there_are_four_levels() -> None:
     async def live() -> None:
         with named("x") as upstream:
             async with live_wing(yaml(upstream.address, "info")) as wing:

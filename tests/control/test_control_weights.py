@@ -189,12 +189,8 @@ def test_what_is_no_target_or_no_weight_changes_nothing(upstreams: list[str]) ->
         a, b, _c = upstreams
         async with live_wing(yaml(a, b)) as wing:
             for target, weight, said in (
-                (
-                    "app",
-                    1,
-                    r"^app: write pool/NAME or pool/NAME/UPSTREAM; did you mean pool/app\?$",
-                ),
-                ("web", 1, r"^web: write pool/NAME or pool/NAME/UPSTREAM$"),
+                ("app", 1, r"^app: write pool/NAME or pool/NAME/UPSTREAM; did you mean pool/app"),
+                ("web", 1, "^web: write pool/NAME or pool/NAME/UPSTREAM$"),
                 ("listener/web", 1, "write pool/NAME"),
                 ("all", 1, "write pool/NAME"),
                 (f"pool/app/{a}", -1, "a weight is from 0 to 256"),
@@ -204,7 +200,7 @@ def test_what_is_no_target_or_no_weight_changes_nothing(upstreams: list[str]) ->
                     await wing.weights.set(target, weight)
             for target, said in (
                 ("pool/ap", "there is no pool ap; did you mean app"),
-                ("pool/app/127.0.0.1:1", f"has no upstream 127.0.0.1:1; .*{a}"),
+                (f"pool/app/{a}x", f"has no upstream {a}x; did you mean {a}?"),
             ):
                 with pytest.raises(UnknownTargetError, match=said):
                     await wing.weights.set(target, 1)

@@ -34,7 +34,7 @@ from spliceproxy.control.pool_options import find_pool_problems
 from spliceproxy.control.records import find_record_problems
 from spliceproxy.control.service import Service
 from spliceproxy.control.slots import UpstreamSlots
-from spliceproxy.control.sockets import ListeningSocket, socket_key
+from spliceproxy.control.sockets import ListeningSocket, socket_key, tell_addresses
 from spliceproxy.control.tls import Certificates
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import Snapshot
@@ -240,9 +240,9 @@ class Reloader:
             if name != one.listener:
                 service.rename(one, name, workers)
         service.add(sockets.new, workers)
+        tell_addresses("not listening any more", sockets.gone)
         service.remove(sockets.gone, workers)
-        for listener, address in dict.fromkeys((one.listener, str(one)) for one in sockets.new):
-            _log.info("listening", listener=listener, address=address)
+        tell_addresses("listening", sockets.new)
         await self._obeyed(sealed)
 
     async def _obeyed(self, sealed: int) -> None:

@@ -28,7 +28,7 @@ from spliceproxy.control.pool_options import find_pool_problems
 from spliceproxy.control.records import find_record_problems
 from spliceproxy.control.reload import Setup
 from spliceproxy.control.slots import UpstreamSlots
-from spliceproxy.control.sockets import ListeningSocket
+from spliceproxy.control.sockets import ListeningSocket, tell_addresses
 from spliceproxy.control.supervisor import WORKER_COMMAND, Supervisor, name_process
 from spliceproxy.control.systemd import Notifier, take_handed_sockets
 from spliceproxy.control.tls import Certificates
@@ -156,8 +156,7 @@ def _prepare(
         close_sockets(sockets)
         raise
     if predecessor is None:
-        for listener, address in dict.fromkeys((one.listener, str(one)) for one in sockets):
-            _log.info("listening", listener=listener, address=address)
+        tell_addresses("listening", sockets)
     return sockets, snapshot
 
 

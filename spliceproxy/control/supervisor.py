@@ -27,6 +27,7 @@ from spliceproxy.control.health import Monitor
 from spliceproxy.control.inherited import Predecessor
 from spliceproxy.control.obituary import Obituary
 from spliceproxy.control.parts import InForce, Part, UpstreamStates
+from spliceproxy.control.pool_states import PoolStates
 from spliceproxy.control.reaper import reap_strangers
 from spliceproxy.control.reload import Reloader, Setup
 from spliceproxy.control.report import House
@@ -136,6 +137,7 @@ class Supervisor:
             Monitor(states),
             ejection,
             SlowStart(states),
+            PoolStates(states),
         ]
         weights = Weights(
             self._setup.weights, lambda: self._changes.alone(), lambda: self._changes.refresh()
@@ -247,6 +249,7 @@ class Supervisor:
     def _on_reopen(self) -> None:
         self._fleet.tell(Reopen())
         self._obituary.reopen()
+        _log.info("files of session records are opened anew")
         self._succession.reopen()
 
     def _on_upgrade(self) -> None:

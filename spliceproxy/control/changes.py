@@ -96,6 +96,19 @@ class Changes:
                 raise SpliceproxyError(f"not done: {refusal}")
             yield self.in_force
 
+    async def refresh(self) -> InForce:
+        """Put in force what is set beside the configuration; to be called within `alone`. Returns
+        what is in force now. Raises SpliceproxyError; then nothing has changed."""
+        before = self.in_force
+        try:
+            in_force = await self._reloader.refresh("upstreams changed", before)
+        except SpliceproxyError:
+            self._forget_slots()
+            raise
+        if in_force is not before:
+            self._obey(in_force)
+        return in_force
+
     async def find_upstreams(self, stop: asyncio.Event) -> None:
         """Wait a little for names and lists, so that the workers begin with what they tell; no
         longer than until `stop`."""
@@ -126,6 +139,7 @@ class Changes:
         self._setup.discovery.changed.clear()
         self._setup.access.changed.clear()
         self._setup.certificates.changed.clear()
+        self._setup.log_level.changed.clear()
         try:
             self.in_force = await self._reloader.refresh(event, self.in_force)
         except SpliceproxyError as error:

@@ -1,0 +1,1 @@
+"""What people and programs are told of the proxy, and what they may have it do."""

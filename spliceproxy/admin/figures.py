@@ -61,12 +61,15 @@ def rate(now: int, before: int, seconds: float) -> float:
     return round(max(0, now - before) / max(seconds, _SHORTEST), 3)
 
 
-def rates(now: Tally, before: Tally, seconds: float) -> dict[str, float]:
+def rates(now: Tally, before: Tally, seconds: float) -> Mapping[str, float]:
     """The same of all numbers of a tally."""
+    if now == before:
+        return _STILL
     pairs = zip(Tally._fields, now, before, strict=True)
     return {name: rate(new, old, seconds) for name, new, old in pairs}
 
 
+_STILL: Final = dict.fromkeys(Tally._fields, 0.0)
 _SHORTEST: Final = 1.0
 """Seconds; what came in less says nothing of a second."""
 
@@ -93,17 +96,17 @@ def quantiles(now: int, before: int) -> Answer:
     for name, slot in _SPREADS.items():
         at = slot - CONNECT
         came = _histogram(new, at).since(_histogram(old, at))
-        p50, p99 = (_milliseconds(came.quantile(share)) for share in (0.5, 0.99))
-        found[name] = {"p50": p50, "p99": p99, "count": came.count}
+        values = came.quantiles(0.5, 0.99)
+        if values is None:
+            found[name] = NO_QUANTILES[name]
+        else:
+            p50, p99 = (round(microseconds / 1000, 3) for microseconds in values)
+            found[name] = {"p50": p50, "p99": p99, "count": came.count}
     return found
 
 
 def _histogram(slots: list[int], at: int) -> Histogram:
     return Histogram(slots[at], slots[at + 1 : at + HISTOGRAM])
-
-
-def _milliseconds(microseconds: float | None) -> float | None:
-    return None if microseconds is None else round(microseconds / 1000, 3)
 
 
 def traffic(

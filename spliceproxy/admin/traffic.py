@@ -44,8 +44,9 @@ _RECENTLY: Final = 10.0
 """Seconds over which rates are told."""
 _MINUTE: Final = 60.0
 """Seconds over which quantiles are told."""
-_MANY: Final = 300
-"""Upstreams beyond which an answer takes longer than the event loop may be kept busy."""
+_MANY: Final = 100
+"""Listeners, pools and upstreams beyond which an answer takes more than the 20 ms for which the
+event loop may be kept busy."""
 
 
 class Traffic:
@@ -83,8 +84,6 @@ class Traffic:
         """Who has a history, and quantiles."""
         self._slots: dict[str, int] = {}
         """The places on the board of listeners, also of some that left: they may have sessions."""
-        self._size = 0
-        """Upstreams that are configured."""
 
     def apply(self, in_force: InForce) -> None:
         """Tell of this configuration from now on. The first time, begin with the samples."""
@@ -104,7 +103,8 @@ class Traffic:
     async def aside(self, question: Callable[[], T]) -> T:
         """Ask one of the questions below without keeping the event loop busy: in a thread, where
         the answer takes long."""
-        if self._size <= _MANY and not self._lock.locked():
+        many = self._present is not None and len(self._present.sessions) > _MANY
+        if not (many or self._lock.locked()):
             return question()
         return await asyncio.to_thread(question)
 
@@ -181,7 +181,6 @@ class Traffic:
         """Another configuration is in force."""
         pools = snapshot.pools
         upstreams = [(pool.name, one.name) for pool in pools for one in pool.upstreams]
-        self._size = len(upstreams)
         self._labels.follow(dict.fromkeys(upstreams), self._ledger.upstreams)
         slots = {one.name: one.slot for one in snapshot.listeners}
         taken = set(slots.values())

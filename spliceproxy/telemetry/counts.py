@@ -5,7 +5,10 @@ See telemetry/counters.py for what stands where.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import sub
 from typing import Final
 
 from spliceproxy.telemetry.counters import (
@@ -97,22 +100,28 @@ class Histogram:
 
     def since(self, before: Histogram) -> Histogram:
         """What has come since `before`; nothing where a cell has gone that was part of it."""
-        new = [max(0, now - then) for now, then in zip(self.buckets, before.buckets, strict=True)]
+        new = list(map(sub, self.buckets, before.buckets))
+        if min(new) < 0:
+            new = [max(0, number) for number in new]
         return Histogram(max(0, self.sum - before.sum), new)
 
-    def quantile(self, share: float) -> float | None:
-        """The value below which `share` of them lie, guessed within its bucket; None: no values."""
-        left = share * self.count
-        if not left:
+    def quantiles(self, *shares: float) -> list[float] | None:
+        """The values below which such shares of them lie, each guessed within its bucket; None: no
+        values."""
+        below = [0, *accumulate(self.buckets)]
+        if not below[-1]:
             return None
-        low = 0
-        for number, high in enumerate(upper_bounds()):
-            there = self.buckets[number]
-            if there and left <= there:
-                return low + (high - low) * left / there
-            left -= there
-            low = high
-        return float(low)
+        found = []
+        for share in shares:
+            wanted = share * below[-1]
+            number = bisect_left(below, wanted, 1) - 1
+            low, high = _EDGES[number], _EDGES[number + 1]
+            part = (wanted - below[number]) / self.buckets[number]
+            found.append(low + (high - low) * part)
+        return found
 
 
 _ONE_SLOT: Final = (1 << SLOT_BITS) - 1
+_BOUNDS: Final = upper_bounds()
+_EDGES: Final = (0, *_BOUNDS, _BOUNDS[-1])
+"""Where buckets begin and end. Of the last one nobody knows how far it goes."""

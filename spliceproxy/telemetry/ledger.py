@@ -38,13 +38,11 @@ _EDGE_BITS: Final = (1 << ENDS * SLOT_BITS) - 1
 _END_BITS: Final = (1 << FAILURES * SLOT_BITS) - 1 ^ _EDGE_BITS
 _COUNT_BITS: Final = _ALL_BITS ^ _END_BITS
 _FIRST_END: Final = NAMES + ENDS
+_NOBODY: Final = bytes((NAMES + SLOTS) * 8)
 
 
 class Ledger:
-    """All that was counted. `update` looks; between two of them nothing changes.
-
-    A cell whose names are empty from some point on is part of what its names go to.
-    """
+    """All that was counted. `update` looks; between two of them nothing changes."""
 
     def __init__(self, regions: Sequence[memoryview]) -> None:
         """`regions` are the workers' ones (telemetry/counters.py), in order."""
@@ -52,6 +50,13 @@ class Ledger:
         self.workers: list[dict[str, int]] = []
         """By the names of WORKER_SLOTS."""
         self._forget()
+
+    @classmethod
+    def of(cls, regions: Sequence[memoryview]) -> Ledger:
+        """What these regions have now."""
+        ledger = cls(regions)
+        ledger.update()
+        return ledger
 
     def _forget(self) -> None:
         self.total = Counts()
@@ -120,7 +125,7 @@ class Ledger:
 class _Place:
     """Where a cell is, or was, and what it was at the last look."""
 
-    raw: bytes = bytes(_NAME_BYTES)
+    raw: bytes = _NOBODY
     """Names and slots."""
     homes: list[Counts] = field(default_factory=list)
     edge: Counts = field(default_factory=Counts)
@@ -161,7 +166,7 @@ class _Region:
         """All that is there, as if nothing had been."""
         for place in self._places:
             place.homes = []
-            yield _Change(place, bytes(_NAME_BYTES), False)
+            yield _Change(place, _NOBODY, False)
 
     def _find(self) -> list[tuple[int, bytes]]:
         """The numbers of places that changed, in order, and what is there."""
@@ -186,8 +191,10 @@ def _packed(raw: bytes) -> int:
 
 def _new_ends(kinds: list[End], change: _Change) -> Iterator[tuple[End, int]]:
     """How many sessions more ended so."""
-    now = memoryview(change.place.raw).cast("Q")[_FIRST_END : _FIRST_END + len(kinds)]
-    before = memoryview(change.before).cast("Q")[_FIRST_END : _FIRST_END + len(kinds)]
-    for end, number, known in zip(kinds, now, before or bytes(len(kinds)), strict=True):
+    now, before = (
+        memoryview(raw).cast("Q")[_FIRST_END : _FIRST_END + len(kinds)]
+        for raw in (change.place.raw, change.before)
+    )
+    for end, number, known in zip(kinds, now, before, strict=True):
         if number != known:
             yield end, number - known

@@ -35,6 +35,7 @@ from spliceproxy.telemetry.counts import Counts
 from spliceproxy.telemetry.families import FAMILIES, Family
 from spliceproxy.telemetry.reading import STATES, Reading
 
+_BOUNDS: Final = upper_bounds()
 _EVERY: Final = 2
 """Buckets of a cell's histogram that become one: four times as much instead of twice."""
 _WAITS: Final = 22
@@ -122,7 +123,7 @@ class _Page:
             if not histogram.count:
                 continue
             below, buckets = 0, []
-            for number, high in enumerate(upper_bounds()[:told]):
+            for number, high in enumerate(_BOUNDS[:told]):
                 below += histogram.buckets[number]
                 if number % _EVERY == _EVERY - 1:
                     buckets.append((str(high / units), below))

@@ -18,7 +18,7 @@ first one holds values up to 64, each further one up to twice as much, the last 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple, cast
 
 MAX_CELLS: Final = 8192
@@ -218,15 +218,14 @@ class Region:
         self._kinds[end] = slot = ENDS + number
         return slot
 
-    def keep(self, configured: Iterable[CellKey]) -> None:
-        """Have room for what comes: give up cells that are of nobody configured, of which more than
-        KEEP_DEPARTED are there, oldest first. What they counted goes to the listener's own cell.
-
-        `configured` has the keys, without routes, of all that may have sessions.
+    def keep(self, configured: Callable[[CellKey], bool]) -> None:
+        """Have room for what comes: of the cells that are not `configured` any more, only
+        KEEP_DEPARTED stay, and the oldest go. What they counted goes to the listener's own cell.
         """
-        wanted = set(configured)
+        if len(self._cells) <= KEEP_DEPARTED:
+            return
         for key in self._cells:
-            if key._replace(route="") in wanted or not key.pool:
+            if not key.pool or configured(key):
                 self._departed.pop(key, None)
             else:
                 self._departed.setdefault(key)

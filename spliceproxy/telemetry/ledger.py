@@ -33,10 +33,8 @@ _TRIES: Final = 100
 or stopped in the middle. Then the last look stands, until somebody has put the region right."""
 
 _NAME_BYTES: Final = NAMES * 8
-_ALL_BITS: Final = (1 << SLOTS * SLOT_BITS) - 1
-_EDGE_BITS: Final = (1 << ENDS * SLOT_BITS) - 1
-_END_BITS: Final = (1 << FAILURES * SLOT_BITS) - 1 ^ _EDGE_BITS
-_COUNT_BITS: Final = _ALL_BITS ^ _END_BITS
+_END_BITS: Final = (1 << FAILURES * SLOT_BITS) - (1 << ENDS * SLOT_BITS)
+_COUNT_BITS: Final = (1 << SLOTS * SLOT_BITS) - 1 ^ _END_BITS
 _FIRST_END: Final = NAMES + ENDS
 _NOBODY: Final = bytes((NAMES + SLOTS) * 8)
 
@@ -67,7 +65,7 @@ class Ledger:
         self.services: defaultdict[tuple[str, str], Counts] = defaultdict(Counts)
         """By listener and pool; the pool is empty where there was none."""
         self.edges: defaultdict[CellKey, Counts] = defaultdict(Counts)
-        """The cells, of all workers. Without failures and histograms."""
+        """The cells, of all workers."""
 
     def update(self) -> None:
         """Have what the regions have now: each number as it was at some moment of the look; no
@@ -95,21 +93,20 @@ class Ledger:
             if key is None:
                 return
             place.homes = self._homes(key)
-            place.edge = self.edges[key]
         before = _packed(change.before)
         now = _packed(place.raw)
         new = (now & _COUNT_BITS) - (before & _COUNT_BITS)
         for counts in place.homes:
             counts.packed += new
-        place.edge.packed += (now & _EDGE_BITS) - (before & _EDGE_BITS)
         if (now ^ before) & _END_BITS:
             for end, number in _new_ends(region.kinds, change):
-                for counts in (*place.homes, place.edge):
+                for counts in place.homes:
                     counts.ends[end] = counts.ends.get(end, 0) + number
 
     def _homes(self, key: CellKey) -> list[Counts]:
-        """What the counts of a cell are a part of, beside its edge."""
+        """What the counts of a cell are a part of."""
         homes = [
+            self.edges[key],
             self.total,
             self.listeners[key.listener],
             self.services[key.listener, key.pool],
@@ -128,7 +125,6 @@ class _Place:
     raw: bytes = _NOBODY
     """Names and slots."""
     homes: list[Counts] = field(default_factory=list)
-    edge: Counts = field(default_factory=Counts)
 
 
 class _Change(NamedTuple):

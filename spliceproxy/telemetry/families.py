@@ -81,7 +81,7 @@ TLS_HANDSHAKES: Final = _family(
     "TLS handshakes of clients that are over; result is ok or failed.",
 )
 WAITING: Final = _family(
-    "waiting_sessions",
+    "pool_waiting_sessions",
     "gauge",
     "pool",
     "Sessions in the queue of the pool.",
@@ -113,7 +113,7 @@ QUEUE_SECONDS: Final = _family(
 TLS_SECONDS: Final = _family(
     "tls_handshake_seconds",
     "histogram",
-    "listener pool",
+    "listener",
     "Time of the client's TLS handshake.",
 )
 SIZE_BYTES: Final = _family(
@@ -126,7 +126,7 @@ UPSTREAM_STATE: Final = _family(
     "upstream_state",
     "gauge",
     "pool upstream state",
-    "Whether the upstream is up, or draining, down, ejected: 1 or 0.",
+    "1 where the upstream is in that state, else 0; state is up, draining, down or ejected.",
 )
 UPSTREAM_WEIGHT: Final = _family(
     "upstream_weight",
@@ -138,7 +138,7 @@ USABLE: Final = _family(
     "pool_usable_upstreams",
     "gauge",
     "pool",
-    "Upstreams that are up and have a weight.",
+    "Upstreams that could be chosen: with a weight, and neither down nor draining.",
 )
 WORKER_UP: Final = _family(
     "worker_up", "gauge", "worker", "Whether the worker is there and ready: 1 or 0."

@@ -40,16 +40,16 @@ _EVERY: Final = 2
 """Buckets of a cell's histogram that become one: four times as much instead of twice."""
 _WAITS: Final = 22
 """Of the buckets of a wait: up to 134 seconds."""
-_HISTOGRAMS: Final = (
+_SERVICE_SPREADS: Final = (
     (families.CONNECT_SECONDS, "connect", 1e6, _WAITS),
     (families.FIRST_BYTE_SECONDS, "first_byte", 1e6, _WAITS),
     (families.DURATION_SECONDS, "duration", 1e6, BUCKETS),
     (families.QUEUE_SECONDS, "queue", 1e6, _WAITS),
-    (families.TLS_SECONDS, "tls", 1e6, _WAITS),
     (families.SIZE_BYTES, "size", 1, BUCKETS),
 )
 """Each with its name among the cell's histograms, how many of a cell's units are one of its own,
 and the buckets that are told; above them is +Inf."""
+_LISTENER_SPREADS: Final = ((families.TLS_SECONDS, "tls", 1e6, _WAITS),)
 
 _WORKER_NUMBERS: Final = (
     (families.WORKER_CPU, "cpu_us", 1e6),
@@ -92,8 +92,7 @@ class _Exposed(Collector):
         _put_pools(page, reading)
         _put_workers(page, reading)
         _put_process(page, reading)
-        yield from page.numbers.values()
-        yield from page.spreads.values()
+        yield from page.families()
         yield from _PROCESS.collect()
 
 
@@ -112,13 +111,19 @@ class _Page:
             else:
                 self.numbers[family] = GaugeMetricFamily(name, meaning, labels=labels)
 
+    def families(self) -> Iterator[Metric]:
+        """All of them, in their order."""
+        return ({**self.numbers, **self.spreads}[family] for family in FAMILIES)
+
     def put(self, family: Family, value: float, *labels: str) -> None:
         """Tell a number. The same labels must not come twice."""
         self.numbers[family].add_metric(labels, value)
 
-    def spread(self, counts: Counts, labels: Sequence[str]) -> None:
-        """Tell all histograms of a cell in which something is."""
-        for family, name, units, told in _HISTOGRAMS:
+    def spread(
+        self, spreads: Sequence[tuple[Family, str, float, int]], counts: Counts, *labels: str
+    ) -> None:
+        """Tell those of a cell's histograms in which something is."""
+        for family, name, units, told in spreads:
             histogram = counts.histogram(name)
             if not histogram.count:
                 continue
@@ -137,21 +142,26 @@ def _put_traffic(page: _Page, reading: Reading) -> None:
     for key, counts in reading.ledger.edges.items():
         told = reading.told_as(key.pool, key.upstream)
         paths[key.listener, key.pool, told].add(counts)
+    failures: defaultdict[tuple[str, str, str], int] = defaultdict(int)
     unconnected = dict(reading.sessions)
     for path, counts in paths.items():
         _put_bytes(page, counts, path)
+        for why, number in counts.failures.items():
+            failures[path[1], path[2], why] += number
         for end, number in counts.ends.items():
             page.put(families.SESSIONS_ENDED, number, *path, *end)
-        if path[2]:
-            active = counts[ACTIVE]
+        active = counts[ACTIVE]
+        if path[1] and (path[2] or active):
             page.put(families.SESSIONS, active, *path)
             unconnected[path[0]] = unconnected.get(path[0], 0) - active
     for listener, number in unconnected.items():
         # The two are not counted at the same moment.
         page.put(families.SESSIONS, max(0, number), listener, "", "")
+    for labels, number in failures.items():
+        page.put(families.CONNECT_FAILURES, number, *labels)
     for service, counts in reading.ledger.services.items():
         page.put(families.RETRIES, counts[RETRIES], *service)
-        page.spread(counts, service)
+        page.spread(_SERVICE_SPREADS, counts, *service)
 
 
 def _put_bytes(page: _Page, counts: Counts, path: tuple[str, str, str]) -> None:
@@ -168,6 +178,7 @@ def _put_listeners(page: _Page, reading: Reading) -> None:
     for listener, counts in reading.ledger.listeners.items():
         page.put(families.TLS_HANDSHAKES, counts[TLS_OK], listener, "ok")
         page.put(families.TLS_HANDSHAKES, counts[TLS_FAILED], listener, "failed")
+        page.spread(_LISTENER_SPREADS, counts, listener)
     for listener, most in reading.max_sessions.items():
         page.put(families.MAX_SESSIONS, most, listener)
     for listener, file, end in reading.certificates:
@@ -177,13 +188,6 @@ def _put_listeners(page: _Page, reading: Reading) -> None:
 
 
 def _put_pools(page: _Page, reading: Reading) -> None:
-    failures: defaultdict[tuple[str, str, str], int] = defaultdict(int)
-    for (pool, upstream), counts in reading.ledger.upstreams.items():
-        told = reading.told_as(pool, upstream)
-        for why, number in counts.failures.items():
-            failures[pool, told, why] += number
-    for labels, number in failures.items():
-        page.put(families.CONNECT_FAILURES, number, *labels)
     for one in reading.pools:
         page.put(families.WAITING, one.waiting, one.name)
         page.put(families.USABLE, one.usable, one.name)

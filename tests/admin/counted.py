@@ -91,7 +91,7 @@ class CountedProxy:
         """Count sessions that ended; `spliced` of the bytes in each direction went by splice.
         `microseconds` by the names of HISTOGRAMS."""
         region = self.regions[worker]
-        slots, cell = region.slots, region.cell(listener, route, pool, upstream)
+        slots, cell = region.slots, region.cell(listener, route, pool, upstream).at
         slots[cell + BYTES_UP] += up * times
         slots[cell + BYTES_DOWN] += down * times
         slots[cell + SPLICED_UP] += min(spliced, up) * times
@@ -106,7 +106,7 @@ class CountedProxy:
     def connect_failures(self, upstream: str, why: str, times: int, worker: int = 0) -> None:
         """Count tries to connect that failed."""
         region = self.regions[worker]
-        at = region.cell("web", "", "app", upstream) + FAILURES + FAILURE_WHYS.index(why)
+        at = region.cell("web", "", "app", upstream).at + FAILURES + FAILURE_WHYS.index(why)
         region.slots[at] += times
 
     def live(self, listener: str, number: int, worker: int = 0) -> None:

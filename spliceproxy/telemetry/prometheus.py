@@ -150,8 +150,8 @@ def _put_traffic(page: _Page, reading: Reading) -> None:
             failures[path[1], path[2], why] += number
         for end, number in counts.ends.items():
             page.put(families.SESSIONS_ENDED, number, *path, *end)
-        active = counts[ACTIVE]
-        if path[1] and (path[2] or active):
+        if path[1]:
+            active = counts[ACTIVE]
             page.put(families.SESSIONS, active, *path)
             unconnected[path[0]] = unconnected.get(path[0], 0) - active
     for listener, number in unconnected.items():
@@ -166,8 +166,8 @@ def _put_traffic(page: _Page, reading: Reading) -> None:
 
 def _put_bytes(page: _Page, counts: Counts, path: tuple[str, str, str]) -> None:
     up, down, spliced_up, spliced_down = counts.slots(BYTES_UP, 4)
-    if not (path[2] or up or down):
-        return  # never connected
+    if not (path[1] or up or down):
+        return  # they ended before they had a pool
     page.put(families.SESSION_BYTES, spliced_up, *path, "up", "spliced")
     page.put(families.SESSION_BYTES, up - spliced_up, *path, "up", "copied")
     page.put(families.SESSION_BYTES, spliced_down, *path, "down", "spliced")

@@ -3,9 +3,10 @@ sessions would, and a Traffic that reads them by a clock of the test's."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -115,3 +116,19 @@ class CountedProxy:
         region = self.board.regions[worker]
         region[SESSIONS] += number - region[listener_sessions(slots[listener])]
         region[listener_sessions(slots[listener])] = number
+
+
+def run(test: Callable[[CountedProxy], Awaitable[None] | None], **options: Any) -> None:
+    """Run `test` with a CountedProxy that has CONFIG in force, in an event loop."""
+
+    async def live() -> None:
+        proxy = CountedProxy(**options)
+        proxy.apply()
+        try:
+            outcome = test(proxy)
+            if outcome is not None:
+                await outcome
+        finally:
+            await proxy.traffic.close()
+
+    asyncio.run(asyncio.wait_for(live(), 60))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from counted import CONFIG, A, B, CountedProxy, run
+from harness.counted import CONFIG, A, B, CountedProxy, run
 
 from spliceproxy.admin.figures import TOTAL, pool_scope, upstream_scope
 from spliceproxy.admin.history import SAMPLES, TRACKS, History

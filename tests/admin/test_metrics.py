@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from counted import CONFIG, DONE, A, B, CountedProxy, run
-from expositions import Exposed
+from harness.counted import CONFIG, DONE, A, B, CountedProxy, run
+from harness.expositions import Exposed
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as openmetrics_families,
 )

@@ -7,7 +7,7 @@ import json
 import threading
 
 import pytest
-from counted import CONFIG, DONE, A, B, CountedProxy, run
+from harness.counted import CONFIG, DONE, A, B, CountedProxy, run
 from harness.wait import wait_until
 
 from spliceproxy.telemetry.counters import (

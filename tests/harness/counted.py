@@ -12,7 +12,6 @@ from typing import Any, cast
 
 from harness.found import find_upstreams
 from harness.health import MACHINE
-
 from spliceproxy import config
 from spliceproxy.admin.traffic import Traffic
 from spliceproxy.control.fleet import Fleet

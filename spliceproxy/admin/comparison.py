@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from spliceproxy.admin.figures import (
     NO_QUANTILES,
     NOTHING,
-    Answer,
+    Figures,
     Scope,
     Tally,
     listener_scope,
@@ -39,11 +39,11 @@ class Comparison:
     tracked: Collection[Scope]
     """Who has quantiles."""
 
-    def everything(self) -> Answer:
+    def everything(self) -> Figures:
         """Of total, listeners, pools and upstreams."""
-        listeners: Answer = {}
-        pools: Answer = {}
-        upstreams: Answer = {pool.name: {} for pool in self.now.snapshot.pools}
+        listeners: Figures = {}
+        pools: Figures = {}
+        upstreams: Figures = {pool.name: {} for pool in self.now.snapshot.pools}
         answer = {"listeners": listeners, "pools": pools, "upstreams": upstreams}
         for scope, counts in self.now.scopes():
             told = self.of(scope, counts)
@@ -58,7 +58,7 @@ class Comparison:
                     answer["total"] = told
         return answer
 
-    def of(self, scope: Scope, counts: Counts) -> Answer:
+    def of(self, scope: Scope, counts: Counts) -> Figures:
         """Of one scope."""
         tally = Tally.of(counts)
         recent = rates(tally, self.before.tallies.get(scope, NOTHING), self.seconds)
@@ -67,7 +67,7 @@ class Comparison:
             minute = quantiles(spread(counts), self.minute.get(scope, 0))
         return traffic(self.now.sessions[scope], counts, tally, recent, minute)
 
-    def edges(self) -> list[Answer]:
+    def edges(self) -> list[Figures]:
         """Who sends to whom: what is configured, and what has sessions still."""
         sessions = self.now.sessions
         found = []
@@ -92,7 +92,7 @@ class Comparison:
                 )
         return found
 
-    def ends(self) -> list[Answer]:
+    def ends(self) -> list[Figures]:
         """How sessions ended, the most frequent first."""
         found = [
             {
@@ -105,7 +105,7 @@ class Comparison:
         ]
         return sorted(found, key=lambda one: -one["count"])
 
-    def workers(self, memory: Sequence[int | None]) -> list[Answer]:
+    def workers(self, memory: Sequence[int | None]) -> list[Figures]:
         """What each worker does. `memory` is what each has, in bytes; None: it is not there."""
         nothing = dict.fromkeys(WORKER_SLOTS, 0)
         found = []

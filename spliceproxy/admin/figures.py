@@ -17,7 +17,7 @@ from spliceproxy.telemetry.counters import (
 )
 from spliceproxy.telemetry.counts import SLOT_BITS, Counts, Histogram, unpack
 
-Answer = dict[str, Any]
+Figures = dict[str, Any]
 """A JSON object."""
 
 Scope = tuple[str, ...]
@@ -79,7 +79,7 @@ _SPREAD: Final = HISTOGRAM * len(_SPREADS)
 _SPREAD_BITS: Final = (1 << _SPREAD * SLOT_BITS) - 1
 
 
-NO_QUANTILES: Final[Answer] = {name: {"p50": None, "p99": None, "count": 0} for name in _SPREADS}
+NO_QUANTILES: Final[Figures] = {name: {"p50": None, "p99": None, "count": 0} for name in _SPREADS}
 
 
 def spread(counts: Counts) -> int:
@@ -87,7 +87,7 @@ def spread(counts: Counts) -> int:
     return counts.packed >> CONNECT * SLOT_BITS & _SPREAD_BITS
 
 
-def quantiles(now: int, before: int) -> Answer:
+def quantiles(now: int, before: int) -> Figures:
     """Of what has come between two spreads, in milliseconds."""
     if now == before:
         return NO_QUANTILES
@@ -114,8 +114,8 @@ def traffic(
     counts: Counts,
     tally: Tally,
     recent: Mapping[str, float],
-    minute: Answer,
-) -> Answer:
+    minute: Figures,
+) -> Figures:
     """A TRAFFIC object. `recent` are the rates, `minute` the quantiles."""
     spliced_up, spliced_down, retries, tls_ok, tls_failed = counts.slots(SPLICED_UP, 5)
     return {

@@ -9,16 +9,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from spliceproxy.control.report import House
-from spliceproxy.telemetry.board import DOWN, DRAINING, EJECTED
-from spliceproxy.telemetry.reading import PoolNow, Reading, UpstreamNow, WorkerNow
+from spliceproxy.admin.ready import usable
+from spliceproxy.admin.status import state_words
+from spliceproxy.control.house import House
+from spliceproxy.telemetry.moment import Moment, PoolNow, UpstreamNow, WorkerNow
 
 if TYPE_CHECKING:
     from spliceproxy.admin.labels import UpstreamLabels
     from spliceproxy.admin.present import Present
     from spliceproxy.ipc import PoolPlan, Snapshot
-
-_STATES = {DRAINING: "draining", DOWN: "down", EJECTED: "ejected"}
 
 
 class Shown(NamedTuple):
@@ -41,10 +40,10 @@ class Shown(NamedTuple):
         return cls(certificates, {name: len(house.broken_files(name)) for name in ended})
 
 
-def metrics_reading(house: House, now: Present, shown: Shown, labels: UpstreamLabels) -> Reading:
+def metrics_moment(house: House, now: Present, shown: Shown, labels: UpstreamLabels) -> Moment:
     """All that `/metrics` tells of this moment."""
     limits = {one.name: one.max_sessions for one in now.snapshot.listeners}
-    return Reading(
+    return Moment(
         ledger=now.ledger,
         sessions=now.by_listener,
         max_sessions={name: most for name, most in limits.items() if most is not None},
@@ -53,7 +52,7 @@ def metrics_reading(house: House, now: Present, shown: Shown, labels: UpstreamLa
         workers=workers_now(house),
         certificates=shown.certificates,
         broken_files=shown.broken_files,
-        reloaded=(True, 0.0),
+        reloaded=house.reloaded(),
         told_as=labels,
     )
 
@@ -77,10 +76,8 @@ def _memory(pid: int) -> int | None:
 
 def _pool(house: House, pool: PoolPlan) -> PoolNow:
     upstreams = []
-    usable = 0
     for one in pool.upstreams:
-        flags = house.states.flags(one.slot)
-        states = [word for flag, word in _STATES.items() if flags & flag]
-        upstreams.append(UpstreamNow(one.name, states or ["up"], one.weight))
-        usable += one.weight > 0 and not flags & (DOWN | DRAINING)
-    return PoolNow(pool.name, house.board.upstreams.queued(pool.slot), usable, upstreams)
+        states = state_words(house.states.flags(one.slot))
+        upstreams.append(UpstreamNow(one.name, states, one.weight))
+    waiting = house.board.upstreams.queued(pool.slot)
+    return PoolNow(pool.name, waiting, usable(house, pool), upstreams)

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from spliceproxy.admin.figures import Answer, Scope, Tally
+from spliceproxy.admin.figures import Figures, Scope, Tally
 
 INTERVAL: Final = 5.0
 """Seconds from one sample to the next."""
@@ -44,9 +44,9 @@ class History:
             for track, values in series.items():
                 _push(values, row[_COLUMNS[track]])
 
-    def answer(self) -> Answer:
+    def answer(self) -> Figures:
         """All of it, as docs/api.md has it."""
-        found: Answer = {
+        found: Figures = {
             "interval_seconds": self._interval,
             "times": self._times.tolist(),
             "total": {},

@@ -17,7 +17,7 @@ from spliceproxy.admin.comparison import Comparison
 from spliceproxy.admin.figures import (
     NOTHING,
     TOTAL,
-    Answer,
+    Figures,
     Scope,
     listener_scope,
     pool_scope,
@@ -25,13 +25,13 @@ from spliceproxy.admin.figures import (
     spread,
     upstream_scope,
 )
-from spliceproxy.admin.gauges import Shown, metrics_reading, workers_now
+from spliceproxy.admin.gauges import Shown, metrics_moment, workers_now
 from spliceproxy.admin.history import INTERVAL, MOST, History
 from spliceproxy.admin.labels import UpstreamLabels
 from spliceproxy.admin.past import Past
 from spliceproxy.admin.present import Mark, Present, live_sessions
+from spliceproxy.control.house import House
 from spliceproxy.control.parts import InForce
-from spliceproxy.control.report import House
 from spliceproxy.ipc import Snapshot
 from spliceproxy.telemetry.board import listener_sessions
 from spliceproxy.telemetry.ledger import Ledger
@@ -108,7 +108,7 @@ class Traffic:
             return question()
         return await asyncio.to_thread(question)
 
-    def traffic(self) -> Answer:
+    def traffic(self) -> Figures:
         """The answer to `/traffic`."""
         with self._lock:
             compared = self._compare()
@@ -122,20 +122,20 @@ class Traffic:
                 "workers": compared.workers([one.memory for one in workers_now(self._house)]),
             }
 
-    def history(self) -> Answer:
+    def history(self) -> Figures:
         """The answer to `/history`."""
         with self._lock:
             return self._history.answer()
 
-    def listener(self, name: str) -> Answer:
+    def listener(self, name: str) -> Figures:
         """The traffic of one listener. Raises KeyError where there is none of that name."""
         return self._one(listener_scope(name))
 
-    def pool(self, name: str) -> Answer:
+    def pool(self, name: str) -> Figures:
         """The same of a pool."""
         return self._one(pool_scope(name))
 
-    def upstream(self, pool: str, name: str) -> Answer:
+    def upstream(self, pool: str, name: str) -> Figures:
         """The same of an upstream."""
         return self._one(upstream_scope(pool, name))
 
@@ -146,9 +146,9 @@ class Traffic:
 
         with self._lock:
             now = self._look(_FRESH)
-            return exposition(metrics_reading(self._house, now, self._shown, self._labels), accept)
+            return exposition(metrics_moment(self._house, now, self._shown, self._labels), accept)
 
-    def _one(self, scope: Scope) -> Answer:
+    def _one(self, scope: Scope) -> Figures:
         with self._lock:
             compared = self._compare()
             return compared.of(scope, compared.now.counts(scope))
@@ -161,13 +161,13 @@ class Traffic:
 
     def _look(self, fresh: float) -> Present:
         """What is so now, or was less than `fresh` seconds ago."""
-        clock, known = self._clock(), self._present
-        if known is not None and clock - known.clock < fresh:
-            return known
         assert self._in_force is not None, "asked before the first apply"
         snapshot, board = self._in_force.snapshot, self._house.board
+        clock, known = self._clock(), self._present
         if known is None or known.snapshot is not snapshot:
             self._follow(snapshot)
+        elif clock - known.clock < fresh:
+            return known
         self._ledger.update()
         by_listener = {
             name: board.total(listener_sessions(slot)) for name, slot in self._slots.items()

@@ -33,7 +33,7 @@ from spliceproxy.telemetry.counters import (
 )
 from spliceproxy.telemetry.counts import Counts
 from spliceproxy.telemetry.families import FAMILIES, Family
-from spliceproxy.telemetry.reading import STATES, Reading
+from spliceproxy.telemetry.moment import STATES, Moment
 
 _BOUNDS: Final = upper_bounds()
 _EVERY: Final = 2
@@ -73,25 +73,25 @@ _PROCESS: Final = ProcessCollector(registry=None)
 """Memory, CPU time, fds and start of this process, under the names that all programs use."""
 
 
-def exposition(reading: Reading, accept: str) -> tuple[bytes, str]:
+def exposition(moment: Moment, accept: str) -> tuple[bytes, str]:
     """The text for a client with this Accept header, and its content type."""
     encode, content_type = choose_encoder(accept)
-    return encode(_Exposed(reading)), content_type
+    return encode(_Exposed(moment)), content_type
 
 
 class _Exposed(Collector):
-    """What prometheus_client collects from: one reading, and this process itself."""
+    """What prometheus_client collects from: one moment, and this process itself."""
 
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
+    def __init__(self, moment: Moment) -> None:
+        self._moment = moment
 
     def collect(self) -> Iterator[Metric]:
-        page, reading = _Page(), self._reading
-        _put_traffic(page, reading)
-        _put_listeners(page, reading)
-        _put_pools(page, reading)
-        _put_workers(page, reading)
-        _put_process(page, reading)
+        page, moment = _Page(), self._moment
+        _put_traffic(page, moment)
+        _put_listeners(page, moment)
+        _put_pools(page, moment)
+        _put_workers(page, moment)
+        _put_process(page, moment)
         yield from page.families()
         yield from _PROCESS.collect()
 
@@ -136,14 +136,14 @@ class _Page:
             self.spreads[family].add_metric(labels, buckets, histogram.sum / units)
 
 
-def _put_traffic(page: _Page, reading: Reading) -> None:
+def _put_traffic(page: _Page, moment: Moment) -> None:
     """What moves between listeners and upstreams."""
     paths: defaultdict[tuple[str, str, str], Counts] = defaultdict(Counts)
-    for key, counts in reading.ledger.edges.items():
-        told = reading.told_as(key.pool, key.upstream)
+    for key, counts in moment.ledger.edges.items():
+        told = moment.told_as(key.pool, key.upstream)
         paths[key.listener, key.pool, told].add(counts)
     failures: defaultdict[tuple[str, str, str], int] = defaultdict(int)
-    unconnected = dict(reading.sessions)
+    unconnected = dict(moment.sessions)
     for path, counts in paths.items():
         _put_bytes(page, counts, path)
         for why, number in counts.failures.items():
@@ -159,7 +159,7 @@ def _put_traffic(page: _Page, reading: Reading) -> None:
         page.put(families.SESSIONS, max(0, number), listener, "", "")
     for labels, number in failures.items():
         page.put(families.CONNECT_FAILURES, number, *labels)
-    for service, counts in reading.ledger.services.items():
+    for service, counts in moment.ledger.services.items():
         page.put(families.RETRIES, counts[RETRIES], *service)
         page.spread(_SERVICE_SPREADS, counts, *service)
 
@@ -174,27 +174,27 @@ def _put_bytes(page: _Page, counts: Counts, path: tuple[str, str, str]) -> None:
     page.put(families.SESSION_BYTES, down - spliced_down, *path, "down", "copied")
 
 
-def _put_listeners(page: _Page, reading: Reading) -> None:
-    for listener, counts in reading.ledger.listeners.items():
+def _put_listeners(page: _Page, moment: Moment) -> None:
+    for listener, counts in moment.ledger.listeners.items():
         page.put(families.TLS_HANDSHAKES, counts[TLS_OK], listener, "ok")
         page.put(families.TLS_HANDSHAKES, counts[TLS_FAILED], listener, "failed")
         page.spread(_LISTENER_SPREADS, counts, listener)
-    for listener, most in reading.max_sessions.items():
+    for listener, most in moment.max_sessions.items():
         page.put(families.MAX_SESSIONS, most, listener)
-    for listener, file, end in reading.certificates:
+    for listener, file, end in moment.certificates:
         page.put(families.CERTIFICATE_END, end, listener, file)
-    for listener, number in reading.broken_files.items():
+    for listener, number in moment.broken_files.items():
         page.put(families.BROKEN_FILES, number, listener)
 
 
-def _put_pools(page: _Page, reading: Reading) -> None:
-    for one in reading.pools:
+def _put_pools(page: _Page, moment: Moment) -> None:
+    for one in moment.pools:
         page.put(families.WAITING, one.waiting, one.name)
         page.put(families.USABLE, one.usable, one.name)
         weights: defaultdict[str, int] = defaultdict(int)
         states: defaultdict[tuple[str, str], int] = defaultdict(int)
         for name, found, weight in one.upstreams:
-            told = reading.told_as(one.name, name)
+            told = moment.told_as(one.name, name)
             weights[told] += weight
             for state in STATES:
                 states[told, state] += state in found
@@ -204,10 +204,8 @@ def _put_pools(page: _Page, reading: Reading) -> None:
             page.put(families.UPSTREAM_STATE, number, one.name, told, state)
 
 
-def _put_workers(page: _Page, reading: Reading) -> None:
-    for index, (now, numbers) in enumerate(
-        zip(reading.workers, reading.ledger.workers, strict=True)
-    ):
+def _put_workers(page: _Page, moment: Moment) -> None:
+    for index, (now, numbers) in enumerate(zip(moment.workers, moment.ledger.workers, strict=True)):
         worker = str(index)
         page.put(families.WORKER_UP, now.ready, worker)
         if now.memory is not None:
@@ -216,9 +214,9 @@ def _put_workers(page: _Page, reading: Reading) -> None:
             page.put(family, numbers[name] / units, worker)
 
 
-def _put_process(page: _Page, reading: Reading) -> None:
-    well, when = reading.reloaded
+def _put_process(page: _Page, moment: Moment) -> None:
+    well, when = moment.reloaded
     page.put(families.RELOAD_OK, well)
     page.put(families.RELOAD_TIME, when)
-    page.put(families.OLDER_SESSIONS, reading.older_sessions)
+    page.put(families.OLDER_SESSIONS, moment.older_sessions)
     page.put(families.BUILD, 1, __version__)

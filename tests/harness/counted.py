@@ -14,11 +14,9 @@ from harness.found import find_upstreams
 from harness.health import MACHINE
 from spliceproxy import config
 from spliceproxy.admin.traffic import Traffic
-from spliceproxy.control.fleet import Fleet
+from spliceproxy.control.house import House
 from spliceproxy.control.parts import InForce, UpstreamStates
 from spliceproxy.control.plan import make_snapshot
-from spliceproxy.control.report import House
-from spliceproxy.control.service import Service
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.telemetry.board import SESSIONS, Board, listener_sessions
 from spliceproxy.telemetry.counters import (
@@ -53,10 +51,21 @@ class CountedProxy:
         self.regions = [Region(words) for words in self.board.counters]
         self.now = 1000.0
         self.seats = [SimpleNamespace(index=n, pid=os.getpid(), ready=True) for n in range(workers)]
-        fleet = cast(Fleet, SimpleNamespace(workers=lambda: iter(self.seats)))
         self.states = UpstreamStates(self.board.upstreams)
-        self.house = House(fleet, Service(()), self.board, self.states)
-        self.traffic = Traffic(self.house, clock=lambda: self.now, **options)
+        self.certificates: list[dict[str, object]] = []
+        self.broken_files: list[dict[str, object]] = []
+        self.reloaded = True, 1_790_000_000.0
+        # What of a House its numbers are read from.
+        house = SimpleNamespace(
+            board=self.board,
+            states=self.states,
+            fleet=SimpleNamespace(workers=lambda: iter(self.seats)),
+            older_sessions=lambda: 5,
+            reloaded=lambda: self.reloaded,
+            certificates=lambda _listener: self.certificates,
+            broken_files=lambda _listener: self.broken_files,
+        )
+        self.traffic = Traffic(cast(House, house), clock=lambda: self.now, **options)
         self._slots = UpstreamSlots()
         self.in_force: InForce
 

@@ -38,7 +38,7 @@ class WorkerNow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Moment:
     """All that is told of one moment."""
 
     ledger: Ledger

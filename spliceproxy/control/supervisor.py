@@ -193,6 +193,7 @@ class Supervisor:
             older_sessions=lambda: self._succession.older_sessions,
             certificates=setup.certificates.report,
             broken_files=setup.certificates.broken,
+            reloaded=lambda: changes.reloaded,
             files=lambda: setup.files(changes.in_force.config),
         )
 

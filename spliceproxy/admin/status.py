@@ -9,6 +9,7 @@ from typing import Any
 
 from spliceproxy import __version__
 from spliceproxy.admin.ready import not_ready, usable
+from spliceproxy.admin.traffic import Traffic
 from spliceproxy.config import Route
 from spliceproxy.control.house import House
 from spliceproxy.control.parts import InForce
@@ -19,7 +20,6 @@ from spliceproxy.telemetry.board import (
     EJECTED,
     SESSIONS,
     held_back,
-    listener_failed_handshakes,
     listener_sessions,
 )
 
@@ -32,8 +32,9 @@ _STATES = {DRAINING: "draining", DOWN: "down", EJECTED: "ejected"}
 class Statuses:
     """Reads the answers from the house."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, traffic: Traffic) -> None:
         self._house = house
+        self._traffic = traffic
         self._began = time.monotonic()
         self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
 
@@ -112,7 +113,7 @@ class Statuses:
             "tls": plan.tls is not None,
             "certificates": house.certificates(plan.name) if plan.tls is not None else [],
             "broken_files": house.broken_files(plan.name) if plan.tls is not None else [],
-            "failed_handshakes": house.board.total(listener_failed_handshakes(plan.slot)),
+            "failed_handshakes": self._traffic.failed_handshakes(plan.name),
         }
 
     def _pool(self, in_force: InForce, plan: PoolPlan) -> Report:

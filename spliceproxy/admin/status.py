@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from spliceproxy import __version__
 from spliceproxy.admin.ready import not_ready, usable
-from spliceproxy.admin.traffic import Traffic
 from spliceproxy.config import Route
 from spliceproxy.control.house import House
 from spliceproxy.control.parts import InForce
@@ -32,9 +32,10 @@ _STATES = {DRAINING: "draining", DOWN: "down", EJECTED: "ejected"}
 class Statuses:
     """Reads the answers from the house."""
 
-    def __init__(self, house: House, traffic: Traffic) -> None:
+    def __init__(self, house: House, failed_handshakes: Callable[[str], int]) -> None:
+        """`failed_handshakes` of the listener with this name, since the start."""
         self._house = house
-        self._traffic = traffic
+        self._failed_handshakes = failed_handshakes
         self._began = time.monotonic()
         self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
 
@@ -113,7 +114,7 @@ class Statuses:
             "tls": plan.tls is not None,
             "certificates": house.certificates(plan.name) if plan.tls is not None else [],
             "broken_files": house.broken_files(plan.name) if plan.tls is not None else [],
-            "failed_handshakes": self._traffic.failed_handshakes(plan.name),
+            "failed_handshakes": self._failed_handshakes(plan.name),
         }
 
     def _pool(self, in_force: InForce, plan: PoolPlan) -> Report:

@@ -16,6 +16,7 @@ from spliceproxy.cli.forward import forward
 from spliceproxy.cli.reload import reload
 from spliceproxy.cli.run import run
 from spliceproxy.cli.schema import schema
+from spliceproxy.cli.sessions import sessions
 from spliceproxy.cli.status import status
 from spliceproxy.cli.upgrade import upgrade
 from spliceproxy.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, SpliceproxyError
@@ -50,7 +51,19 @@ def spliceproxy() -> None:
     """
 
 
-for _command in (run, check, forward, status, reload, upgrade, drain, undrain, demo, schema):
+for _command in (
+    run,
+    check,
+    forward,
+    status,
+    sessions,
+    reload,
+    upgrade,
+    drain,
+    undrain,
+    demo,
+    schema,
+):
     spliceproxy.add_command(_command)
 
 

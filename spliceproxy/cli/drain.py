@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
-from spliceproxy.cli.client import admin_option, ask
+from spliceproxy.cli.client import Admin, admin_option, ask
+from spliceproxy.cli.options import seconds
+from spliceproxy.cli.text import plural
 from spliceproxy.errors import EXIT_FAILED, EXIT_OK
 
 _LOOK = 0.2
@@ -22,35 +24,23 @@ _TIMEOUT = 30.0
 so long."""
 
 
-def _seconds(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
-    """`60s`, `5m`, `1h`, as in the configuration, or a plain number of seconds."""
-    from spliceproxy.config import units
-
-    if text is None:
-        return None
-    try:
-        return units.time(text if text[-1:].isalpha() else f"{text}s")
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.command
 @click.argument("target")
 @click.option(
     "--over",
     metavar="TIME",
-    callback=_seconds,
+    callback=seconds,
     help="End its sessions within this time, the idle ones first: 60s, 5m, 0 for at once.",
 )
 @click.option(
     "--wait",
     "patience",
     metavar="TIME",
-    callback=_seconds,
+    callback=seconds,
     help="Wait so long for its sessions to end: 300, 5m; exit code 1 when they have not by then.",
 )
 @admin_option
-def drain(target: str, over: float | None, patience: float | None, admin: str | None) -> int:
+def drain(target: str, over: float | None, patience: float | None, admin: Admin) -> int:
     """Let TARGET take no new sessions; those that it has go on.
 
     TARGET is pool/NAME for all upstreams of a pool, pool/NAME/UPSTREAM for one of them, with the
@@ -74,7 +64,7 @@ def drain(target: str, over: float | None, patience: float | None, admin: str | 
     if over is not None and patience is not None:
         raise click.UsageError("--over ends when the sessions have; leave --wait out")
     order: dict[str, Any] = {"target": target} | ({} if over is None else {"over": over})
-    drained = ask(admin, "POST", "/v1/drain", order, _TIMEOUT)
+    drained = ask(admin, "POST", "/api/v1/drain", order, _TIMEOUT)
     click.echo(f"{target}: draining, {_sessions(drained['sessions'])}")
     if not drained["left"]:
         click.echo(_nobody_left(target), err=True)
@@ -89,13 +79,13 @@ def drain(target: str, over: float | None, patience: float | None, admin: str | 
 @click.command(short_help="Let TARGET take new sessions again.")
 @click.argument("target")
 @admin_option
-def undrain(target: str, admin: str | None) -> None:
+def undrain(target: str, admin: Admin) -> None:
     """Let TARGET take new sessions again, and let those that it has live.
 
     TARGET is what was drained: pool/NAME, pool/NAME/UPSTREAM, listener/NAME or all. A listener
     binds its addresses again; if one of them is in use by now, nothing changes.
     """
-    undrained = ask(admin, "POST", "/v1/undrain", {"target": target}, _TIMEOUT)
+    undrained = ask(admin, "POST", "/api/v1/undrain", {"target": target}, _TIMEOUT)
     what = "takes new sessions again" if undrained["changed"] else "was not draining"
     click.echo(f"{target}: {what}")
     _tell_unreached(undrained)
@@ -113,13 +103,13 @@ def _nobody_left(target: str) -> str:
     return "every listener is draining: no client gets in"
 
 
-def _wait(drained: dict[str, Any], patience: float, admin: str | None) -> int:
+def _wait(drained: dict[str, Any], patience: float, admin: Admin) -> int:
     """Tell each change of the number of sessions until it is 0, or `patience` seconds are over."""
     target = drained["target"]
     deadline = time.monotonic() + patience
     shown = None
     while True:
-        status = ask(admin, "GET", "/v1/status")
+        status = ask(admin, "GET", "/api/v1/status")
         left, older = _left(status, drained), _older(status)
         if not left and not older:
             click.echo(f"{target}: drained")
@@ -134,7 +124,7 @@ def _wait(drained: dict[str, Any], patience: float, admin: str | None) -> int:
         time.sleep(pause)
 
 
-def _follow(drained: dict[str, Any], over: float, admin: str | None) -> int:
+def _follow(drained: dict[str, Any], over: float, admin: Admin) -> int:
     """Tell once a second how many sessions are left, until there is none.
 
     Somebody may call it off meanwhile; then the exit code is 1, as it is where an old process has
@@ -144,7 +134,7 @@ def _follow(drained: dict[str, Any], over: float, admin: str | None) -> int:
     began = told = time.monotonic()
     shown = drained["sessions"], unreached
     while True:
-        status = ask(admin, "GET", "/v1/status")
+        status = ask(admin, "GET", "/api/v1/status")
         left, older, now = _left(status, drained), _older(status), time.monotonic()
         if not left and not older:
             click.echo(f"{target}: drained")
@@ -203,4 +193,4 @@ def _both(left: int, older: int) -> str:
 
 
 def _sessions(number: int) -> str:
-    return f"{number} session" if number == 1 else f"{number} sessions"
+    return plural(number, "session")

@@ -12,6 +12,7 @@ from spliceproxy import __version__
 from spliceproxy.cli.check import check
 from spliceproxy.cli.demo import demo
 from spliceproxy.cli.drain import drain, undrain
+from spliceproxy.cli.explain import explain
 from spliceproxy.cli.forward import forward
 from spliceproxy.cli.reload import reload
 from spliceproxy.cli.run import run
@@ -57,6 +58,7 @@ for _command in (
     forward,
     status,
     sessions,
+    explain,
     reload,
     upgrade,
     drain,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -20,7 +20,6 @@ TOKEN_VARIABLE = "SPLICEPROXY_TOKEN"
 TIMEOUT = 10.0
 """Seconds for an answer."""
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -49,15 +48,12 @@ class Admin:
         return open_connection(self, timeout)
 
 
-def admin_option(command: Callable[P, R]) -> Callable[..., R]:
+def admin_option(command: Callable[..., R]) -> Callable[..., R]:
     """Add `--admin PLACE` and `--token-file FILE` to a command, which gets an Admin of both."""
 
     @wraps(command)
-    def with_admin(
-        *args: P.args, admin: str | None, token_file: Path | None, **kwargs: P.kwargs
-    ) -> R:
-        kwargs["admin"] = Admin(admin, token_file)
-        return command(*args, **kwargs)
+    def with_admin(admin: str | None, token_file: Path | None, **arguments: Any) -> R:
+        return command(admin=Admin(admin, token_file), **arguments)
 
     where = (
         "The running proxy: the path of its admin socket, or http://HOST:PORT.  "

@@ -155,7 +155,8 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def _events(response: http.client.HTTPResponse) -> Iterator[tuple[str, str]]:
     """Server-sent events (HTML, section 9.2): lines of `field: value`, ended by an empty one."""
-    name, data = "message", []
+    name = "message"
+    data: list[str] = []
     while raw := response.readline(_LONGEST):
         line = raw.decode("utf-8", "replace").rstrip("\r\n")
         field, _, value = line.partition(":")

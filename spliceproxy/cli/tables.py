@@ -169,3 +169,14 @@ def show(console: Console, lines: Iterable[Text | str]) -> None:
 def room(console: Console) -> int | None:
     """Columns that there are; None where nobody looks and nothing may be cut."""
     return console.width if console.is_terminal else None
+
+
+def wrap(said: Text, width: int | None) -> list[Text]:
+    """The lines of a text that may be long, broken between words; None: where it breaks itself."""
+    from rich.console import Console
+
+    lines = said.split("\n")
+    if width is None:
+        return [*lines]
+    console = Console(width=width)
+    return [piece for line in lines for piece in line.wrap(console, width)]

@@ -20,8 +20,8 @@ def duration(seconds: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """`412ms`, `3.2s`, `5m07s`, `2h15m`: as narrow as a table wants it."""
-    return duration_text(seconds * 1000)
+    """`0.4s`, `3.2s`, `5m07s`, `2h15m`: as narrow as a table wants it."""
+    return f"{seconds:.1f}s" if seconds < 1 else duration_text(seconds * 1000)
 
 
 def milliseconds(value: float | None) -> str:
@@ -56,9 +56,9 @@ def rate(value: float) -> str:
 
 
 def share(value: float) -> str:
-    """A part of 1 in percent."""
+    """A part of 1 in percent: `4.5%`, `31%`."""
     percent = value * 100
-    return f"{percent:.0f}%" if percent >= 9.95 or not percent else f"{percent:.1f}%"
+    return f"{percent:.{0 if percent >= 9.95 else 1}f}".removesuffix(".0") + "%"
 
 
 def plural(number: int, noun: str) -> str:

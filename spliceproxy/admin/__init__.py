@@ -1,0 +1,1 @@
+"""What an operator and his programs meet: the admin API, served by the supervisor."""

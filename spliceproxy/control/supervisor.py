@@ -119,6 +119,7 @@ class Supervisor:
             self._obituary.write,
             self._patience,
             on_failing=ejection.on_failing,
+            listener_slots=self._setup.slots.listeners,
         )
         # The aftermath first: it sees the configuration change before the others clear flags.
         aftermath = Aftermath(states, self._fleet.tell)

@@ -61,14 +61,20 @@ class Connection:
         return answer
 
     def stream(self, path: str) -> Iterator[tuple[str, str]]:
-        """The events that are sent, each with its name and its data, as they come, until the other
-        side ends; a comment is an event without a name. Raises DoorError."""
+        """Open a stream. Its events come with their names and their data until the other side
+        ends; a comment is an event without a name. Raises DoorError, also while it is read."""
         try:
             response = self._send("GET", path, None)
             if response.status != http.client.OK:
                 self._refused(path, response.status, json.loads(response.read()))
             assert self._http.sock is not None
             self._http.sock.settimeout(_SILENCE)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            self._fail(error)
+        return self._read(response)
+
+    def _read(self, response: http.client.HTTPResponse) -> Iterator[tuple[str, str]]:
+        try:
             yield from _events(response)
         except (OSError, ValueError, http.client.HTTPException) as error:
             self._fail(error)

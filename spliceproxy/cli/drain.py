@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from spliceproxy.cli import suggestions
 from spliceproxy.cli.client import Admin, admin_option, ask
 from spliceproxy.cli.options import seconds
 from spliceproxy.cli.text import plural
@@ -25,7 +26,7 @@ so long."""
 
 
 @click.command
-@click.argument("target")
+@click.argument("target", shell_complete=suggestions.drain_targets)
 @click.option(
     "--over",
     metavar="TIME",
@@ -77,7 +78,7 @@ def drain(target: str, over: float | None, patience: float | None, admin: Admin)
 
 
 @click.command(short_help="Let TARGET take new sessions again.")
-@click.argument("target")
+@click.argument("target", shell_complete=suggestions.drain_targets)
 @admin_option
 def undrain(target: str, admin: Admin) -> None:
     """Let TARGET take new sessions again, and let those that it has live.

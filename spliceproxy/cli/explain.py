@@ -9,12 +9,19 @@ from typing import Any
 
 import click
 
+from spliceproxy.cli import suggestions
 from spliceproxy.cli.client import Admin, admin_option, ask, with_query
 
 
 @click.command(short_help="Tell which rule, pool and upstream a client would get, and why.")
 @click.argument("file", required=False, type=click.Path(path_type=Path, readable=False))
-@click.option("--listener", metavar="NAME", required=True, help="Where the client comes in.")
+@click.option(
+    "--listener",
+    metavar="NAME",
+    required=True,
+    help="Where the client comes in.",
+    shell_complete=suggestions.listeners,
+)
 @click.option("--source", metavar="IP", default="", help="Its address; without: a UNIX socket.")
 @click.option("--sni", metavar="NAME", help="The name that it asks for by TLS.")
 @click.option("--alpn", metavar="NAME", multiple=True, help="A protocol that it offers by TLS.")

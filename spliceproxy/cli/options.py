@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from spliceproxy.cli import suggestions
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -25,18 +27,21 @@ def seconds(_context: click.Context, _option: click.Parameter, text: str | None)
 
 def filter_options(command: F) -> F:
     """Add the filters that sessions and their records have in common."""
-    filters = (
-        ("--listener", "NAME", "Those of this listener."),
-        ("--pool", "NAME", "Those that were sent to this pool."),
-        ("--upstream", "NAME", "Those with this upstream, as `status` names it."),
-        (
-            "--client",
-            "ADDRESS",
-            "Those of this client: an address, with or without its port, or a network.",
-        ),
-        ("--route", "NAME", "Those that took this route: routes[0] is the first one."),
-        ("--sni", "NAME", "Those that asked for this name by TLS."),
+    client = "Those of this client: an address, with or without its port, or a network."
+    options = (
+        _filter("--listener", "NAME", "Those of this listener.", suggestions.listeners),
+        _filter("--pool", "NAME", "Those that were sent to this pool.", suggestions.pools),
+        _filter("--upstream", "NAME", "Those with this upstream.", suggestions.upstreams),
+        _filter("--client", "ADDRESS", client),
+        _filter("--route", "NAME", "Those that took this route: routes[0] is the first one."),
+        _filter("--sni", "NAME", "Those that asked for this name by TLS."),
     )
-    for name, metavar, text in reversed(filters):
-        command = click.option(name, metavar=metavar, help=text)(command)
+    for option in reversed(options):
+        command = option(command)
     return command
+
+
+def _filter(
+    name: str, metavar: str, text: str, suggest: suggestions.Suggest | None = None
+) -> Callable[[F], F]:
+    return click.option(name, metavar=metavar, help=text, shell_complete=suggest)

@@ -44,7 +44,7 @@ Json = dict[str, Any]
 @click.option(
     "--limit",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 10_000),
     default=100,
     show_default=True,
     help="How many of them are shown.",

@@ -23,6 +23,7 @@ from spliceproxy.cli.schema import schema
 from spliceproxy.cli.sessions import sessions
 from spliceproxy.cli.status import status
 from spliceproxy.cli.tail import tail
+from spliceproxy.cli.top import top
 from spliceproxy.cli.upgrade import upgrade
 from spliceproxy.cli.weight import weight
 from spliceproxy.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, SpliceproxyError
@@ -62,6 +63,7 @@ for _command in (
     check,
     forward,
     status,
+    top,
     sessions,
     tail,
     explain,

@@ -44,6 +44,8 @@ class Column:
     """Of its title."""
     fixed: bool = False
     """It is not made narrower."""
+    least: int = 0
+    """Columns that it takes at the least, so that it keeps its place as its numbers change."""
 
 
 @dataclass(slots=True)
@@ -83,7 +85,7 @@ class Table:
         return Table([self.columns[n] for n in kept], rows)
 
     def _widths(self) -> list[int]:
-        widths = [cell_len(column.title) for column in self.columns]
+        widths = [max(column.least, cell_len(column.title)) for column in self.columns]
         for row in self.rows:
             for number, cell in enumerate(row):
                 widths[number] = max(widths[number], cell_len(cell.text))

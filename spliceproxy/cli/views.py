@@ -25,9 +25,9 @@ RATES = (
     Column("errors/s", right=True, rank=3),
 )
 """The columns of `rate_cells`."""
-CONNECT = (Column("connect p50", right=True, rank=7), Column("p99", right=True, rank=6))
+CONNECT = (Column("connect p50", right=True, rank=6), Column("p99", right=True, rank=7))
 """The columns of `connect_cells`."""
-_BUSY = 0.9
+BUSY = 0.9
 """From this share of a CPU on a worker has little left."""
 
 Json = Mapping[str, Any]
@@ -97,6 +97,6 @@ def worker_cells(worker: Json, moving: Json | None) -> tuple[Cell, ...]:
     cpu = moving["cpu"]
     return (
         sessions,
-        Cell(text.share(cpu), "yellow" if cpu >= _BUSY else ""),
+        Cell(text.share(cpu), "yellow" if cpu >= BUSY else ""),
         Cell(text.milliseconds(moving["lag_ms"])),
     )

@@ -42,11 +42,11 @@ class Terminal:
         self._tmux("resize-window", "-t", "0", "-x", str(width), "-y", str(height))
 
     def wait(self, seen: Callable[[str], object], what: str, timeout: float = 15) -> str:
-        """The first screen of which that is true."""
+        """The first screen of which that is true; none that is being drawn."""
 
         def look() -> str:
             screen = self.screen()
-            return screen if seen(screen) else ""
+            return screen if seen(screen) and screen == self.screen() else ""
 
         try:
             return wait_until(look, timeout, what)

@@ -23,6 +23,8 @@ _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[H\x1b[2J"
 ERASE = "\x1b[K"
 """Clears the rest of a line."""
 _LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+_BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
+"""Around a drawing, of which terminals that know them show nothing before its end."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH, signal.SIGTSTP)
 _REST = 0.05
 """Seconds for the rest of a key that is sent as several bytes."""
@@ -84,7 +86,7 @@ class Terminal:
         One that does not reach the right edge ends with ERASE: behind one that does the cursor
         stands on its last character.
         """
-        self._write("\x1b[H" + "\r\n".join(lines))
+        self._write(f"{_BEGIN}\x1b[H" + "\r\n".join(lines) + _END)
 
     def wake(self) -> None:
         """Have `wait` return: something else happened. For any thread."""

@@ -135,10 +135,9 @@ class Statuses:
         of its share that a slow start keeps from it."""
         house = self._house
         state = house.board.upstreams.state(plan.slot)
-        states = [word for flag, word in _STATES.items() if state & flag]
         return {
             "name": plan.name,
-            "states": states or ["up"],
+            "states": state_words(state),
             "weight": plan.weight,
             "configured_weight": plan.weight,
             "held_back": held_back(state),
@@ -146,6 +145,12 @@ class Statuses:
             "sessions": house.states.live(plan.slot),
             "max_sessions": plan.max_sessions,
         }
+
+
+def state_words(state: int) -> list[str]:
+    """The state of an upstream, as the board has it, in words: `up` alone, or all that keeps new
+    sessions away."""
+    return [word for flag, word in _STATES.items() if state & flag] or ["up"]
 
 
 def _route(number: int, route: Route) -> Report:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -13,8 +13,19 @@ from spliceproxy.control.plan_limits import planes_wanted
 from spliceproxy.control.service import Service
 from spliceproxy.control.worker_process import WorkerProcess, describe_exit
 from spliceproxy.errors import SpliceproxyError
-from spliceproxy.ipc import Configure, Failing, Message, Ready, Retired, Snapshot, Stop
-from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board
+from spliceproxy.ipc import (
+    Configure,
+    Failing,
+    Found,
+    Message,
+    Ready,
+    Retired,
+    Snapshot,
+    Stop,
+    WasReset,
+)
+from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board, listener_sessions
+from spliceproxy.telemetry.counters import Region
 
 _log = structlog.get_logger()
 
@@ -80,16 +91,18 @@ class Fleet:
         board: int,
         workers: int,
         snapshot: int,
-        on_death: Callable[[WorkerProcess, int], None],
+        on_death: Callable[[WorkerProcess, int, int], None],
         patience: Patience = DEFAULT_PATIENCE,
         *,
         on_failing: Callable[[int, str], None],
+        listener_slots: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """`board` and `snapshot` are fds, which stay the caller's and stay open.
 
-        `command` starts a worker (see WorkerProcess); `on_death(worker, lost)` hears of each
-        that died, and of the sessions lost with it; `on_failing(slot, why)` of each upstream that
-        a worker says fails.
+        `command` starts a worker (see WorkerProcess); `on_death(worker, lost, lost_records)` hears
+        of each that died, and of the sessions and the records lost with it; `on_failing(slot,
+        why)` of each upstream that a worker says fails. `listener_slots` tells the slot of each
+        listener that may have sessions.
         """
         self._command = command
         self._service = service
@@ -99,6 +112,11 @@ class Fleet:
         self._generation = 0
         self._on_death = on_death
         self._on_failing = on_failing
+        self._listener_slots = listener_slots
+        self.on_ready: list[Callable[[WorkerProcess], None]] = []
+        """Called with each worker that has become ready to serve."""
+        self.on_answer: Callable[[WorkerProcess, Found | WasReset, list[int]], None] | None = None
+        """Called with what a worker answers to a question about its sessions."""
         self._patience = patience
         self._seats = [_Seat(index) for index in range(workers)]
         self._stopping = False
@@ -228,10 +246,12 @@ class Fleet:
         worker.send(Configure(self._generation), self._snapshot)
         self._service.begin(worker)
 
-    def _on_message(self, worker: WorkerProcess, message: Message) -> None:
+    def _on_message(self, worker: WorkerProcess, message: Message, fds: list[int]) -> None:
         match message:
             case Ready(generation=generation):
-                worker.ready = True
+                begins, worker.ready = not worker.ready, True
+                for call in self.on_ready if begins else ():
+                    call(worker)
                 worker.generation = generation
                 self._was_ready = True
                 self._seats[worker.index].failures = 0
@@ -243,14 +263,16 @@ class Fleet:
                 self._service.on_retired(worker, number, self.workers())
             case Failing(slot=slot, why=why):
                 self._on_failing(slot, why)
+            case Found() | WasReset():
+                if self.on_answer is not None:
+                    self.on_answer(worker, message, fds)
             case _:
                 _log.error("unexpected message", worker=worker.index, message=str(message))
 
     def _on_exit(self, worker: WorkerProcess, code: int) -> None:
         seat = self._seats[worker.index]
         seat.worker = None
-        lost = self._board.regions[worker.index][SESSIONS]
-        self._board.clear_gauges(worker.index)
+        lost, lost_records = self._bury(worker.index)
         # The clients in its queues come first, the telling afterwards.
         self._service.settle(self.workers())
         self._tell_configured()
@@ -269,10 +291,23 @@ class Fleet:
             pid=worker.pid,
             reason=worker.killed_for or describe_exit(code),
             sessions_lost=lost,
+            records_lost=lost_records,
             lived_seconds=round(worker.age, 3),
         )
-        self._on_death(worker, lost)
+        self._on_death(worker, lost, lost_records)
         self._tell_gone()
+
+    def _bury(self, index: int) -> tuple[int, int]:
+        """Have nothing open on the board any more of a worker that is dead: how many sessions died
+        with it, and how many session records that were not written yet."""
+        region = self._board.regions[index]
+        lost = region[SESSIONS]
+        by_listener = {
+            name: region[listener_sessions(slot)] for name, slot in self._listener_slots().items()
+        }
+        lost_records = Region(self._board.counters[index]).bury(by_listener)
+        self._board.clear_gauges(index)
+        return lost, lost_records
 
     def _on_failure(self, seat: _Seat) -> None:
         seat.failures += 1

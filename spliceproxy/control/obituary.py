@@ -29,8 +29,8 @@ class Obituary:
         self._console = to == "stdout" and log_format != "json" and os.isatty(_STDOUT)
         self._writer: RecordWriter | None = None
 
-    def write(self, worker: WorkerProcess, lost: int) -> None:
-        """Record that `worker` died with `lost` sessions."""
+    def write(self, worker: WorkerProcess, lost: int, lost_records: int) -> None:
+        """Record that `worker` died with `lost` sessions, and with the records of others."""
         try:
             if self._writer is None:
                 self._writer = RecordWriter(
@@ -44,6 +44,7 @@ class Obituary:
                 worker=worker.index,
                 pid=worker.pid,
                 lost=lost,
+                lost_records=lost_records,
                 start=worker.started_at,
                 duration=worker.age,
             )

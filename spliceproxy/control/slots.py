@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.telemetry.board import MAX_LISTENERS, MAX_UPSTREAMS, Upstreams
@@ -39,6 +39,10 @@ class UpstreamSlots:
                 slot = self._listeners.pop(left)
             self._listeners[listener] = slot
         return self._listeners[listener]
+
+    def listeners(self) -> Mapping[str, int]:
+        """The slots of all listeners that may have sessions, also of some that left."""
+        return self._listeners
 
     def planes(self, listener: str, wanted: Collection[str]) -> int:
         """The number of a listener's planes, the one that it had before or a free one.

@@ -16,20 +16,22 @@ import structlog
 from spliceproxy.control.aftermath import Aftermath
 from spliceproxy.control.changes import Changes
 from spliceproxy.control.closed import ClosedListeners
-from spliceproxy.control.door import Door
-from spliceproxy.control.door_socket import DoorSocket
+from spliceproxy.control.doors import Doors
+from spliceproxy.control.draining import Draining
 from spliceproxy.control.early_signals import EarlySignals
 from spliceproxy.control.ejection import Ejection
 from spliceproxy.control.file_watch import FileWatch
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
 from spliceproxy.control.health import Monitor
+from spliceproxy.control.house import AdminPart, House
 from spliceproxy.control.inherited import Predecessor
 from spliceproxy.control.obituary import Obituary
 from spliceproxy.control.parts import InForce, Part, UpstreamStates
 from spliceproxy.control.reaper import reap_strangers
+from spliceproxy.control.record_streams import RecordStreams
 from spliceproxy.control.reload import Reloader, Setup
-from spliceproxy.control.report import House
 from spliceproxy.control.service import Service
+from spliceproxy.control.sessions import LiveSessions
 from spliceproxy.control.slow_start import SlowStart
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.succession import Succession, Wing
@@ -62,7 +64,8 @@ class Supervisor:
         setup: Setup,
         notifier: Notifier,
         signals: EarlySignals,
-        door: DoorSocket | None = None,
+        doors: Doors,
+        admin: AdminPart | None = None,
         predecessor: Predecessor | None = None,
         command: Sequence[str] = WORKER_COMMAND,
         patience: Patience = DEFAULT_PATIENCE,
@@ -75,7 +78,8 @@ class Supervisor:
         self._workers = setup.workers
         self._notifier = notifier
         self._signals = signals
-        self._door = door
+        self._doors = doors
+        self._admin = admin
         self._predecessor = predecessor
         self._command = command
         self._patience = patience
@@ -119,6 +123,7 @@ class Supervisor:
             self._obituary.write,
             self._patience,
             on_failing=ejection.on_failing,
+            listener_slots=self._setup.slots.listeners,
         )
         # The aftermath first: it sees the configuration change before the others clear flags.
         aftermath = Aftermath(states, self._fleet.tell)
@@ -144,21 +149,38 @@ class Supervisor:
             self._notifier,
             self._refuses_changes,
         )
-        if self._setup.sources is not None:
+        if self._setup.watch and self._setup.sources is not None:
             config, changed = self._began_with.config, changes.reload_soon
             self._parts.append(FileWatch(self._setup.sources, config, changed))
-        if self._door is not None:
-            house = House(
-                self._fleet,
-                self._service,
-                view,
-                states,
-                lambda: self._succession.older_sessions,
-                self._setup.certificates.report,
-                self._setup.certificates.broken,
-            )
-            self._parts.append(Door(self._door, house, changes.reload, self.upgrade, closed))
+        self._draining = Draining(states, view, self._fleet.tell, closed)
+        self._parts.append(self._draining)
+        if self._admin is not None:
+            self._admin.move_in(self._make_house(view, states, closed))
+            self._parts.append(self._admin)
         self._succession = self._make_succession()
+
+    def _make_house(self, board: Board, states: UpstreamStates, closed: ClosedListeners) -> House:
+        """What whoever serves the doors can see and do."""
+        setup, changes = self._setup, self._changes
+        return House(
+            fleet=self._fleet,
+            service=self._service,
+            board=board,
+            states=states,
+            slots=setup.slots,
+            closed=closed,
+            draining=self._draining,
+            sessions=LiveSessions(self._fleet),
+            streams=RecordStreams(self._fleet),
+            in_force=lambda: changes.in_force,
+            reload=changes.reload,
+            upgrade=self.upgrade,
+            not_serving=self._why_not_serving,
+            older_sessions=lambda: self._succession.older_sessions,
+            certificates=setup.certificates.report,
+            broken_files=setup.certificates.broken,
+            files=lambda: setup.files(changes.in_force.config),
+        )
 
     def _make_succession(self) -> Succession:
         """This process's place in a row of them."""
@@ -168,7 +190,9 @@ class Supervisor:
                 self._fleet,
                 self._notifier,
                 self._parts,
-                self._door,
+                (self._draining,),
+                self._doors,
+                self._admin,
                 self._on_reopen,
                 self._changes.lock,
                 lambda: self._changes.in_force,
@@ -252,6 +276,13 @@ class Supervisor:
         await self._succession.serving.wait()
         await self._changes.reload_when_wanted()
 
+    def _why_not_serving(self) -> str:
+        """Why this process takes no new sessions now; empty: it does."""
+        if refusal := self._refuses_changes():
+            return refusal
+        ready = self._fleet.ready.is_set() and self._succession.serving.is_set()
+        return "" if ready else "the proxy is starting"
+
     def _refuses_changes(self) -> str:
         """Why nothing else can be put in force any more; empty: it can."""
         if self._stop.is_set():
@@ -310,7 +341,7 @@ class Supervisor:
         told to."""
         await self._succession.upgraded.wait()
         for part in self._parts:
-            if isinstance(part, Door | FileWatch):
+            if part is self._admin or isinstance(part, FileWatch):
                 await part.close()
         self._service.close()
         self._fleet.stop(None)

@@ -27,8 +27,8 @@ _RETRY = 0.02
 class WorkerProcess:
     """A running worker. Its death is noticed through a pidfd, whatever it died of.
 
-    `on_message` hears what it says, `on_exit` that it ended; both are called from the event loop,
-    and `on_exit` is the last.
+    `on_message` hears what it says, with fds that are open while it is called, and `on_exit` that
+    it ended; both are called from the event loop, and `on_exit` is the last.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class WorkerProcess:
         index: int,
         command: Sequence[str],
         board: int,
-        on_message: Callable[[WorkerProcess, Message], None],
+        on_message: Callable[[WorkerProcess, Message, list[int]], None],
         on_exit: Callable[[WorkerProcess, int], None],
     ) -> None:
         """Start `command CHANNEL_FD BOARD_FD INDEX`. Raises OSError."""
@@ -132,9 +132,11 @@ class WorkerProcess:
                 self._loop.remove_reader(self._channel.fileno())
                 return
             message, fds = received
-            for fd in fds:
-                os.close(fd)
-            self._on_message(self, message)
+            try:
+                self._on_message(self, message, fds)
+            finally:
+                for fd in fds:
+                    os.close(fd)
 
     def reap(self) -> None:
         """Take the exit status, if it has ended; its last words come first."""

@@ -9,21 +9,26 @@ program, so it is pickled (`sealed`).
 
 from __future__ import annotations
 
-from spliceproxy.ipc.channel import MAX_MESSAGE, Channel, HasFileno
+from spliceproxy.ipc.channel import MAX_MESSAGE, Channel, HasFileno, OwnedFd
 from spliceproxy.ipc.messages import (
     MOST_NAMED,
     Configure,
     End,
     Failing,
+    Find,
+    Found,
     Message,
     Ready,
     Release,
     Reopen,
+    Reset,
     Retire,
     Retired,
     Serve,
     Spare,
     Stop,
+    WasReset,
+    Watch,
     decode,
     encode,
 )
@@ -58,11 +63,14 @@ __all__ = [
     "EjectPlan",
     "End",
     "Failing",
+    "Find",
+    "Found",
     "HasFileno",
     "IntakePlan",
     "LimitsPlan",
     "ListenerPlan",
     "Message",
+    "OwnedFd",
     "PoolPlan",
     "PoolTlsPlan",
     "QueuePlan",
@@ -70,6 +78,7 @@ __all__ = [
     "RelayPlan",
     "Release",
     "Reopen",
+    "Reset",
     "Retire",
     "Retired",
     "RoutePlan",
@@ -81,6 +90,8 @@ __all__ = [
     "TcpPlan",
     "TlsPlan",
     "UpstreamPlan",
+    "WasReset",
+    "Watch",
     "decode",
     "encode",
 ]

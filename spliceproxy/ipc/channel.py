@@ -6,6 +6,7 @@ import array
 import errno
 import os
 import socket
+import weakref
 from collections import deque
 from typing import Protocol
 
@@ -20,6 +21,19 @@ class HasFileno(Protocol):
     """What owns an fd: a socket, a file. Its fileno() is -1 once it is closed."""
 
     def fileno(self) -> int: ...
+
+
+class OwnedFd:
+    """An fd that is closed when nobody refers to this object any more: so one that is sent away
+    stays open for as long as its message waits."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        weakref.finalize(self, os.close, fd)
+
+    def fileno(self) -> int:
+        """The fd."""
+        return self._fd
 
 
 class Channel:

@@ -102,6 +102,54 @@ MOST_NAMED = 5000
 
 
 @dataclass(frozen=True, slots=True)
+class Find(Message):
+    """To a worker: tell which of your sessions these are, by a Found with the same number."""
+
+    request: int
+    query: str
+    """A SessionQuery as JSON (ipc/queries.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Message):
+    """From a worker: an answer to Find. A memfd (one fd) has the sessions, a JSON list."""
+
+    fds: ClassVar[int] = 1
+    request: int
+    matching: int
+    """How many there are in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset(Message):
+    """To a worker: end these sessions by a reset, and say so by a WasReset with the same number."""
+
+    request: int
+    query: str
+    """As in Find; its sort and limit mean nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class WasReset(Message):
+    """From a worker: it has ended so many."""
+
+    request: int
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watch(Message):
+    """To a worker: tell the records of sessions as they end through this socket (one fd), until
+    its other end is closed."""
+
+    fds: ClassVar[int] = 1
+    keep: str
+    """all, or errors."""
+    where: str
+    """A SessionQuery as JSON, whose filter they have to meet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reopen(Message):
     """To a worker: open the file of session records anew (it was rotated)."""
 
@@ -140,6 +188,11 @@ _MESSAGES: dict[str, type[Message]] = {
         Failing,
         End,
         Spare,
+        Find,
+        Found,
+        Reset,
+        WasReset,
+        Watch,
     )
 }
 

@@ -14,12 +14,20 @@ from dataclasses import replace
 from typing import BinaryIO, TypeVar
 
 from spliceproxy.errors import IpcError
-from spliceproxy.ipc import Snapshot, UpstreamPlan
+from spliceproxy.ipc import OwnedFd, Snapshot, UpstreamPlan
 
 _T = TypeVar("_T")
 
 PIECE = 500
 """Upstreams in one piece of a sealed snapshot: about a millisecond's work for a worker."""
+
+
+def memfd_of(data: bytes) -> OwnedFd:
+    """A memfd with these bytes, to be sent away. Raises OSError."""
+    memfd = OwnedFd(os.memfd_create("spliceproxy-answer", os.MFD_CLOEXEC))
+    with open(memfd.fileno(), "wb", closefd=False) as file:
+        file.write(data)
+    return memfd
 
 
 def seal(snapshot: Snapshot) -> int:

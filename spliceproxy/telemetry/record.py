@@ -41,7 +41,8 @@ the one that was agreed on |
 | `upstream_retrans` | segments sent again to the upstream |
 
 A worker that dies writes no records: the supervisor writes one with why `worker_died`, the same
-fields, and two more: `pid` of the worker and `lost`, the sessions that died with it.
+fields, and three more: `pid` of the worker, `lost`, the sessions that died with it, and
+`lost_records`, sessions that had ended, but whose records it had not written yet.
 
 A record is built for each session, so `Record` is a typed dict that the caller writes as one
 literal (0.9 µs; a call with thirty keywords costs twice that), and the closed lists are plain text
@@ -152,9 +153,10 @@ FIELDS: tuple[str, ...] = tuple(Record.__annotations__)
 
 
 def worker_died_record(
-    *, worker: int, pid: int, lost: int, start: float, duration: float
+    *, worker: int, pid: int, lost: int, lost_records: int, start: float, duration: float
 ) -> dict[str, object]:
-    """What the supervisor writes for a worker that died with `lost` sessions.
+    """What the supervisor writes for a worker that died with `lost` sessions, and before it had
+    written the `lost_records` of others, which had ended.
 
     `start` is when the worker was started (seconds since the epoch), `duration` how long it lived
     (seconds).
@@ -167,6 +169,7 @@ def worker_died_record(
         "why": "worker_died",
         "pid": pid,
         "lost": lost,
+        "lost_records": lost_records,
     }
     return {**dict.fromkeys(FIELDS), **known}
 
@@ -281,7 +284,9 @@ def render_console(record: Mapping[str, object], colour: bool = True) -> bytes:
 def _circumstances(record: Mapping[str, object]) -> str:
     """What a person wants to know of an end that was not simply done."""
     if record.get("lost") is not None:
-        return f"pid {record['pid']}, {record['lost']} sessions lost"
+        records = record.get("lost_records")
+        more = f", and {records} records" if records else ""
+        return f"pid {record['pid']}, {record['lost']} sessions lost{more}"
     parts = [f"{record['how']} by {record['closed_by']}"]
     if record["phase"] != "relay":
         parts.append(f"in {record['phase']}")

@@ -21,7 +21,7 @@ import os
 import select
 import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 
 from spliceproxy.errors import SpliceproxyError
@@ -54,6 +54,7 @@ class RecordWriter:
         stdout: int = 1,
         patient: bool = False,
         mends: bool = False,
+        on_written: Callable[[int], None] = lambda _records: None,
     ) -> None:
         """`to` is `stdout` (the fd `stdout`, which stays the caller's) or `file:/path`.
 
@@ -61,7 +62,9 @@ class RecordWriter:
         SpliceproxyError where the file cannot be opened; a `patient` writer drops and counts
         records instead, and tries with each batch whether the file can be had by now. One that
         `mends` ends the half line that a killed worker left, before it writes its own.
+        `on_written` is told how many records were written, by the writer's own thread.
         """
+        self._on_written = on_written
         self._path = to.removeprefix("file:") if to.startswith("file:") else None
         self._console = console
         self._colour = colour
@@ -177,10 +180,12 @@ class RecordWriter:
                 written = 0 if refused else self._write_chunk(chunk)
                 if written == len(chunk):
                     self._written += records
+                    self._on_written(records)
                 else:
                     refused = True
                     whole = chunk.count(b"\n", 0, written)
                     self._written += whole
+                    self._on_written(whole)
                     self._failed += records - whole
                 self._done_bytes += len(chunk)
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from spliceproxy.ipc import DENY
 from spliceproxy.relay.relay import arm_reset
-from spliceproxy.worker.session_record import session_record
 
 if TYPE_CHECKING:
     from spliceproxy.limits.clients import Place
@@ -70,10 +69,8 @@ def refuse(session: Session, why: Why) -> None:
         # close alone would be a reset where the client's first bytes are there already.
         with suppress(OSError):  # the client is gone
             client.shutdown(socket.SHUT_WR)
-    if listener.records_all or worker.wants_record(listener, why):
-        record = session_record(session, "proxy", how, why)
-        record["phase"], record["pool"] = "accept", None
-        worker.write_record(record)
+    worker.tally.on_refused(session, "proxy", how, why)
+    worker.records.tell_refused(session, how, why)
     client.close()  # at once: no event can be under way for what epoll never knew
 
 

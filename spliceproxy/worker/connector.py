@@ -54,6 +54,9 @@ class Waiting(Timer, Protocol):
         """Connected; `events` were seen on the socket, which is registered. The one who waited has
         to give `upstream` back to the pool."""
 
+    def on_try_failed(self, upstream: Upstream, why: Why) -> None:
+        """`upstream` could not be connected."""
+
     def on_failing(self, upstream: Upstream, why: Why) -> None:
         """`upstream.failures` have come to `eject.after`, the last one by `why`."""
 
@@ -257,18 +260,17 @@ class Connector:
         if not code:
             return None
         self._give_back()
-        why = verdict(code)
-        if code in UPSTREAM_ERRNOS:
-            self._count_failure(upstream, why)
-        return why
+        return self._failed(upstream, verdict(code), code in UPSTREAM_ERRNOS)
 
-    def _count_failure(self, upstream: Upstream, why: Why) -> None:
-        """A connect failed, and not by this machine's doing."""
+    def _failed(self, upstream: Upstream, why: Why, its_doing: bool = True) -> Why:
+        """A try failed by `why`, which is returned; by the upstream's doing, or this machine's."""
+        self.waiting.on_try_failed(upstream, why)
         eject = self._pool.plan.eject
-        if eject is not None and eject.connect:
+        if its_doing and eject is not None and eject.connect:
             upstream.failures += 1
             if upstream.failures >= eject.after:
                 self.waiting.on_failing(upstream, why)
+        return why
 
     def _connect(self, upstream: Upstream) -> int:
         """Begin to connect: 0, or the errno of a failure that came at once."""
@@ -316,10 +318,8 @@ class Connector:
             code = errno.ECONNREFUSED
         if code:
             self._close()
-            why = verdict(code)
-            if code in UPSTREAM_ERRNOS or code in UNREACHABLE_ERRNOS:
-                self._count_failure(upstream, why)
-            self._advance(why)
+            its_doing = code in UPSTREAM_ERRNOS or code in UNREACHABLE_ERRNOS
+            self._advance(self._failed(upstream, verdict(code), its_doing))
         else:
             self._connected(events)
 
@@ -360,8 +360,7 @@ class Connector:
         except ApproachError as error:
             self.waiting.tls_error = str(error)
             self._close()
-            self._count_failure(upstream, "tls_handshake")
-            self._advance("tls_handshake")
+            self._advance(self._failed(upstream, "tls_handshake"))
             return
         self._connected(approach.events)
 
@@ -377,16 +376,13 @@ class Connector:
             if self._approach is not None:
                 self.waiting.tls_error = self._approach.waits_for
             self._close()
-            self._count_failure(upstream, "connect_timeout")
-            self._advance("connect_timeout")
+            self._advance(self._failed(upstream, "connect_timeout"))
             return
         self.wake = self._expires
         if self.sock is None:
             code = self._connect(upstream)
             if code:
-                why = verdict(code)
-                if code in UPSTREAM_ERRNOS:
-                    self._count_failure(upstream, why)
+                why = self._failed(upstream, verdict(code), code in UPSTREAM_ERRNOS)
                 self._advance(why)
 
 

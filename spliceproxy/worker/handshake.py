@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 from spliceproxy.relay.flow import TROUBLE
 from spliceproxy.relay.relay import interest
 from spliceproxy.relay.tls_end import TlsEnd, TlsError
-from spliceproxy.telemetry.board import listener_failed_handshakes
 from spliceproxy.telemetry.record import milliseconds
 
 if TYPE_CHECKING:
@@ -89,7 +88,9 @@ class Handshake:
         else:
             if done:
                 assert session.known is not None
-                session.known.tls_ms = milliseconds(monotonic() - self._started)
+                took = monotonic() - self._started
+                session.known.tls_ms = milliseconds(took)
+                session.worker.tally.on_handshake(session, took)
                 session.handshake = None
                 self._leave()
                 self._on_done(self._events)
@@ -100,7 +101,7 @@ class Handshake:
     def on_session_end(self) -> None:
         """Called by the session: it ends, and its handshake was not done."""
         session = self.session
-        session.worker.region[listener_failed_handshakes(session.listener.plan.slot)] += 1
+        session.worker.tally.on_handshake(session, None)
         self._leave()
 
     def _leave(self) -> None:

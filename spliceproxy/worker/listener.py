@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from spliceproxy.ipc import ListenerPlan
 from spliceproxy.telemetry.board import listener_sessions
+from spliceproxy.telemetry.counters import ACCEPT_PAUSES
 from spliceproxy.telemetry.record import address_text
 from spliceproxy.wire.proxy_values import SocketAddress
 from spliceproxy.worker.bandwidth import pace
@@ -216,6 +217,7 @@ class ListeningSocket:
             self._paused = True
             worker.loop.remove(self._sock.fileno())
             worker.paused.add(self)
+            worker.tally.slots[ACCEPT_PAUSES] += 1
         worker.loop.arm(self, worker.loop.now + PAUSE)
 
     def _resume(self) -> None:

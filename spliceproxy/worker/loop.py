@@ -51,7 +51,11 @@ class Loop:
         "_signal_calls",
         "_wakeup",
         "batches",
+        "busy",
+        "clock",
+        "events",
         "handlers",
+        "longest",
         "now",
         "wheel",
     )
@@ -70,6 +74,13 @@ class Loop:
         self.now = time.monotonic()
         self.batches = 0
         """Times that epoll_wait returned."""
+        self.events = 0
+        """Events that it has told, as timers see it."""
+        self.busy = 0.0
+        """Seconds between its returns and the waits that followed; so too."""
+        self.longest = 0.0
+        """The longest of these; whoever reads it may set it to 0."""
+        self.clock = time.monotonic
 
     def add(self, fd: int, mask: int, handler: Handler) -> None:
         """Register an fd. Raises OSError (ENOSPC, ENOMEM) where the kernel cannot."""
@@ -143,10 +154,17 @@ class Loop:
         poll = self._epoll.poll
         handlers = self.handlers
         wheel = self.wheel
-        monotonic = time.monotonic
+        monotonic = self.clock
+        told, busy, longest, now = self.events, self.busy, 0.0, monotonic()
+        self.now = now
         self._running = True
         while self._running:
-            wait = wheel.next - monotonic()
+            begins = monotonic()
+            took = begins - now
+            busy += took
+            if took > longest:
+                longest = took
+            wait = wheel.next - begins
             if self._again or wait < 0.0:
                 wait = 0.0
             elif wait > LONGEST_WAIT:
@@ -154,6 +172,7 @@ class Loop:
             events = poll(wait, BATCH)
             self.now = now = monotonic()
             self.batches += 1
+            told += len(events)
             batch = iter(events)
             while True:
                 try:
@@ -164,6 +183,11 @@ class Loop:
                 except Exception as error:
                     self._on_failure(_owner(handler), error)
             if now >= wheel.next:
+                # Only timers look at these: nothing is stored for each event.
+                self.events, self.busy = told, busy
+                if longest > self.longest:
+                    self.longest = longest
+                longest = 0.0
                 wheel.expire(now, self._on_failure)
             if self._again:
                 self._run_once_more()

@@ -20,21 +20,23 @@ from spliceproxy.worker.admission import admitted, leave
 from spliceproxy.worker.announcement import announce
 from spliceproxy.worker.approach import Step, needs_approach, steps_for
 from spliceproxy.worker.connector import Connector
+from spliceproxy.worker.early_close import count_early_close, forgive
 from spliceproxy.worker.intake import Preread
 from spliceproxy.worker.known import balance_key
 from spliceproxy.worker.parting import Parting, part
 from spliceproxy.worker.pool import Pool, Upstream
 from spliceproxy.worker.replay import Replay
-from spliceproxy.worker.session_record import session_record
 from spliceproxy.worker.tcp_options import set_keepalive
 
 if TYPE_CHECKING:
     from spliceproxy.limits.clients import Place
     from spliceproxy.relay.tls_end import TlsEnd
+    from spliceproxy.telemetry.counters import Cell
     from spliceproxy.worker.handshake import Handshake
     from spliceproxy.worker.known import Known
     from spliceproxy.worker.listener import ListeningSocket
     from spliceproxy.worker.queue import Wait
+    from spliceproxy.worker.tally import Counted
     from spliceproxy.worker.worker import Worker
 
 FIRST_LOOK: Final = 1.0
@@ -52,9 +54,11 @@ class Session:
         "_parting",
         "_replay",
         "_settled",
+        "cell",
         "client",
         "client_address",
         "connect_ms",
+        "counted",
         "entry",
         "handshake",
         "id",
@@ -108,6 +112,10 @@ class Session:
         self.slot = 0
         self._client_events = 0
         self.connect_ms: float | None = None
+        self.cell: Cell | None = None
+        """Where it is counted while bytes can flow."""
+        self.counted: Counted | None = None
+        """What was counted of it so far."""
         self._connector: Connector | None = None
         self._parting: Parting | None = None
         self._settled = False
@@ -164,6 +172,12 @@ class Session:
         """It is over, but for the last bytes on their way to the side that survived."""
         return self._parting is not None
 
+    @property
+    def replays(self) -> bool:
+        """Its upstream may still be replaced by another one, which would get the same bytes."""
+        relay = self.relay
+        return self._replay is not None and relay is not None and relay.first_byte_at is None
+
     def owns(self, thing: object) -> bool:
         """Whether `thing` is the session or one of its parts."""
         if isinstance(thing, Connector):  # also one that is connecting no more
@@ -208,6 +222,7 @@ class Session:
         self.upstream = self._held = upstream
         self.retries = connector.retries
         self.connect_ms = milliseconds(worker.loop.now - connector.began)
+        worker.tally.on_connected(self, upstream)
         relay = Relay(self.client, sock, worker.means, worker.loop, self._on_relay_change)
         self.relay = relay
         if self.listener.pace is not None:
@@ -240,7 +255,8 @@ class Session:
         assert relay is not None
         assert held is not None
         if by_fin:
-            self._on_early_close(relay)
+            count_early_close(self, relay)
+        self.worker.tally.on_left(self)
         self.relay = self._held = self.upstream = self.upstream_tls = self.connect_ms = None
         self.pool.give_back(held)
         self.pool = pool
@@ -250,6 +266,10 @@ class Session:
         loop.set_handler(client.fileno(), self._on_client_before_relay)
         if client.family == socket.AF_UNIX:  # its close may have been told already: once more
             loop.modify(client.fileno(), interest(client.family))
+
+    def on_try_failed(self, upstream: Upstream, why: Why) -> None:
+        """Called by the connector: `upstream` could not be connected."""
+        self.worker.tally.on_try_failed(self, upstream, why)
 
     def on_failing(self, upstream: Upstream, why: Why) -> None:
         """Called by the connector: that upstream failed again and again."""
@@ -263,7 +283,7 @@ class Session:
         """A flow is over."""
         if not relay.over:
             if relay.first_over is relay.down and not relay.down.moved:
-                self._on_early_close(relay)
+                count_early_close(self, relay)
             if self._settled or self.pool.shortest_silence < FIRST_LOOK:
                 self._arm()
         elif relay.broken is None:
@@ -271,15 +291,6 @@ class Session:
             self.end("client" if first is relay.up else "upstream", "fin", "done")
         else:
             self._parting = part(self, relay)
-
-    def _on_early_close(self, relay: Relay) -> None:
-        """The upstream ended first, without a byte, and by FIN: a reset ends both flows at once."""
-        upstream, eject = self.upstream, self.pool.plan.eject
-        assert upstream is not None
-        if eject is not None and eject.early_close and relay.up.moved > 0:
-            upstream.early_closes += 1
-            if upstream.early_closes >= eject.after:
-                self.worker.on_failing(upstream, "early_close")
 
     def _arm(self) -> None:
         """Arm the timer for whatever comes first."""
@@ -294,7 +305,7 @@ class Session:
         """The session has lived for a moment, and may live on for hours."""
         self._settled = True
         if self.upstream is not None:
-            _forgive(self.upstream, relay)
+            forgive(self.upstream, relay)
         if relay.down.src.family != socket.AF_UNIX:
             with suppress(OSError):  # reset meanwhile: the relay will see it
                 set_keepalive(relay.down.src, self.pool.plan.tcp)
@@ -376,10 +387,9 @@ class Session:
             relay.abandon()
             upstream = self.upstream
             if upstream is not None and upstream.early_closes:
-                _forgive(upstream, relay)
-        listener = self.listener
-        if listener.records_all or worker.wants_record(listener, why):
-            worker.write_record(session_record(self, closed_by, how, why))
+                forgive(upstream, relay)
+        worker.tally.on_end(self, closed_by, how, why)
+        worker.records.tell(self, closed_by, how, why)
         if self.handshake is not None:
             self.handshake.on_session_end()
         self.preread = self.handshake = self._parting = None
@@ -391,9 +401,3 @@ class Session:
         if self.place is not None:
             leave(self, self.place)
         worker.on_session_end(self)
-
-
-def _forgive(upstream: Upstream, relay: Relay) -> None:
-    """An upstream that sent something closes early no more."""
-    if relay.down.moved:
-        upstream.early_closes = 0

@@ -47,9 +47,9 @@ def session_record(session: Session, closed_by: ClosedBy, how: How, why: Why) ->
         "client": peer if known is None else client_text(session, peer),
         "peer": peer,
         "local": entry.local_text(client),
-        "start": iso_ms(session.started + worker.wall_offset),
+        "start": iso_ms(session.started + worker.pulse.wall_offset),
         "duration_ms": milliseconds(now - session.started),
-        "phase": "relay" if relay is not None else _phase(session),
+        "phase": phase_of(session),
         "closed_by": closed_by,
         "how": how,
         "why": why,
@@ -73,7 +73,14 @@ def session_record(session: Session, closed_by: ClosedBy, how: How, why: Why) ->
     }
 
 
-def _phase(session: Session) -> Phase:
+def refusal_record(session: Session, how: How, why: Why) -> Record:
+    """The record of a client that was turned away before its session began."""
+    record = session_record(session, "proxy", how, why)
+    record["phase"], record["pool"] = "accept", None
+    return record
+
+
+def phase_of(session: Session) -> Phase:
     """How far it came."""
     if session.preread is not None:
         return session.preread.phase

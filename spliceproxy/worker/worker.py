@@ -6,7 +6,6 @@ import gc
 import os
 import random
 import signal
-import time
 from collections.abc import Callable, Generator
 from functools import partial
 from select import EPOLLIN, EPOLLOUT
@@ -19,43 +18,46 @@ from spliceproxy.ipc import (
     Configure,
     End,
     Failing,
+    Find,
+    HasFileno,
     Message,
     Ready,
     Release,
     Reopen,
+    Reset,
     Retire,
     Retired,
     Serve,
     Snapshot,
     Spare,
     Stop,
+    Watch,
 )
+from spliceproxy.ipc.queries import SessionQuery
 from spliceproxy.ipc.sealed import unseal_in_steps
 from spliceproxy.relay.means import Means
 from spliceproxy.relay.pipes import PipePool
 from spliceproxy.telemetry import log
-from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board
-from spliceproxy.telemetry.record import Record, Why, session_ids, wanted
-from spliceproxy.telemetry.writer import RecordWriter
+from spliceproxy.telemetry.board import SESSIONS, Board
+from spliceproxy.telemetry.counters import Region
+from spliceproxy.telemetry.record import session_ids
+from spliceproxy.worker.census import Census
 from spliceproxy.worker.ending import Endings
 from spliceproxy.worker.limits import LimitsOfAll
 from spliceproxy.worker.listener import Listener, ListeningSocket, make_listeners
 from spliceproxy.worker.loop import Loop
 from spliceproxy.worker.pool import Pool, Upstream, ephemeral_ports, make_upstreams
+from spliceproxy.worker.pulse import Pulse
 from spliceproxy.worker.queue import queue_of
+from spliceproxy.worker.records import Records
 from spliceproxy.worker.session import Session
+from spliceproxy.worker.streams import Streams
+from spliceproxy.worker.tally import Tally
 from spliceproxy.worker.timers import Alarm
 from spliceproxy.worker.turns import Turns
 
-HEARTBEAT_INTERVAL: Final = 1.0
-"""Seconds between two heartbeats; after five the supervisor thinks that the worker hangs."""
-FLUSH_AFTER: Final = 0.1
-"""Seconds that session records gather before they are written."""
 FAILING_PAUSE: Final = 0.1
 """Seconds between two messages about one upstream that fails, at the least."""
-CLOSE_TIMEOUT: Final = 0.5
-"""Seconds that the last session records may take to be written: less than the second after which
-the supervisor kills a worker that was told to end at once, so that the lost ones are counted."""
 
 
 class LastWord:
@@ -78,8 +80,6 @@ class Worker:
         self.paused: set[ListeningSocket] = set()
         """Listening sockets that wait for room."""
         self.session_ids = session_ids(index)
-        self.wall_offset = 0.0
-        """Add this to the loop's time to have seconds since the epoch."""
         self.means: Means
         self._channel = channel
         self._board = board
@@ -87,8 +87,11 @@ class Worker:
         self._limits = LimitsOfAll(board, index)
         self.upstream_sessions = board.upstreams.sessions[index]
         """This worker's live sessions with each upstream, by slot."""
-        self._records: RecordWriter | None = None
-        self._pipes: PipePool | None = None
+        self.tally = Tally(Region(board.counters[index]), self.loop)
+        self._streams = Streams(self.loop)
+        self.records = Records(self.loop, self.tally.slots, self._streams, index)
+        self.pulse = Pulse(self.loop, self.region, self.tally.slots, self._on_beat)
+        self._census = Census(self, self._tell)
         self._snapshot: Snapshot
         self.pools: dict[str, Pool] = {}
         self._listeners: dict[str, Listener] = {}
@@ -96,8 +99,6 @@ class Worker:
         self._steps: Generator[None, None, None] | None = None
         """What is left to do of a configuration that was received."""
         self._stopping = False
-        self._heart = Alarm(self._beat)
-        self._flush = Alarm(self._flush_records)
         self._drained = Alarm(self._end_all)
         self._endings = Endings(self)
         self.handshakes = Turns(self.loop)
@@ -109,13 +110,12 @@ class Worker:
         """Work until the supervisor says stop, or is gone. Returns the exit code."""
         self.loop.add(self._channel.fileno(), EPOLLIN, self._on_channel)
         self.loop.on_signal(signal.SIGUSR1, self._reopen)
-        self._beat()
+        self.pulse.beat()
         self.loop.run()
-        if self._pipes is not None:
-            self._pipes.close()
-        if self._records is not None:
-            self._records.close(CLOSE_TIMEOUT)
-            self._report()
+        if self.pulse.pipes is not None:
+            self.pulse.pipes.close()
+        self._streams.close()
+        self.records.close()
         self._channel.close()
         self.loop.close()
         return 0
@@ -155,6 +155,12 @@ class Worker:
                 self._endings.begin(message)
             case Spare():
                 self._endings.spare(message)
+            case Find(request, query):
+                self._census.find(request, query)
+            case Reset(request, query):
+                self._census.reset(request, query)
+            case Watch(keep, where):
+                self._streams.add(fds[0], keep, SessionQuery.decode(where).where)
             case Reopen():
                 self._reopen()
 
@@ -164,7 +170,7 @@ class Worker:
             snapshot = yield from unseal_in_steps(fd)
         finally:
             os.close(fd)
-        if self._records is None:
+        if self.pulse.pipes is None:
             self._begin(snapshot)
         yield
         yield from self._follow(snapshot)
@@ -180,9 +186,9 @@ class Worker:
         else:
             self.loop.run_again(self._take_step)
 
-    def _tell(self, message: Message) -> None:
+    def _tell(self, message: Message, *files: HasFileno) -> None:
         try:
-            self._channel.send(message)
+            self._channel.send(message, *files)
         except OSError:
             self._on_orphaned()
             return
@@ -203,15 +209,10 @@ class Worker:
 
     def _begin(self, snapshot: Snapshot) -> None:
         """Make what lasts as long as the worker."""
-        console = (
-            snapshot.sessions_to == "stdout" and snapshot.log_format != "json" and os.isatty(1)
-        )
-        # Sessions matter more than their records: a file that cannot be had stops nobody.
-        self._records = RecordWriter(
-            snapshot.sessions_to, console=console, colour=log.colour_wanted(1), patient=True
-        )
+        self.records.open(snapshot)
         relay = snapshot.relay
-        self._pipes = pipes = PipePool(relay.pipe_size, relay.max_pipes, relay.pipe_pages)
+        pipes = PipePool(relay.pipe_size, relay.max_pipes, relay.pipe_pages)
+        self.pulse.pipes = pipes
         self.means = Means(relay.mode, pipes)
         # Sessions die by reference count, so what the collector finds is little and can wait; what
         # lives since the start need not be looked at again.
@@ -251,12 +252,14 @@ class Worker:
         for entry in self._sockets.values():
             # One whose listener left the configuration is about to be retired.
             entry.listener = self._listeners.get(entry.listener.name, entry.listener)
+        self.tally.keep(snapshot)
 
     def has_room(self, listener: Listener) -> bool:
         """Whether one more session may begin: of this process, of all, of the listener."""
-        if len(self.sessions) >= self._snapshot.worker_sessions:
+        snapshot = self._snapshot
+        if len(self.sessions) >= snapshot.worker_sessions:
             return False
-        limit = self._snapshot.max_sessions
+        limit = snapshot.max_sessions
         if limit is not None and self._board.total(SESSIONS) >= limit:
             return False
         limit = listener.plan.max_sessions
@@ -325,37 +328,14 @@ class Worker:
         if entry is not None:
             entry.close()
 
-    def wants_record(self, listener: Listener, why: Why) -> bool:
-        plan = listener.plan
-        return wanted(plan.keep, plan.sample, why, random.random)
-
-    def write_record(self, record: Record) -> None:
-        assert self._records is not None
-        self._records.write(record)
-        if not self._flush.slot:
-            self.loop.arm(self._flush, self.loop.now + FLUSH_AFTER)
-
-    def _flush_records(self) -> None:
-        assert self._records is not None
-        self._records.flush()
-
     def _reopen(self) -> None:
-        if self._records is not None:
-            self._records.reopen()
+        self.records.reopen()
 
-    def _beat(self) -> None:
-        loop = self.loop
-        self.region[HEARTBEAT] = time.monotonic_ns()
-        self.wall_offset = time.time() - time.monotonic()
-        loop.arm(self._heart, loop.now + HEARTBEAT_INTERVAL)
-        self._report()
-
-    def _report(self) -> None:
-        """Say how many session records were lost since the last time."""
-        records = self._records
-        dropped = 0 if records is None else records.take_dropped()
-        if records is not None and dropped:
-            self._log.warning("session records dropped", records=dropped, reason=records.trouble)
+    def _on_beat(self) -> None:
+        """Once a second."""
+        self.tally.begin_round(self.sessions)
+        self._streams.look()
+        self.records.report()
 
     def _stop(self, drain: float | None) -> None:
         """No new clients; sessions have `drain` seconds, None for as long as they like."""

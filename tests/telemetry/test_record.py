@@ -101,8 +101,8 @@ def test_building_and_rendering_a_record_costs_a_few_microseconds() -> None:
 
 
 def test_a_dead_worker_leaves_one_record_with_the_same_fields_and_its_loss() -> None:
-    record = worker_died_record(worker=1, pid=77, lost=12, start=0.5, duration=2.0)
-    assert tuple(record) == (*FIELDS, "pid", "lost")
+    record = worker_died_record(worker=1, pid=77, lost=12, lost_records=3, start=0.5, duration=2.0)
+    assert tuple(record) == (*FIELDS, "pid", "lost", "lost_records")
     assert {key: value for key, value in record.items() if value is not None} == {
         "worker": 1,
         "start": "1970-01-01T00:00:00.500Z",
@@ -111,9 +111,10 @@ def test_a_dead_worker_leaves_one_record_with_the_same_fields_and_its_loss() -> 
         "why": "worker_died",
         "pid": 77,
         "lost": 12,
+        "lost_records": 3,
     }
     assert render_console(record, colour=False).endswith(
-        b" worker 1 worker_died (pid 77, 12 sessions lost)\n"
+        b" worker 1 worker_died (pid 77, 12 sessions lost, and 3 records)\n"
     )
 
 

@@ -334,7 +334,9 @@ def test_the_thread_sleeps_while_nothing_is_written() -> None:
 def test_console_lines_go_through_the_same_path(pipe: tuple[int, int]) -> None:
     read, write = pipe
     writer = RecordWriter("stdout", console=True, colour=False, stdout=write)
-    writer.write(worker_died_record(worker=1, pid=2, lost=3, start=0.0, duration=1.0))
+    writer.write(
+        worker_died_record(worker=1, pid=2, lost=3, lost_records=0, start=0.0, duration=1.0)
+    )
     writer.close(5)
     assert os.read(read, 4096).endswith(b"worker 1 worker_died (pid 2, 3 sessions lost)\n")
 

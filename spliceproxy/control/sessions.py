@@ -1,0 +1,124 @@
+"""The sessions that live, asked from the workers: they alone know them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, Final
+
+import orjson
+
+from spliceproxy.control.fleet import Fleet
+from spliceproxy.control.worker_process import WorkerProcess
+from spliceproxy.ipc import Find, Found, Message, Reset, WasReset
+from spliceproxy.ipc.queries import QueryError, SessionFilter, SessionQuery
+
+PATIENCE: Final = 3.0
+"""Seconds that a worker may take to answer."""
+AT_ONCE: Final = 2
+"""Questions that the workers are asked at the same time; further ones wait."""
+MOST_NAMED: Final = 1000
+"""Sessions that can be named in one order."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSessions:
+    """An answer: some of the sessions that match."""
+
+    matching: int
+    """How many there are in all."""
+    sessions: list[dict[str, Any]]
+    """Those that were asked for, in order."""
+    silent: list[int]
+    """Workers that did not answer in time."""
+
+
+@dataclass(slots=True)
+class _Question:
+    """What is waited for."""
+
+    waits_for: set[int]
+    """Indices of workers."""
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    number: int = 0
+    """Sessions that matched, or were reset."""
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+
+
+class LiveSessions:
+    """Asks all workers at once, and puts their answers together."""
+
+    def __init__(self, fleet: Fleet, patience: float = PATIENCE) -> None:
+        """`patience`: seconds that a worker may take to answer."""
+        self._fleet = fleet
+        self._patience = patience
+        self._numbers = count(1)
+        self._questions: dict[int, _Question] = {}
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        fleet.on_answer = self._on_answer
+
+    async def find(self, query: SessionQuery) -> FoundSessions:
+        """The sessions that `query` asks for, over all workers."""
+        whole = replace(query, offset=0, limit=query.offset + query.limit)
+        question = await self._ask(lambda number: Find(number, whole.encode()))
+        backwards = query.sort.startswith("-")
+        found = sorted(question.sessions, key=_sorted_by, reverse=not backwards)
+        part = found[query.offset : query.offset + query.limit]
+        for session in part:
+            del session["sorted_by"]
+        return FoundSessions(question.number, part, sorted(question.waits_for))
+
+    async def reset(self, ids: Sequence[str] = (), where: SessionFilter | None = None) -> int:
+        """End those with these ids, or those that `where` means, by a reset; how many there were.
+
+        Raises QueryError: neither was given, or both, or too many.
+        """
+        if bool(ids) == (where is not None):
+            raise QueryError("say which sessions: either by their names, or by a filter")
+        if len(ids) > MOST_NAMED:
+            raise QueryError(f"{len(ids)} sessions; one order can name {MOST_NAMED}")
+        if where is not None and where.empty:
+            raise QueryError('an empty filter is every session; say which: {"listener": "web"}')
+        query = SessionQuery(where=where or SessionFilter(), ids=tuple(ids))
+        question = await self._ask(lambda number: Reset(number, query.encode()))
+        return question.number
+
+    async def _ask(self, message: Callable[[int], Message]) -> _Question:
+        """Ask every worker that serves; `message(number)` makes the question."""
+        async with self._turns:
+            workers = [worker for worker in self._fleet.workers() if worker.ready]
+            number = next(self._numbers)
+            question = _Question({worker.index for worker in workers})
+            self._questions[number] = question
+            try:
+                asked = message(number)
+                for worker in workers:
+                    worker.send(asked)
+                if workers:
+                    await asyncio.wait_for(question.done.wait(), self._patience)
+            except TimeoutError:
+                pass  # those that did not answer are told
+            finally:
+                del self._questions[number]
+            return question
+
+    def _on_answer(self, worker: WorkerProcess, answer: Found | WasReset, fds: list[int]) -> None:
+        question = self._questions.get(answer.request)
+        if question is None or worker.index not in question.waits_for:
+            return  # it came too late
+        if isinstance(answer, Found):
+            question.number += answer.matching
+            question.sessions += orjson.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
+        else:
+            question.number += answer.sessions
+        question.waits_for.discard(worker.index)
+        if not question.waits_for:
+            question.done.set()
+
+
+def _sorted_by(session: dict[str, Any]) -> float:
+    value: float = session["sorted_by"]
+    return value

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from spliceproxy.admin.asking import Answer, Asked, AskError, Stream, tell, unknown
+from spliceproxy.admin.explain import explain_live
 from spliceproxy.admin.ready import not_ready, not_well
 from spliceproxy.admin.status import Report, Statuses
 from spliceproxy.admin.stream import open_stream
@@ -20,6 +22,8 @@ _EQUAL = ("listener", "pool", "upstream", "route", "sni", "phase")
 _FILTERS = (*_EQUAL, "client", "min_age", "min_idle")
 FILTERS = frozenset({"id", "sort", "offset", "limit", *_FILTERS})
 """Parameters of /sessions."""
+EXPLAINED = frozenset({"listener", "source", "peer", "protocol", "sni", "alpn", "host"})
+"""Parameters of /explain."""
 
 
 class Reading:
@@ -121,6 +125,19 @@ class Reading:
                 "silent_workers": found.silent,
                 "sessions": found.sessions,
             }
+        )
+
+    async def events(self, _asked: Asked) -> Answer:
+        return tell({"events": self._house.events.recent()})
+
+    async def explain(self, asked: Asked) -> Answer:
+        if not asked.word("listener"):
+            raise AskError("which listener? write for example ?listener=web&source=10.1.2.3")
+        house = self._house
+        in_force, draining = house.in_force(), frozenset(house.closed.names)
+        # Files of networks are read.
+        return tell(
+            await asyncio.to_thread(explain_live, in_force, house.board, draining, asked.words)
         )
 
     async def stream(self, asked: Asked) -> Stream:

@@ -1,8 +1,8 @@
 """The counters of all workers, added up by whose they are, and kept up to date.
 
 Whoever asks often (a page every two seconds, a scraper every second) must not pay for what stands
-still: a cell whose bytes are those of the last look costs half a microsecond, one that has changed
-12. So it is looked at whole, and only what has come since is added.
+still. So a cell is looked at whole, and only what has come since is added: one whose bytes are
+those of the last look costs 0.4 µs, one that has changed 15.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from spliceproxy.telemetry.counters import (
     kinds_of,
     places,
 )
-from spliceproxy.telemetry.counts import SLOT_BITS, Counts
+from spliceproxy.telemetry.counts import Counts, slot_bits
 
 _TRIES: Final = 100
 """Looks at a region while its cells change places. It may stay so for long: its writer was killed
 or stopped in the middle. Then the last look stands, until somebody has put the region right."""
 
 _NAME_BYTES: Final = NAMES * 8
-_END_BITS: Final = (1 << FAILURES * SLOT_BITS) - (1 << ENDS * SLOT_BITS)
-_COUNT_BITS: Final = (1 << SLOTS * SLOT_BITS) - 1 ^ _END_BITS
-_OLDER_BITS: Final = _COUNT_BITS ^ ((1 << SLOT_BITS) - 1 << ACTIVE * SLOT_BITS)
+_END_BITS: Final = slot_bits(FAILURES) ^ slot_bits(ENDS)
+_COUNT_BITS: Final = slot_bits(SLOTS) ^ _END_BITS
+_OLDER_BITS: Final = _COUNT_BITS ^ slot_bits(ACTIVE + 1) ^ slot_bits(ACTIVE)
 _FIRST_END: Final = NAMES + ENDS
 _NOBODY: Final = bytes((NAMES + SLOTS) * 8)
 

@@ -338,9 +338,7 @@ def test_console_lines_go_through_the_same_path(pipe: tuple[int, int]) -> None:
         worker_died_record(worker=1, pid=2, lost=3, lost_records=0, start=0.0, duration=1.0)
     )
     writer.close(5)
-    assert os.read(read, 4096).endswith(
-        b"worker 1 worker_died (pid 2, 3 sessions lost)\n"
-    )
+    assert os.read(read, 4096).endswith(b"worker 1 worker_died (pid 2, 3 sessions lost)\n")
 
 
 def test_every_record_is_accounted_for_whatever_the_sizes_and_moments(seed: int) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from spliceproxy.config import Config
 
 
 @click.command
@@ -14,12 +18,14 @@ def check(file: Path) -> None:
 
     Opens no socket, asks no name server and needs no rights: it can run anywhere, before the
     file is put where it is used. All problems are shown at once, each with file, line and column.
-    Certificates and keys are read and tried; one that ends soon is a warning.
+    Certificates, keys and tokens are read and tried; a certificate that ends soon is a warning.
     """
     from spliceproxy import config
 
     checked = config.load(file)
     config.check_network_files(checked)
+    for warning in _check_tokens(checked):
+        click.echo(f"warning: {warning}", err=True)
     if checked.speaks_tls:
         from spliceproxy.control.tls import check_certificates
 
@@ -29,6 +35,12 @@ def check(file: Path) -> None:
     pools = _count(len(checked.pools), "pool")
     upstreams = _count(sum(len(pool.upstreams) for pool in checked.pools.values()), "upstream")
     click.echo(f"{file}: OK: {listeners}, {pools}, {upstreams}")
+
+
+def _check_tokens(checked: Config) -> list[str]:
+    from spliceproxy.admin import TokenFiles
+
+    return TokenFiles(checked).warnings()
 
 
 def _count(number: int, noun: str) -> str:

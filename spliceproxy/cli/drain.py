@@ -74,7 +74,7 @@ def drain(target: str, over: float | None, patience: float | None, admin: str | 
     if over is not None and patience is not None:
         raise click.UsageError("--over ends when the sessions have; leave --wait out")
     order: dict[str, Any] = {"target": target} | ({} if over is None else {"over": over})
-    drained = ask(admin, "POST", "/v1/drain", order, _TIMEOUT)
+    drained = ask(admin, "POST", "/api/v1/drain", order, _TIMEOUT)
     click.echo(f"{target}: draining, {_sessions(drained['sessions'])}")
     if not drained["left"]:
         click.echo(_nobody_left(target), err=True)
@@ -95,7 +95,7 @@ def undrain(target: str, admin: str | None) -> None:
     TARGET is what was drained: pool/NAME, pool/NAME/UPSTREAM, listener/NAME or all. A listener
     binds its addresses again; if one of them is in use by now, nothing changes.
     """
-    undrained = ask(admin, "POST", "/v1/undrain", {"target": target}, _TIMEOUT)
+    undrained = ask(admin, "POST", "/api/v1/undrain", {"target": target}, _TIMEOUT)
     what = "takes new sessions again" if undrained["changed"] else "was not draining"
     click.echo(f"{target}: {what}")
     _tell_unreached(undrained)
@@ -119,7 +119,7 @@ def _wait(drained: dict[str, Any], patience: float, admin: str | None) -> int:
     deadline = time.monotonic() + patience
     shown = None
     while True:
-        status = ask(admin, "GET", "/v1/status")
+        status = ask(admin, "GET", "/api/v1/status")
         left, older = _left(status, drained), _older(status)
         if not left and not older:
             click.echo(f"{target}: drained")
@@ -144,7 +144,7 @@ def _follow(drained: dict[str, Any], over: float, admin: str | None) -> int:
     began = told = time.monotonic()
     shown = drained["sessions"], unreached
     while True:
-        status = ask(admin, "GET", "/v1/status")
+        status = ask(admin, "GET", "/api/v1/status")
         left, older, now = _left(status, drained), _older(status), time.monotonic()
         if not left and not older:
             click.echo(f"{target}: drained")

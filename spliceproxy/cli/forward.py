@@ -46,8 +46,9 @@ def forward(bind: str, upstreams: Sequence[str], workers: int | None, print_only
         click.echo(text, nl=False)
         return 0
     from spliceproxy import control
+    from spliceproxy.admin import Admin
 
-    return control.run(checked)
+    return control.run(checked, admin=Admin)
 
 
 def forward_yaml(bind: str, upstreams: Sequence[str], workers: int | None = None) -> str:

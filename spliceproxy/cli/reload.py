@@ -22,7 +22,7 @@ def reload(admin: str | None) -> None:
     + listener db
     ~ pool app: upstream 10.0.0.1:80: weight 1 → 3
     """
-    for line in ask(admin, "POST", "/v1/reload", timeout=_TIMEOUT)["changes"] or [
+    for line in ask(admin, "POST", "/api/v1/reload", timeout=_TIMEOUT)["changes"] or [
         "nothing changed"
     ]:
         click.echo(line)

@@ -35,12 +35,15 @@ def run(file: Path | None, watch: bool) -> int:
     SIGUSR2          replace this process by a new one of the program, as `upgrade` does
     """
     from spliceproxy import config, control
+    from spliceproxy.admin import Admin
 
     path = file or default_file()
     return control.run(
         config.load(path),
         load=lambda: config.load(path),
-        sources=(lambda now: config.sources(path, now)) if watch else None,
+        sources=lambda now: config.sources(path, now),
+        watch=watch,
+        admin=Admin,
     )
 
 

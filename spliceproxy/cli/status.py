@@ -33,7 +33,7 @@ def status(as_json: bool, admin: str | None) -> None:
     Certificates of listeners are shown with the time that is left of them; of a file that cannot
     be used (broken) what was good last is shown to clients.
     """
-    answer = ask(admin, "GET", "/v1/status")
+    answer = ask(admin, "GET", "/api/v1/status")
     if as_json:
         click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return

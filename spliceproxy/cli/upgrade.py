@@ -24,7 +24,7 @@ def upgrade(admin: str | None) -> None:
     What was drained, and which upstreams are down, stays so. Session limits count for each of the
     two processes by itself.
     """
-    done = ask(admin, "POST", "/v1/upgrade", timeout=_TIMEOUT)
+    done = ask(admin, "POST", "/api/v1/upgrade", timeout=_TIMEOUT)
     sessions = done["sessions"]
     if sessions:
         what = "1 session" if sessions == 1 else f"{sessions} sessions"

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from spliceproxy.config.access import AccessRule, Bandwidth, check_network_files, network_files
 from spliceproxy.config.address import Address, parse_address, parse_bind
+from spliceproxy.config.admin import Admin, Metrics, Tokens
 from spliceproxy.config.diff import difference, keep_what_needs_a_restart, needs_restart
 from spliceproxy.config.health import Health, PoolHealth
+from spliceproxy.config.intake import Route
 from spliceproxy.config.limits import ClientLimits, Limits, RateLimit
 from spliceproxy.config.lists import load_list
 from spliceproxy.config.loader import load, loads, sources
 from spliceproxy.config.markdown import reference
 from spliceproxy.config.model import (
-    Admin,
     Config,
     Dns,
     Listener,
@@ -33,6 +34,7 @@ from spliceproxy.config.schema import json_schema
 from spliceproxy.config.tcp import Buffers, Keepalive, ListenerTcp, PoolTcp, Tcp
 from spliceproxy.config.tls import CertificateFiles, ListenerTls, PoolTls
 from spliceproxy.config.units import size_text, time_text
+from spliceproxy.config.words import in_words
 
 __all__ = [
     "AccessRule",
@@ -55,6 +57,7 @@ __all__ = [
     "ListenerTcp",
     "ListenerTls",
     "Log",
+    "Metrics",
     "NetworkFile",
     "Pool",
     "PoolHealth",
@@ -65,13 +68,16 @@ __all__ = [
     "Queue",
     "RateLimit",
     "Relay",
+    "Route",
     "SessionLog",
     "Source",
     "Tcp",
     "Timeouts",
+    "Tokens",
     "Upstream",
     "check_network_files",
     "difference",
+    "in_words",
     "json_schema",
     "keep_what_needs_a_restart",
     "load",

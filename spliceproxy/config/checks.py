@@ -12,6 +12,7 @@ from itertools import chain
 
 from spliceproxy.config import address, units
 from spliceproxy.config.address import Address
+from spliceproxy.config.check_admin import check_admin
 from spliceproxy.config.check_routes import check_routes, check_targets
 from spliceproxy.config.check_tls import check_tls
 from spliceproxy.config.nodes import Mapping, Node, Scalar, Sequence, items
@@ -34,7 +35,8 @@ def check(root: Mapping, *, complete: bool) -> Iterator[Problem]:
         yield from check_targets(listeners, places, pools)
     yield from check_routes(listeners)
     yield from check_tls(listeners, pools)
-    yield from _binds(listeners)
+    yield from check_admin(root)
+    yield from _binds(root, listeners)
     yield from _health(("health",), root.get("health"), None)
     for name, pool in pools.items():
         yield from _health(("pools", name, "health"), pool.get("health"), root.get("health"))
@@ -93,22 +95,18 @@ class _Bind:
         return not apart and address.overlap(self.address, other.address)
 
 
-def _binds(listeners: dict[str, Mapping]) -> Iterator[Problem]:
+def _binds(root: Mapping, listeners: dict[str, Mapping]) -> Iterator[Problem]:
     known = _Bound()
     for name, listener in listeners.items():
         bind = listener.get("bind")
         if isinstance(bind, Sequence) and not bind.items:
             text = 'there is no address; write at least one, such as ":8080"'
             yield Problem(bind.place, ("listeners", name, "bind"), text)
-        if bind is None:
-            continue
-        interface = _interface(listener)
-        for path, node in items(("listeners", name, "bind"), bind):
-            if (parsed := _address(node, address.parse_bind)) is None:
-                continue
-            mine = _Bind(parsed, interface, node.place, path)
-            if first := known.add(mine):
-                yield Problem(mine.place, path, _meeting(mine, first))
+        yield from known.meetings(("listeners", name, "bind"), bind, _interface(listener))
+    for key in ("admin", "metrics"):
+        section = root.get(key)
+        if isinstance(section, Mapping):
+            yield from known.meetings((key, "bind"), section.get("bind"))
 
 
 class _Bound:
@@ -118,6 +116,15 @@ class _Bound:
         self._same: dict[Address, list[_Bind]] = {}
         self._wildcards: dict[int, list[_Bind]] = {}
         self._by_port: dict[int, list[_Bind]] = {}
+
+    def meetings(self, path: Path, bind: Node | None, interface: str = "") -> Iterator[Problem]:
+        """Where the addresses of one `bind` meet each other, or earlier ones."""
+        for at, node in items(path, bind) if bind is not None else ():
+            if (parsed := _address(node, address.parse_bind)) is None:
+                continue
+            mine = _Bind(parsed, interface, node.place, at)
+            if first := self.add(mine):
+                yield Problem(mine.place, at, _meeting(mine, first))
 
     def add(self, mine: _Bind) -> _Bind | None:
         """The first one that `mine` cannot be beside."""
@@ -176,7 +183,7 @@ def _twice(path: Path, upstreams: Node) -> Iterator[Problem]:
         first.setdefault(parsed, node.place)
 
 
-_USED_BY = {
+USED_BY = {
     "path": ("http",),
     "host": ("http", "tls"),
     "status": ("http",),
@@ -198,7 +205,7 @@ def _health(path: Path, own: Node | None, parent: Node | None) -> Iterator[Probl
 
     check = text("check") or "tcp"
     if "check" in own.entries or path != ("health",):
-        for key, checks in _USED_BY.items():
+        for key, checks in USED_BY.items():
             if key in own.entries and check in CHECKS and check not in checks:
                 wrong = f"check: {check} does not use it; remove it, or write check: {checks[0]}"
                 yield Problem(own.entries[key].place, (*path, key), wrong)

@@ -21,7 +21,7 @@ from spliceproxy.config.pool import Pool, Upstream
 from spliceproxy.config.tls import PoolTls
 from spliceproxy.config.units import size_text, time_text
 
-NEEDS_RESTART = ("workers", "relay", "admin", "log.format", "log.sessions.to")
+NEEDS_RESTART = ("workers", "relay", "admin", "metrics", "log.format", "log.sessions.to")
 """Keys that a running process cannot change, or all keys below them: they come with an upgrade."""
 
 _NAMED = ("listeners", "pools", "include")
@@ -64,9 +64,8 @@ def keep_what_needs_a_restart(old: Config, new: Config) -> Config:
     """`new`, with the values of `old` where only a new process can change them."""
     sessions = new.log.sessions.model_copy(update={"to": old.log.sessions.to})
     log = new.log.model_copy(update={"format": old.log.format, "sessions": sessions})
-    return new.model_copy(
-        update={"workers": old.workers, "relay": old.relay, "admin": old.admin, "log": log}
-    )
+    kept = {key: getattr(old, key) for key in NEEDS_RESTART if "." not in key}
+    return new.model_copy(update={**kept, "log": log})
 
 
 def _named(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
@@ -77,14 +78,24 @@ class Route(Section):
         "{app: 95, canary: 5}",
     )
 
+    def _wanted(self) -> Iterator[tuple[str, list[str]]]:
+        """What a client must look like, key by key."""
+        for key in ("source", "protocol", "sni", "alpn", "host"):
+            if values := [str(value) for value in getattr(self, key)]:
+                yield key, values
+
+    @property
+    def match(self) -> str:
+        """What a client must look like, in words: `sni a.example.com or b.example.com`."""
+        parts = [f"{key} {' or '.join(values)}" for key, values in self._wanted()]
+        return ", ".join(parts) or "every client"
+
     def __str__(self) -> str:
         """As it could be written."""
         parts = []
-        for key in ("source", "protocol", "sni", "alpn", "host"):
-            values = [str(value) for value in getattr(self, key)]
-            if values:
-                text = ", ".join(values)
-                parts.append(f"{key}: {text}" if len(values) == 1 else f"{key}: [{text}]")
+        for key, values in self._wanted():
+            text = ", ".join(values)
+            parts.append(f"{key}: {text}" if len(values) == 1 else f"{key}: [{text}]")
         shares = ", ".join(f"{name}: {share}" for name, share in self.pool)
         if self.tls is not None:
             parts.append(f"tls: {self.tls}")

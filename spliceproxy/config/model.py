@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, model_vali
 from spliceproxy.config import scalars, units
 from spliceproxy.config.access import AccessRule, Bandwidth
 from spliceproxy.config.address import Address  # noqa: F401  (pydantic looks it up)
+from spliceproxy.config.admin import Admin, AdminOff, Metrics, MetricsOrOff
 from spliceproxy.config.health import Health
 from spliceproxy.config.intake import AcceptProxy, ListenerTimeouts, Route
 from spliceproxy.config.limits import Limits
@@ -205,18 +206,6 @@ class Listener(Section):
         return self._name
 
 
-class Admin(Section):
-    """The operator's door: what `spliceproxy status` and `drain` talk to."""
-
-    bind: scalars.AdminAddressAuto = setting(
-        "auto",
-        "The UNIX socket of the door; its file is for its owner only (mode 0600). `auto`: "
-        "`/run/spliceproxy/admin.sock` for root, `$XDG_RUNTIME_DIR/spliceproxy/admin.sock` for "
-        "others; where it cannot be had, there is no door.",
-        example="unix:/run/spliceproxy/admin.sock",
-    )
-
-
 class Config(Section):
     """All that one file, and the files that it includes, say."""
 
@@ -238,9 +227,8 @@ class Config(Section):
         example="100000",
     )
     log: Log = section(Log, "Logging.")
-    admin: Annotated[Admin | None, BeforeValidator(none_if_off)] = section(
-        Admin, "The operator's door, over HTTP on a UNIX socket; `off`: none.", "off"
-    )
+    admin: AdminOff = section(Admin, "The admin API and dashboard, over HTTP; `off`: none.", "off")
+    metrics: MetricsOrOff = section(Metrics, "What Prometheus and probes are told.")
     relay: Relay = section(Relay, "How bytes are moved.")
     dns: Dns = section(Dns, "How the host names of upstreams are looked up.")
     timeouts: Timeouts = section(Timeouts, "Timeouts; those of sessions also on pools.")

@@ -20,6 +20,7 @@ ITEM: Final = rf"[A-Za-z0-9_.-]{{1,{MAX_NAME}}}"
 
 RIGHT = "write a name such as www.example.com, or *.example.com"
 
+HOST_RIGHT = "write a name such as proxy.example.com"
 CERTIFICATE_RIGHT = "write a name such as app.internal.example.com, or an IP address"
 
 
@@ -58,6 +59,13 @@ def http_host(text: str) -> str:
     """The same for HTTP, where a host may be an IP address."""
     ip = read_address(_bytes(text.removeprefix("[").removesuffix("]")))
     return _pattern(text) if ip is None else ip
+
+
+def host_name(text: str) -> str:
+    """One name of a machine."""
+    if text.startswith("*."):
+        raise ValueError(f"{show(text)} is not one name; {HOST_RIGHT}")
+    return _pattern(text)
 
 
 def _pattern(text: str) -> str:

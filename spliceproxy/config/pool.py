@@ -132,6 +132,11 @@ class Pool(Section):
         "pool whose upstreams are not found yet refuses its clients until they are.",
         "[127.0.0.1:9001, 127.0.0.1:9002]",
     )
+    required: scalars.Flag = setting(
+        "false",
+        "Whether the proxy is ready (`/readyz`) only while an upstream of this pool can be used.",
+        example="true",
+    )
     max_sessions: scalars.CountOff = setting(
         "off",
         "Sessions with this pool at the same time; further clients wait in `queue`, or are "

@@ -61,7 +61,7 @@ class Drains(TypedDict):
 
 
 class Draining:
-    """Keeps the names that are drained, and has the workers know."""
+    """Keeps the names that are drained, and has the workers know. A Lasting Part."""
 
     def __init__(
         self, states: UpstreamStates, board: Board, tell: Tell, closed: ClosedListeners | None
@@ -95,16 +95,19 @@ class Draining:
         listeners = in_force.snapshot.listeners
         self._spare(serving, [one.slot for one in listeners if one.name not in closed])
 
-    def names(self) -> Drains:
+    async def close(self) -> None:
+        """There is nothing to end."""
+
+    def knowledge(self) -> Drains:
         """All that is drained."""
         listeners = [] if self._closed is None else sorted(self._closed.names)
         return {"upstreams": sorted(self._drained), "listeners": listeners}
 
-    def recall(self, names: Drains) -> None:
+    def learn(self, knowledge: Drains) -> None:
         """Have these drained, and no others, from the next `apply` on."""
-        self._drained = {(pool, upstream) for pool, upstream in names["upstreams"]}
+        self._drained = {(pool, upstream) for pool, upstream in knowledge["upstreams"]}
         if self._closed is not None:
-            self._closed.recall(names["listeners"])
+            self._closed.recall(knowledge["listeners"])
 
     async def order(self, target: str, on: bool, over: float | None = None) -> Drained:
         """Drain (`on`) or undrain a target; once more changes nothing.

@@ -1,6 +1,6 @@
 """What an old supervisor and the new one that replaces it tell each other.
 
-The new process inherits the fds of all listening sockets, of the door, of a seqpacket pair and of
+The new process inherits the fds of all listening sockets, of the doors, of a seqpacket pair and of
 a memfd. The memfd holds the `Legacy`: which fd is which socket, and what is known at run time. It
 is JSON, because the two are not the same program. Over the pair go small JSON objects, each with a
 word in `say`:
@@ -9,8 +9,8 @@ word in `say`:
     failed   problems       new → old: it cannot serve, and why; it ends
     ready                   new → old: all its workers are ready; nobody was served so far
     take                    old → new: serve; the memfd has what is known by now
-    serving  taken, door    new → old: it serves these fds; whether it took the door
-    yours                   old → new: files and the door are yours; the memfd has what is known
+    serving  taken, doors   new → old: it serves these fds, and has those of these doors
+    yours                   old → new: files and the doors are yours; the memfd has what is known
                             by now, and the service manager knows you
     sessions sessions       old → new: so many are left, now and then
     reopen                  new → old: the files of session records were rotated
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 VARIABLE = "SPLICEPROXY_HANDOVER"
 """Environment: `PAIR,MEMFD`, two inherited fds."""
 
-_VERSION = 1
+_VERSION = 2
 _MAX_MESSAGE = 64 * 1024
 """Bytes."""
 _MOST_PROBLEMS = 20_000
@@ -73,12 +73,20 @@ class LeftSocket:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftDoor:
+    """The listening socket of one door."""
+
+    fd: int
+    key: str
+    """See Door."""
+
+
+@dataclass(frozen=True, slots=True)
 class Legacy:
     """All that an old supervisor leaves."""
 
     sockets: list[LeftSocket]
-    door: tuple[int, str] | None
-    """The fd of the door's listening socket, and its path."""
+    doors: list[LeftDoor]
     knowledge: dict[str, Any] = field(default_factory=dict)
     """Of each Lasting part, by its name."""
 
@@ -101,6 +109,7 @@ class Legacy:
                     f"version {_VERSION}: stop it and start this one instead"
                 )
             values["sockets"] = [LeftSocket(**one) for one in values["sockets"]]
+            values["doors"] = [LeftDoor(**one) for one in values["doors"]]
             return cls(**values)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise HandoverError(f"what the old process left makes no sense: {error!r}") from None

@@ -73,6 +73,9 @@ class Predecessor:
         self._legacy = legacy = Legacy.read(memfd)
         self._taken: list[_Taken] = []
         self._left = list(legacy.sockets)
+        self._left_doors = list(legacy.doors)
+        self.taken_doors: list[int] = []
+        """The fds of the doors that were claimed, by the predecessor's numbers."""
         for fd in self._fds():
             os.set_inheritable(fd, False)
 
@@ -106,7 +109,7 @@ class Predecessor:
 
     def closed_listeners(self) -> set[str]:
         """The listeners that somebody drained: nobody is to be let in by them."""
-        drains = self.knowledge("Door")
+        drains = self.knowledge("Draining")
         return set() if drains is None else set(drains["listeners"])
 
     def claim(self, listeners: Iterable[Listener], workers: int) -> Claim:
@@ -126,15 +129,20 @@ class Predecessor:
             self._left = []
         return claim
 
-    def door(self, path: Path) -> socket.socket | None:
-        """The door's listening socket, if it is at `path`; else it stays the predecessor's."""
-        if self._legacy.door is None:
-            return None
-        fd, where = self._legacy.door
-        if where == str(path):
-            return socket.socket(fileno=fd)
-        os.close(fd)
+    def door(self, key: str) -> socket.socket | None:
+        """The listening socket of the door with this key; None: there is none."""
+        for left in self._left_doors:
+            if left.key == key:
+                self._left_doors.remove(left)
+                self.taken_doors.append(left.fd)
+                return socket.socket(fileno=left.fd)
         return None
+
+    def close_doors(self) -> None:
+        """Leave to the predecessor the doors that nobody asked for."""
+        for left in self._left_doors:
+            os.close(left.fd)
+        self._left_doors = []
 
     def let_in(self) -> None:
         """Let clients into the queues of the sockets that are new. Raises BindError."""
@@ -199,8 +207,7 @@ class Predecessor:
         return [one for group in groups.values() for one in group]
 
     def _fds(self) -> Sequence[int]:
-        door = self._legacy.door
-        return [*(left.fd for left in self._left), *(() if door is None else door[:1])]
+        return [*(left.fd for left in self._left), *(left.fd for left in self._left_doors)]
 
 
 def _join(listener: Listener, group: list[ListeningSocket], workers: int) -> list[ListeningSocket]:

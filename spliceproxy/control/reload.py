@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -68,7 +69,14 @@ class Setup:
     log_level: LogLevel
     weights: SetWeights
     sources: Sources | None = None
-    """Which files to watch, for a reload whenever one of them is another one; None: none."""
+    """Which files a configuration is read from; None: none."""
+    watch: bool = False
+    """Whether there is a reload whenever one of them is another one."""
+
+    def files(self, config: Config) -> list[Path]:
+        """Those of this configuration that are there."""
+        sources = () if self.sources is None else self.sources(config)
+        return [path for path in dict.fromkeys(sources) if path.is_file()]
 
 
 @dataclass(frozen=True, slots=True)

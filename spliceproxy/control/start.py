@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from spliceproxy.control.access import AccessTables
 from spliceproxy.control.discovery import Discovery
-from spliceproxy.control.door_socket import open_door
+from spliceproxy.control.doors import Doors, open_doors
 from spliceproxy.control.early_signals import EarlySignals, Stopped
 from spliceproxy.control.events import Events
 from spliceproxy.control.file_watch import Sources
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Patience
+from spliceproxy.control.house import AdminMaker
 from spliceproxy.control.inherited import Claim, Predecessor
 from spliceproxy.control.limits import find_bites
 from spliceproxy.control.log_level import LogLevel
@@ -29,7 +32,7 @@ from spliceproxy.control.records import find_record_problems
 from spliceproxy.control.reload import Setup
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.sockets import ListeningSocket, tell_addresses
-from spliceproxy.control.supervisor import WORKER_COMMAND, Supervisor, name_process
+from spliceproxy.control.supervisor import WORKER_COMMAND, Supervisor
 from spliceproxy.control.systemd import Notifier, take_handed_sockets
 from spliceproxy.control.tls import Certificates
 from spliceproxy.errors import EXIT_OK, SpliceproxyError
@@ -48,12 +51,16 @@ def run(
     patience: Patience = DEFAULT_PATIENCE,
     load: Callable[[], Config] | None = None,
     sources: Sources | None = None,
+    *,
+    watch: bool = False,
+    admin: AdminMaker | None = None,
 ) -> int:
     """Run the proxy in this process and its workers until a signal ends it.
 
     `command` starts a worker; see WorkerProcess. `load` reads the configuration again, for a
-    reload; without it SIGHUP changes nothing. `sources` says which files it reads, and has it read
-    again whenever they change. Returns the exit code. Raises SpliceproxyError
+    reload; without it SIGHUP changes nothing. `sources` says which files it reads, and `watch`
+    has it read again whenever they change. `admin` makes what serves the doors, which there are not
+    without it. Returns the exit code. Raises SpliceproxyError
     where an address could not be had, a listener's name is not known, or the like; then nothing was
     started. To be called in the main thread; signals are blocked afterwards, as the process is
     about to exit.
@@ -65,7 +72,8 @@ def run(
         set_up(config.log.level, config.log.format)
         tap(events.take)
         predecessor = Predecessor.from_environment()
-        return _run(config, command, patience, load, sources, signals, events, predecessor)
+        setup = _setup(config, load, sources, watch=watch)
+        return _run(config, command, patience, setup, admin, signals, events, predecessor)
     except SpliceproxyError as error:
         if predecessor is not None:
             predecessor.link.refuse(str(error))
@@ -81,30 +89,18 @@ def _run(
     config: Config,
     command: Sequence[str],
     patience: Patience,
-    load: Callable[[], Config] | None,
-    sources: Sources | None,
+    setup: Setup,
+    admin: AdminMaker | None,
     signals: EarlySignals,
     events: Events,
     predecessor: Predecessor | None,
 ) -> int:
-    name_process()
-    raise_nofile()
-    machine = read_machine()
-    workers = config.workers or usable_cpus()
-    setup = Setup(
-        load,
-        machine,
-        workers,
-        UpstreamSlots(),
-        Discovery(),
-        AccessTables(),
-        Certificates(),
-        LogLevel(config.log.level),
-        SetWeights(),
-        sources,
-    )
-    inherited = (lambda _path: None) if predecessor is None else predecessor.door
-    with open_door(config.admin, inherited) as door:
+    inherited = None if predecessor is None else predecessor.door
+    open_all = nullcontext(Doors([])) if admin is None else open_doors(config, inherited)
+    with open_all as doors:
+        if predecessor is not None:
+            predecessor.close_doors()
+        part = None if admin is None else admin(config, doors)
         sockets, snapshot = _prepare(config, setup, signals, predecessor)
         supervisor = Supervisor(
             InForce(config, snapshot),
@@ -113,12 +109,34 @@ def _run(
             notifier=Notifier.from_environment(),
             signals=signals,
             events=events,
-            door=door,
+            doors=doors,
+            admin=part,
             predecessor=predecessor,
             command=command,
             patience=patience,
         )
         return asyncio.run(supervisor.run())
+
+
+def _setup(
+    config: Config, load: Callable[[], Config] | None, sources: Sources | None, *, watch: bool
+) -> Setup:
+    """Have this process be what it is to be, and look at what there is."""
+    _name_process()
+    raise_nofile()
+    return Setup(
+        load,
+        read_machine(),
+        config.workers or usable_cpus(),
+        UpstreamSlots(),
+        Discovery(),
+        AccessTables(),
+        Certificates(),
+        LogLevel(config.log.level),
+        SetWeights(),
+        sources,
+        watch,
+    )
 
 
 def _prepare(
@@ -173,3 +191,9 @@ def _tell_bites(
             effect=bite.effect,
             remedy=bite.remedy,
         )
+
+
+def _name_process() -> None:
+    """Be `spliceproxy`, not `python3`, in ps and top (proc_pid_comm(5))."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text("spliceproxy")

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from spliceproxy.control.door import Door
-from spliceproxy.control.door_socket import DoorSocket
+from spliceproxy.control.doors import Doors
 from spliceproxy.control.fleet import Fleet
 from spliceproxy.control.handover import HandoverError, Link
+from spliceproxy.control.house import AdminPart
 from spliceproxy.control.inherited import Predecessor
 from spliceproxy.control.parts import InForce, Lasting, Part
 from spliceproxy.control.service import Service
@@ -44,7 +44,10 @@ class Wing:
     fleet: Fleet
     notifier: Notifier
     parts: Sequence[Part]
-    door: DoorSocket | None
+    ordered: Sequence[Part]
+    """Those, Lasting, that keep what somebody ordered: orders still come in during an upgrade."""
+    doors: Doors
+    admin: AdminPart | None
     reopen: Callable[[], None]
     """Open the files of session records anew."""
     reloading: asyncio.Lock
@@ -103,11 +106,12 @@ class Succession:
                 part.learn(knowledge)
 
     def _learn_again(self, old: Predecessor) -> None:
-        """What somebody ordered meanwhile: the last that the old door did."""
+        """What somebody ordered meanwhile: the last that was done at the old process's doors."""
         with suppress(HandoverError):  # it died while it wrote: what was known before holds
             old.read_again()
-        for part in self._wing.parts:
-            if isinstance(part, Door) and (knowledge := old.knowledge("Door")) is not None:
+        for part in self._wing.ordered:
+            knowledge = old.knowledge(type(part).__name__)
+            if isinstance(part, Lasting) and knowledge is not None:
                 part.learn(knowledge)
                 part.apply(self._wing.in_force())
 
@@ -132,14 +136,11 @@ class Succession:
             return
         self._learn_again(old)
         self._wing.service.add(self._sockets, self._wing.fleet.workers())
-        door = self._wing.door
-        inherited = door is not None and door.inherited
-        old.link.say("serving", taken=old.taken(), door=inherited)
+        old.link.say("serving", taken=old.taken(), doors=old.taken_doors)
         await old.link.hear()  # `yours`, or the old process is gone: it is ours all the same
         self._learn_again(old)
         old.own()
-        if door is not None and inherited:
-            door.take()
+        self._wing.doors.take()
         _log.info("took over: the process before this one ends after its sessions")
         tell_addresses("listening", self._sockets)
         self._tasks.append(asyncio.create_task(self._hear_old(old)))
@@ -211,7 +212,7 @@ class Succession:
                 await wing.service.settled.wait()
         sockets = wing.service.sockets()
         successor = await Successor.call(
-            lambda: legacy_of(sockets, wing.in_force(), wing.parts, wing.door),
+            lambda: legacy_of(sockets, wing.in_force(), wing.parts, wing.doors),
             wing.notifier.environment(),
             wing.patience,
             self._stop,
@@ -220,7 +221,9 @@ class Succession:
         wing.notifier.close()
         taken = [one for one in sockets if one.sock.fileno() in successor.taken]
         wing.service.hand_over(taken, wing.fleet.workers())
-        await self._give_up_door(successor.has_door)
+        if wing.admin is not None:
+            await wing.admin.hand_over()
+        wing.doors.give_up(successor.taken_doors)
         successor.let_go()
         self._successor = successor.link
         self.succeeded.set()
@@ -255,16 +258,6 @@ class Succession:
         if not self.serving.is_set():
             for one in self._sockets:
                 one.close()
-
-    async def _give_up_door(self, taken: bool) -> None:
-        for part in self._wing.parts:
-            if isinstance(part, Door):
-                await part.hand_over()
-        if self._wing.door is not None:
-            if taken:
-                self._wing.door.give_up()
-            else:
-                self._wing.door.close()
 
     async def _hear_old(self, old: Predecessor) -> None:
         while (said := await old.link.hear()) is not None:

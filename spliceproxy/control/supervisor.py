@@ -8,34 +8,35 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 
 import structlog
 
 from spliceproxy.control.aftermath import Aftermath
 from spliceproxy.control.changes import Changes
 from spliceproxy.control.closed import ClosedListeners
-from spliceproxy.control.door import Door
-from spliceproxy.control.door_socket import DoorSocket
+from spliceproxy.control.doors import Doors
+from spliceproxy.control.draining import Draining
 from spliceproxy.control.early_signals import EarlySignals
 from spliceproxy.control.ejection import Ejection
 from spliceproxy.control.events import Events
 from spliceproxy.control.file_watch import FileWatch
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
 from spliceproxy.control.health import Monitor
+from spliceproxy.control.house import AdminPart, House
 from spliceproxy.control.inherited import Predecessor
 from spliceproxy.control.obituary import Obituary
 from spliceproxy.control.parts import InForce, Part, UpstreamStates
 from spliceproxy.control.pool_states import PoolStates
 from spliceproxy.control.reaper import reap_strangers
+from spliceproxy.control.record_streams import RecordStreams
 from spliceproxy.control.reload import Reloader, Setup
-from spliceproxy.control.report import House
 from spliceproxy.control.service import Service
+from spliceproxy.control.sessions import LiveSessions
 from spliceproxy.control.slow_start import SlowStart
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.succession import Succession, Wing
 from spliceproxy.control.systemd import Notifier
+from spliceproxy.control.waiting import first_of
 from spliceproxy.control.weights import Weights
 from spliceproxy.errors import EXIT_FAILED, EXIT_OK
 from spliceproxy.ipc import Reopen
@@ -66,7 +67,8 @@ class Supervisor:
         notifier: Notifier,
         signals: EarlySignals,
         events: Events,
-        door: DoorSocket | None = None,
+        doors: Doors,
+        admin: AdminPart | None = None,
         predecessor: Predecessor | None = None,
         command: Sequence[str] = WORKER_COMMAND,
         patience: Patience = DEFAULT_PATIENCE,
@@ -80,7 +82,8 @@ class Supervisor:
         self._notifier = notifier
         self._signals = signals
         self._events = events
-        self._door = door
+        self._doors = doors
+        self._admin = admin
         self._predecessor = predecessor
         self._command = command
         self._patience = patience
@@ -139,10 +142,6 @@ class Supervisor:
             SlowStart(states),
             PoolStates(states),
         ]
-        weights = Weights(
-            self._setup.weights, lambda: self._changes.alone(), lambda: self._changes.refresh()
-        )
-        self._parts.append(weights)
         closed = ClosedListeners(
             self._service, self._fleet, self._workers, lambda: self._changes.alone()
         )
@@ -156,21 +155,42 @@ class Supervisor:
             self._notifier,
             self._refuses_changes,
         )
-        if self._setup.sources is not None:
+        if self._setup.watch and self._setup.sources is not None:
             config, changed = self._began_with.config, changes.reload_soon
             self._parts.append(FileWatch(self._setup.sources, config, changed))
-        if self._door is not None:
-            house = House(
-                self._fleet,
-                self._service,
-                view,
-                states,
-                lambda: self._succession.older_sessions,
-                self._setup.certificates.report,
-                self._setup.certificates.broken,
-            )
-            self._parts.append(Door(self._door, house, changes.reload, self.upgrade, closed))
+        self._draining = Draining(states, view, self._fleet.tell, closed)
+        self._weights = Weights(self._setup.weights, changes.alone, changes.refresh)
+        self._parts += [self._draining, self._weights]
+        if self._admin is not None:
+            self._admin.move_in(self._make_house(view, states, closed))
+            self._parts.append(self._admin)
         self._succession = self._make_succession()
+
+    def _make_house(self, board: Board, states: UpstreamStates, closed: ClosedListeners) -> House:
+        """What whoever serves the doors can see and do."""
+        setup, changes = self._setup, self._changes
+        return House(
+            fleet=self._fleet,
+            service=self._service,
+            board=board,
+            states=states,
+            slots=setup.slots,
+            closed=closed,
+            draining=self._draining,
+            sessions=LiveSessions(self._fleet),
+            streams=RecordStreams(self._fleet),
+            events=self._events,
+            weights=self._weights,
+            log_level=setup.log_level,
+            in_force=lambda: changes.in_force,
+            reload=changes.reload,
+            upgrade=self.upgrade,
+            not_serving=self._why_not_serving,
+            older_sessions=lambda: self._succession.older_sessions,
+            certificates=setup.certificates.report,
+            broken_files=setup.certificates.broken,
+            files=lambda: setup.files(changes.in_force.config),
+        )
 
     def _make_succession(self) -> Succession:
         """This process's place in a row of them."""
@@ -180,7 +200,9 @@ class Supervisor:
                 self._fleet,
                 self._notifier,
                 self._parts,
-                self._door,
+                (self._draining,),
+                self._doors,
+                self._admin,
                 self._on_reopen,
                 self._changes.lock,
                 lambda: self._changes.in_force,
@@ -212,7 +234,7 @@ class Supervisor:
             setup = self._setup
             for part in (setup.discovery, setup.access, setup.certificates, setup.log_level):
                 tasks.append(asyncio.create_task(self._changes.follow(part.changed)))
-            await _first_of(self._stop, self._fleet.failed, self._succession.succeeded)
+            await first_of(self._stop, self._fleet.failed, self._succession.succeeded)
             if self._succession.succeeded.is_set():
                 return await self._end_behind()
             return await self._end()
@@ -264,6 +286,13 @@ class Supervisor:
         # Before, the sockets are a predecessor's: a reload would want to bind them all anew.
         await self._succession.serving.wait()
         await self._changes.reload_when_wanted()
+
+    def _why_not_serving(self) -> str:
+        """Why this process takes no new sessions now; empty: it does."""
+        if refusal := self._refuses_changes():
+            return refusal
+        ready = self._fleet.ready.is_set() and self._succession.serving.is_set()
+        return "" if ready else "the proxy is starting"
 
     def _refuses_changes(self) -> str:
         """Why nothing else can be put in force any more; empty: it can."""
@@ -323,12 +352,12 @@ class Supervisor:
         told to."""
         await self._succession.upgraded.wait()
         for part in self._parts:
-            if isinstance(part, Door | FileWatch):
+            if part is self._admin or isinstance(part, FileWatch):
                 await part.close()
         self._service.close()
         self._fleet.stop(None)
-        await _first_of(self._fleet.gone, self._stop)
-        await _first_of(self._succession.older_gone, self._stop)
+        await first_of(self._fleet.gone, self._stop)
+        await first_of(self._succession.older_gone, self._stop)
         if self._stop.is_set():
             told = self._succession.drain
             self._drain = self._changes.in_force.config.timeouts.drain if told is None else told
@@ -342,7 +371,7 @@ class Supervisor:
         self._succession.stop_older(self._drain)
         self._fleet.retire()
         limit = _RETIRE_TIME if self._drain is None else min(_RETIRE_TIME, self._drain)
-        await _first_of(self._service.closed, self._fleet.gone, self._hurry, timeout=limit)
+        await first_of(self._service.closed, self._fleet.gone, self._hurry, timeout=limit)
         self._service.close()
         if not self._hurry.is_set():
             left = self._drain
@@ -350,31 +379,15 @@ class Supervisor:
                 left = max(0.0, left - (time.monotonic() - began))
             self._fleet.stop(left)
             grace = None if left is None else left + _DRAIN_GRACE
-            await _first_of(self._fleet.gone, self._hurry, timeout=grace)
-            await _first_of(self._succession.older_gone, self._hurry, timeout=grace)
+            await first_of(self._fleet.gone, self._hurry, timeout=grace)
+            await first_of(self._succession.older_gone, self._hurry, timeout=grace)
         if self._hurry.is_set():
             self._succession.hurry_older()
         if self._hurry.is_set() and not self._fleet.gone.is_set():
             self._fleet.stop(0)
-            await _first_of(self._fleet.gone, timeout=_HURRY_GRACE)
+            await first_of(self._fleet.gone, timeout=_HURRY_GRACE)
         if not self._fleet.gone.is_set():
             self._fleet.kill("did not stop in time")
             await self._fleet.gone.wait()
         if self._hurry.is_set():
-            await _first_of(self._succession.older_gone, timeout=_HURRY_GRACE)
-
-
-async def _first_of(*events: asyncio.Event, timeout: float | None = None) -> None:
-    """Return when one of `events` is set, or after `timeout` seconds."""
-    waits = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-
-
-def name_process() -> None:
-    """Be `spliceproxy`, not `python3`, in ps and top (proc_pid_comm(5))."""
-    with suppress(OSError):
-        Path("/proc/self/comm").write_text("spliceproxy")
+            await first_of(self._succession.older_gone, timeout=_HURRY_GRACE)

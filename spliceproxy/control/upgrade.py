@@ -4,7 +4,7 @@
    nothing here changes: if it fails, is silent, or this process is told to stop, it is ended, and
    this one goes on.
 2. The successor's workers are ready, and it serves. Both accept from the same queues for a moment.
-3. This process lets go: its workers stop accepting, the service manager and the door change hands,
+3. This process lets go: its workers stop accepting, the service manager and the doors change hands,
    and the sockets that the successor did not take are retired as at a reload.
 4. Its workers' sessions end when they like, without limit. It stays for them, and passes on what
    its successor says to its own predecessors, until the last one is gone.
@@ -27,8 +27,8 @@ from pathlib import Path
 
 import structlog
 
-from spliceproxy.control.door_socket import DoorSocket
-from spliceproxy.control.handover import VARIABLE, LeftSocket, Legacy, Link, Said
+from spliceproxy.control.doors import Doors
+from spliceproxy.control.handover import VARIABLE, LeftDoor, LeftSocket, Legacy, Link, Said
 from spliceproxy.control.parts import InForce, Lasting, Part
 from spliceproxy.control.sockets import ListeningSocket, socket_key
 from spliceproxy.errors import SpliceproxyError
@@ -79,7 +79,7 @@ def legacy_of(
     sockets: Sequence[ListeningSocket],
     in_force: InForce,
     parts: Sequence[Part],
-    door: DoorSocket | None,
+    doors: Doors,
 ) -> Legacy:
     """All that there is to be left."""
     listeners = in_force.config.listeners
@@ -97,7 +97,7 @@ def legacy_of(
             )
             for one in sockets
         ],
-        None if door is None else (door.sock.fileno(), str(door.path)),
+        [LeftDoor(door.fd, door.key) for door in doors],
         {type(part).__name__: part.knowledge() for part in parts if isinstance(part, Lasting)},
     )
 
@@ -110,7 +110,8 @@ class Successor:
         self.pid = 0
         self.taken: frozenset[int] = frozenset()
         """The fds of the sockets that it serves."""
-        self.has_door = False
+        self.taken_doors: frozenset[int] = frozenset()
+        """Those of the doors that it has."""
         self._legacy = legacy
         self._memfd = memfd
         self._pidfd = -1
@@ -148,7 +149,7 @@ class Successor:
         return successor
 
     def let_go(self) -> None:
-        """It has the door by now: tell it the last that was ordered there, and that all is its."""
+        """It has the doors by now: tell it the last that was ordered there, and that all is its."""
         with suppress(OSError):
             self._legacy().write(self._memfd)
         self.link.say("yours")
@@ -158,7 +159,7 @@ class Successor:
         """Start the program. Raises UpgradeError."""
         legacy = self._legacy()
         fds = [there.fileno(), self._memfd, *(left.fd for left in legacy.sockets)]
-        fds += [] if legacy.door is None else legacy.door[:1]
+        fds += [door.fd for door in legacy.doors]
         variable = f"{there.fileno()},{self._memfd}"
         try:
             legacy.write(self._memfd)
@@ -197,7 +198,7 @@ class Successor:
         self._legacy().write(self._memfd)  # orders came in while it started
         self.link.say("take")
         said = await self._expect("serving")
-        self.taken, self.has_door = frozenset(said["taken"]), bool(said["door"])
+        self.taken, self.taken_doors = frozenset(said["taken"]), frozenset(said["doors"])
 
     async def _expect(self, word: str) -> Said:
         said = await self.link.hear()

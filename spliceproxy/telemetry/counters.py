@@ -80,7 +80,7 @@ _CELLS: Final = _KINDS + _KIND * MAX_KINDS
 # One cell: its names, then the slots, counted from behind the names.
 _NAMES: Final = 48
 ACTIVE: Final = 0
-"""Sessions that are connected now."""
+"""Sessions that are connected now; the first slot, which is written most."""
 BYTES_UP: Final = 1
 BYTES_DOWN: Final = 2
 SPLICED_UP: Final = 3
@@ -107,7 +107,8 @@ _FAILURE_SLOTS: Final = 8
 BUCKETS: Final = 34
 HISTOGRAM: Final = 1 + BUCKETS
 """Slots of a histogram: the sum, then the buckets."""
-_LAST: Final = BUCKETS - 1
+LAST: Final = BUCKETS - 1
+"""The bucket for all that is larger than the bounds of the others."""
 CONNECT: Final = FAILURES + _FAILURE_SLOTS
 FIRST_BYTE: Final = CONNECT + HISTOGRAM
 DURATION: Final = FIRST_BYTE + HISTOGRAM
@@ -160,19 +161,30 @@ def region_bytes() -> int:
 def bucket(value: int) -> int:
     """The number of the bucket of a histogram that holds `value`."""
     number = (value - 1 >> 6).bit_length() if value > 0 else 0
-    return number if number < _LAST else _LAST
+    return number if number < LAST else LAST
 
 
 def upper_bounds() -> tuple[int, ...]:
     """The largest value of each bucket but the last one."""
-    return tuple(64 << number for number in range(_LAST))
+    return tuple(64 << number for number in range(LAST))
+
+
+class Cell:
+    """Where a writer counts what has certain names: `slots[cell.at + BYTES_UP] += 1`.
+
+    It may be kept for as long as one likes: it says so when the place is another one.
+    """
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: int) -> None:
+        self.at = at
 
 
 class Region:
     """One worker's region, for its writer: that worker, or the supervisor while it is away.
 
-    `slots` is the memory of all of it; a cell is the number of its slot 0, so what it counts stands
-    at `slots[cell + BYTES_UP]`.
+    `slots` is the memory of all of it, `kinds` the slots of the ends that were met so far.
     """
 
     def __init__(self, words: memoryview) -> None:
@@ -180,22 +192,22 @@ class Region:
         self.slots = words
         if words[SEQUENCE] % 2:  # its writer died while cells changed places
             words[SEQUENCE] += 1
-        self._cells: dict[CellKey, int] = {}
+        self._cells: dict[CellKey, Cell] = {}
         # Plain tuples find the same, and are made in a tenth of the time.
-        self._find = cast("Callable[[tuple[str, str, str, str]], int | None]", self._cells.get)
+        self._find = cast("Callable[[tuple[str, str, str, str]], Cell | None]", self._cells.get)
         self._free: list[int] = []
         for cell in places(words[USED]):
             key = key_of(words, cell)
             if key is None:
                 self._free.append(cell)
             else:
-                self._cells[key] = cell
-        self._kinds: dict[tuple[str, str, str], int] = {}
+                self._cells[key] = Cell(cell)
+        self.kinds: dict[tuple[str, str, str], int] = {}
         for number, end in enumerate(kinds_of(words)):
-            self._kinds[end] = ENDS + number
+            self.kinds[end] = ENDS + number
         self._departed: dict[CellKey, None] = {}
 
-    def cell(self, listener: str, route: str = "", pool: str = "", upstream: str = "") -> int:
+    def cell(self, listener: str, route: str = "", pool: str = "", upstream: str = "") -> Cell:
         """The cell of these names, made where it is missing."""
         cell = self._find((listener, route, pool, upstream))
         if cell is None:
@@ -204,16 +216,16 @@ class Region:
 
     def end(self, closed_by: str, how: str, why: str) -> int:
         """The slot, in every cell, of the sessions that ended so."""
-        known = self._kinds.get((closed_by, how, why))
+        known = self.kinds.get((closed_by, how, why))
         if known is not None:
             return known
-        end, number = End(closed_by, how, why), len(self._kinds)
+        end, number = End(closed_by, how, why), len(self.kinds)
         if number >= MAX_KINDS - 1:
             end = OTHER_END
-            if end in self._kinds:
-                return self._kinds[end]
+            if end in self.kinds:
+                return self.kinds[end]
         _put_text(self.slots, _KINDS + number * _KIND, _KIND, " ".join(end))
-        self._kinds[end] = slot = ENDS + number
+        self.kinds[end] = slot = ENDS + number
         return slot
 
     def keep(self, configured: Callable[[CellKey], bool]) -> None:
@@ -231,7 +243,7 @@ class Region:
         for key in list(self._departed):
             if surplus <= 0:
                 break
-            if not self.slots[self._cells[key] + ACTIVE]:
+            if not self.slots[self._cells[key].at + ACTIVE]:
                 surplus -= 1
                 del self._departed[key]
                 self._fold(key)
@@ -246,13 +258,13 @@ class Region:
         slot = self.end(*DEATH)
         left = dict(lost)
         for key, cell in self._cells.items():
-            if active := slots[cell + ACTIVE]:
+            if active := slots[cell.at + ACTIVE]:
                 left[key.listener] = left.get(key.listener, 0) - active
-                slots[cell + slot] += active
-                slots[cell + ACTIVE] = 0
+                slots[cell.at + slot] += active
+                slots[cell.at + ACTIVE] = 0
         for listener, number in left.items():
             if number > 0:  # they had no upstream yet
-                slots[self.cell(listener) + slot] += number
+                slots[self.cell(listener).at + slot] += number
         for index in _GAUGES:
             slots[index] = 0
         missing = slots[RECORDS] - slots[RECORDS_WRITTEN] - slots[RECORDS_DROPPED]
@@ -260,23 +272,23 @@ class Region:
         slots[DEATHS] += 1
         return missing
 
-    def _make(self, key: CellKey) -> int:
+    def _make(self, key: CellKey) -> Cell:
         slots = self.slots
         if self._free:
-            cell = self._free.pop()
+            at = self._free.pop()
         elif slots[USED] < MAX_CELLS:
-            cell = place(slots[USED])
+            at = place(slots[USED])
         else:
             return self._coarser(key)
         slots[SEQUENCE] += 1
-        _put_text(slots, cell - _NAMES, _NAMES, "\0".join(key) + "\0")
-        if cell == place(slots[USED]):
+        _put_text(slots, at - _NAMES, _NAMES, "\0".join(key) + "\0")
+        if at == place(slots[USED]):
             slots[USED] += 1
         slots[SEQUENCE] += 1
-        self._cells[key] = cell
+        self._cells[key] = cell = Cell(at)
         return cell
 
-    def _coarser(self, key: CellKey) -> int:
+    def _coarser(self, key: CellKey) -> Cell:
         """All places are taken: count it with the listener, or else with everybody."""
         for other in (CellKey(key.listener), next(iter(self._cells))):
             if other in self._cells:
@@ -284,8 +296,10 @@ class Region:
         raise AssertionError("a full region has cells")
 
     def _fold(self, key: CellKey) -> None:
-        """Add a cell to its listener's own one, and give up its place."""
-        source, target = self._cells.pop(key), self.cell(key.listener)
+        """Add a cell to its listener's own one, and give up its place; whoever has it counts there
+        from now on."""
+        cell, target = self._cells.pop(key), self.cell(key.listener).at
+        source, cell.at = cell.at, target
         slots = self.slots
         slots[SEQUENCE] += 1
         for index in range(SLOTS):

@@ -75,9 +75,9 @@ class Loop:
         self.batches = 0
         """Times that epoll_wait returned."""
         self.events = 0
-        """Events that it has told."""
+        """Events that it has told, as timers see it."""
         self.busy = 0.0
-        """Seconds between its returns and the waits that followed."""
+        """Seconds between its returns and the waits that followed; so too."""
         self.longest = 0.0
         """The longest of these; whoever reads it may set it to 0."""
         self.clock = time.monotonic
@@ -155,14 +155,15 @@ class Loop:
         handlers = self.handlers
         wheel = self.wheel
         monotonic = self.clock
-        self.now = monotonic()
+        told, busy, longest, now = self.events, self.busy, 0.0, monotonic()
+        self.now = now
         self._running = True
         while self._running:
             begins = monotonic()
-            busy = begins - self.now
-            self.busy += busy
-            if busy > self.longest:
-                self.longest = busy
+            took = begins - now
+            busy += took
+            if took > longest:
+                longest = took
             wait = wheel.next - begins
             if self._again or wait < 0.0:
                 wait = 0.0
@@ -171,7 +172,7 @@ class Loop:
             events = poll(wait, BATCH)
             self.now = now = monotonic()
             self.batches += 1
-            self.events += len(events)
+            told += len(events)
             batch = iter(events)
             while True:
                 try:
@@ -182,6 +183,11 @@ class Loop:
                 except Exception as error:
                     self._on_failure(_owner(handler), error)
             if now >= wheel.next:
+                # Only timers look at these: nothing is stored for each event.
+                self.events, self.busy = told, busy
+                if longest > self.longest:
+                    self.longest = longest
+                longest = 0.0
                 wheel.expire(now, self._on_failure)
             if self._again:
                 self._run_once_more()

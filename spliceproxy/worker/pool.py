@@ -24,6 +24,7 @@ from spliceproxy.worker.origination import Origination
 from spliceproxy.worker.tier import EJECTED_ONES, EVERYONE, HEALTHY, Tier, groups_of
 
 if TYPE_CHECKING:
+    from spliceproxy.telemetry.counters import Cell
     from spliceproxy.worker.queue import Queue
 
 LOOKS: Final = 16
@@ -40,6 +41,8 @@ class Upstream:
 
     __slots__ = (
         "address",
+        "cell",
+        "counted_for",
         "early_closes",
         "failures",
         "family",
@@ -70,6 +73,10 @@ class Upstream:
         self.weight = plan.weight
         self.tier = plan.tier
         self.max_sessions = plan.max_sessions
+        self.counted_for = ""
+        self.cell: Cell | None = None
+        """Where its sessions are counted that came by the listener of this name and took no
+        route. No reference to the listener: it leads back to here."""
         self.state = 0
         """Its state on the board, when last looked at."""
         self.full = False

@@ -31,6 +31,7 @@ from spliceproxy.worker.tcp_options import set_keepalive
 if TYPE_CHECKING:
     from spliceproxy.limits.clients import Place
     from spliceproxy.relay.tls_end import TlsEnd
+    from spliceproxy.telemetry.counters import Cell
     from spliceproxy.worker.handshake import Handshake
     from spliceproxy.worker.known import Known
     from spliceproxy.worker.listener import ListeningSocket
@@ -111,8 +112,8 @@ class Session:
         self.slot = 0
         self._client_events = 0
         self.connect_ms: float | None = None
-        self.cell = 0
-        """Where it is counted while bytes can flow; 0: they cannot, or not yet."""
+        self.cell: Cell | None = None
+        """Where it is counted while bytes can flow."""
         self.counted: Counted | None = None
         """What was counted of it so far."""
         self._connector: Connector | None = None

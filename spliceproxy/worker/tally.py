@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.telemetry.counters import (
-    ACTIVE,
     BYTES_DOWN,
     BYTES_UP,
     CONNECT,
@@ -19,6 +18,7 @@ from spliceproxy.telemetry.counters import (
     FAILURE_WHYS,
     FAILURES,
     FIRST_BYTE,
+    LAST,
     QUEUE,
     RETRIES,
     SIZE,
@@ -27,6 +27,7 @@ from spliceproxy.telemetry.counters import (
     TLS,
     TLS_FAILED,
     TLS_OK,
+    Cell,
     Region,
     bucket,
 )
@@ -46,6 +47,12 @@ LOOKS: Final = 1000
 SHARE: Final = 0.005
 """Share of the time that rounds may take: with very many sessions they come less often."""
 
+_DURATIONS: Final = DURATION + 1
+_CONNECTS: Final = CONNECT + 1
+_FIRST_BYTES: Final = FIRST_BYTE + 1
+_SIZES: Final = SIZE + 1
+"""The first buckets. A time in whole microseconds is rounded down, so that its bucket is one that
+holds more than it: `bucket(took + 1)`."""
 _FAILURES: Final = {why: FAILURES + number for number, why in enumerate(FAILURE_WHYS)}
 
 
@@ -62,11 +69,12 @@ class Counted:
 class Tally:
     """The one who writes this worker's region."""
 
-    __slots__ = ("_before", "_began", "_left", "_loop", "_took", "region", "slots")
+    __slots__ = ("_before", "_began", "_kinds", "_left", "_loop", "_took", "region", "slots")
 
     def __init__(self, region: Region, loop: Loop) -> None:
         self.region = region
         self.slots = region.slots
+        self._kinds = region.kinds
         self._loop = loop
         self._left: list[Session] = []
         self._began = loop.now
@@ -77,92 +85,120 @@ class Tally:
 
     def on_connected(self, session: Session, upstream: Upstream) -> None:
         """Bytes can flow between the client and `upstream`."""
-        session.cell = cell = self._cell(session, upstream.name)
-        self.slots[cell + ACTIVE] += 1
+        cell, listener = upstream.cell, session.listener.name
+        if cell is None or session.known is not None or upstream.counted_for is not listener:
+            cell = self._cell(session, upstream.name)
+            if session.known is None:
+                upstream.counted_for, upstream.cell = listener, cell
+        session.cell = cell
+        self.slots[cell.at] += 1  # ACTIVE
 
     def on_left(self, session: Session) -> None:
         """It leaves its upstream for another one, and nothing of it is to be counted yet."""
-        self.slots[session.cell + ACTIVE] -= 1
-        session.cell = 0
-        session.counted = None
+        if session.cell is not None:
+            self.slots[session.cell.at] -= 1
+        session.cell = session.counted = None
 
     def on_try_failed(self, session: Session, upstream: Upstream, why: Why) -> None:
         """`upstream` could not be connected."""
         slot = _FAILURES.get(why, _FAILURES["connect_failed"])
-        self.slots[self._cell(session, upstream.name) + slot] += 1
+        self.slots[self._cell(session, upstream.name).at + slot] += 1
 
     def on_handshake(self, session: Session, seconds: float | None) -> None:
         """TLS with the client has begun after `seconds`, or could not (None)."""
-        slots, cell = self.slots, self.region.cell(session.listener.name)
+        slots, at = self.slots, self.region.cell(session.listener.name).at
         if seconds is None:
-            slots[cell + TLS_FAILED] += 1
+            slots[at + TLS_FAILED] += 1
         else:
-            slots[cell + TLS_OK] += 1
-            self._observe(cell + TLS, int(seconds * 1e6))
+            slots[at + TLS_OK] += 1
+            self._observe(at + TLS, seconds)
 
     def on_refused(self, session: Session, closed_by: ClosedBy, how: How, why: Why) -> None:
         """It ended before it began."""
         slots, region = self.slots, self.region
-        cell = region.cell(session.listener.name)
-        slots[cell + region.end(closed_by, how, why)] += 1
-        slots[cell + DURATION + 1] += 1  # it took no time
+        at = region.cell(session.listener.name).at
+        slots[at + region.end(closed_by, how, why)] += 1
+        slots[at + _DURATIONS] += 1  # it took no time
 
     def on_end(self, session: Session, closed_by: ClosedBy, how: How, why: Why) -> None:
-        """It ended so. To be called while its parts are there."""
-        slots, cell = self.slots, session.cell
-        if cell:
-            slots[cell + ACTIVE] -= 1
-        else:
-            upstream = session.upstream
-            cell = self._cell(session, "" if upstream is None else upstream.name)
-        slots[cell + self.region.end(closed_by, how, why)] += 1
-        if session.retries:
-            slots[cell + RETRIES] += session.retries
-        if session.wait is not None and session.wait.seconds is not None:
-            self._observe(cell + QUEUE, int(session.wait.seconds * 1e6))
-        started = session.started
-        self._observe(cell + DURATION, int((self._loop.now - started) * 1e6))
-        relay = session.relay
-        if relay is not None:
-            if session.connect_ms is not None:
-                self._observe(cell + CONNECT, int(session.connect_ms * 1e3))
-            if relay.first_byte_at is not None:
-                self._observe(cell + FIRST_BYTE, int((relay.first_byte_at - started) * 1e6))
-            self._observe(cell + SIZE, self._count(cell, relay, session.counted))
+        """It ended so. To be called while its parts are there.
 
-    def _cell(self, session: Session, upstream: str) -> int:
+        Each slot costs a tenth of a microsecond, and so does each call: hence the repetition.
+        """
+        slots, cell = self.slots, session.cell
+        if cell is None:
+            upstream = session.upstream
+            at = self._cell(session, "" if upstream is None else upstream.name).at
+        else:
+            at = cell.at
+            slots[at] -= 1  # ACTIVE
+        end = self._kinds.get((closed_by, how, why))
+        slots[at + (end or self.region.end(closed_by, how, why))] += 1
+        if session.retries:
+            slots[at + RETRIES] += session.retries
+        if session.wait is not None and session.wait.seconds is not None:
+            self._observe(at + QUEUE, session.wait.seconds)
+        started = session.started
+        took = int((self._loop.now - started) * 1e6)
+        slots[at + DURATION] += took
+        number = (took >> 6).bit_length()
+        slots[at + _DURATIONS + (number if number < LAST else LAST)] += 1
+        relay = session.relay
+        if relay is None or session.connect_ms is None:
+            return
+        took = int(session.connect_ms * 1e3)
+        slots[at + CONNECT] += took
+        number = (took >> 6).bit_length()
+        slots[at + _CONNECTS + (number if number < LAST else LAST)] += 1
+        first = relay.first_byte_at
+        if first is not None:
+            took = int((first - started) * 1e6)
+            slots[at + FIRST_BYTE] += took
+            number = (took >> 6).bit_length()
+            slots[at + _FIRST_BYTES + (number if number < LAST else LAST)] += 1
+        size = self._count(at, relay, session.counted)
+        slots[at + SIZE] += size
+        number = (size - 1 >> 6).bit_length() if size else 0
+        slots[at + _SIZES + (number if number < LAST else LAST)] += 1
+
+    def _cell(self, session: Session, upstream: str) -> Cell:
         known = session.known
         route = "" if known is None or known.route is None else known.route
         pool = session.pool.name if session.preread is None else ""
         return self.region.cell(session.listener.name, route, pool, upstream)
 
-    def _observe(self, at: int, value: int) -> None:
-        """Put a value into the histogram at that slot."""
-        slots = self.slots
-        slots[at] += value
-        slots[at + 1 + bucket(value)] += 1
+    def _observe(self, at: int, seconds: float) -> None:
+        """Put a time into the histogram at that slot."""
+        slots, took = self.slots, int(seconds * 1e6)
+        slots[at] += took
+        slots[at + 1 + bucket(took + 1)] += 1
 
-    def _count(self, cell: int, relay: Relay, counted: Counted | None) -> int:
+    def _count(self, at: int, relay: Relay, counted: Counted | None) -> int:
         """Count what was moved since the last time; the session's bytes, both ways."""
-        slots, up_flow, down_flow = self.slots, relay.up, relay.down
-        # Negative: a part of the PROXY header is still to be sent.
-        up, down = max(0, up_flow.moved), down_flow.moved
-        spliced_up, spliced_down = up_flow.spliced, down_flow.spliced
-        total = up + down
+        slots, flow = self.slots, relay.up
+        up, spliced = flow.moved, flow.spliced
+        if up < 0:  # a part of the PROXY header is still to be sent
+            up = 0
+        total = up
         if counted is not None:
             up, counted.up = up - counted.up, up
-            down, counted.down = down - counted.down, down
-            spliced_up, counted.spliced_up = spliced_up - counted.spliced_up, spliced_up
-            spliced_down, counted.spliced_down = spliced_down - counted.spliced_down, spliced_down
-            counted.rate_up, counted.rate_down = float(up), float(down)
+            spliced, counted.spliced_up = spliced - counted.spliced_up, spliced
+            counted.rate_up = float(up)
         if up:
-            slots[cell + BYTES_UP] += up
+            slots[at + BYTES_UP] += up
+        if spliced:
+            slots[at + SPLICED_UP] += spliced
+        flow = relay.down
+        down, spliced = flow.moved, flow.spliced
+        total += down
+        if counted is not None:
+            down, counted.down = down - counted.down, down
+            spliced, counted.spliced_down = spliced - counted.spliced_down, spliced
+            counted.rate_down = float(down)
         if down:
-            slots[cell + BYTES_DOWN] += down
-        if spliced_up:
-            slots[cell + SPLICED_UP] += spliced_up
-        if spliced_down:
-            slots[cell + SPLICED_DOWN] += spliced_down
+            slots[at + BYTES_DOWN] += down
+        if spliced:
+            slots[at + SPLICED_DOWN] += spliced
         return total
 
     def begin_round(self, sessions: Iterable[Session]) -> None:
@@ -182,14 +218,15 @@ class Tally:
         for _ in range(min(LOOKS, len(left))):
             session = left.pop()
             relay, counted = session.relay, session.counted
-            if relay is None or not session.cell:
+            cell = session.cell
+            if relay is None or cell is None:
                 continue
             if relay.up.touched >= before or relay.down.touched >= before:
                 if session.replays:
                     continue  # what this upstream was sent may not count
                 if counted is None:
                     session.counted = counted = Counted()
-                self._count(session.cell, relay, counted)
+                self._count(cell.at, relay, counted)
                 counted.rate_up /= passed
                 counted.rate_down /= passed
             elif counted is not None:

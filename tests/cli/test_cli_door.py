@@ -237,7 +237,7 @@ def test_drain_waits_until_the_last_session_has_ended(door: Path, spliceproxy: S
         f"{target}: 1 session",
         f"{target}: drained",
     ]
-    assert server.asked == ["POST /v1/drain", *["GET /v1/status"] * 4]
+    assert server.asked == ["POST /api/v1/drain", *["GET /api/v1/status"] * 4]
 
 
 def test_drain_gives_up_after_its_time(door: Path, spliceproxy: Spliceproxy) -> None:

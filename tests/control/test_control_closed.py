@@ -43,14 +43,17 @@ def echoing(tmp_path: Path, workers: int, **listeners: str) -> Iterator[tuple[Pr
 
 
 def order(door: Path, verb: str, target: str, **more: Any) -> dict[str, Any]:
-    code, answer = request(door, "POST", f"/v1/{verb}", {"target": target, **more})
+    code, answer = request(door, "POST", f"/api/v1/{verb}", {"target": target, **more})
     assert code == 200, answer
     return answer
 
 
+def status(door: Path) -> dict[str, Any]:
+    return request(door, "GET", "/api/v1/status")[1]
+
+
 def listener(door: Path, name: str = "web") -> dict[str, Any]:
-    status = request(door, "GET", "/v1/status")[1]
-    return next(one for one in status["listeners"] if one["name"] == name)
+    return next(one for one in status(door)["listeners"] if one["name"] == name)
 
 
 def says(client: socket.socket, text: bytes) -> bool:
@@ -151,7 +154,7 @@ def test_an_address_that_somebody_took_meanwhile_is_one_clear_error(tmp_path: Pa
         order(door, "drain", "all")
         wait_until(lambda: not listener(door)["addresses"], 10, "no address")
         with socket.create_server(name):
-            code, answer = request(door, "POST", "/v1/undrain", {"target": "all"})
+            code, answer = request(door, "POST", "/api/v1/undrain", {"target": "all"})
             assert code == 409
             [line] = answer["error"].splitlines()
             assert line.startswith(f"listeners.web.bind: 127.0.0.1:{name[1]}: in use by python")
@@ -205,7 +208,9 @@ def test_a_worker_that_dies_while_a_listener_is_drained_changes_nothing(tmp_path
         for pid in proxy.worker_pids():
             os.kill(pid, signal.SIGKILL)
         wait_until(
-            lambda: all(one["ready"] for one in request(door, "GET", "/v1/status")[1]["workers"]),
+            lambda: all(
+                one["ready"] for one in request(door, "GET", "/api/v1/status")[1]["workers"]
+            ),
             10,
             "new workers",
         )
@@ -271,7 +276,7 @@ def test_a_socket_that_systemd_holds_is_not_given_up_and_one_sentence_says_so(
         running.wait_log("ready")
         wait_until(door.exists, 10, "the door")
         for target in ("listener/web", "all"):
-            code, answer = request(door, "POST", "/v1/drain", {"target": target})
+            code, answer = request(door, "POST", "/api/v1/drain", {"target": target})
             assert code == 409
             assert answer["error"] == (
                 f"listener/web: systemd holds 127.0.0.1:{port} and would go on queueing clients; "

@@ -1,30 +1,18 @@
-"""What was drained stays drained; orders of the door that need a supervisor which can reload."""
+"""What was drained stays drained, and which sessions that ends."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 import pytest
-from harness.door import request
 from harness.found import find_upstreams
 
 from spliceproxy import config
-from spliceproxy.control.door import Door
-from spliceproxy.control.door_socket import DoorSocket
 from spliceproxy.control.draining import Draining, UnknownTargetError
-from spliceproxy.control.fleet import Fleet
 from spliceproxy.control.machine import Machine
 from spliceproxy.control.parts import InForce, UpstreamStates
 from spliceproxy.control.plan import make_snapshot
-from spliceproxy.control.report import House
-from spliceproxy.control.service import Service
 from spliceproxy.control.slots import UpstreamSlots
-from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import End, Message, Spare
 from spliceproxy.telemetry.board import DOWN, DRAINING, Board
 
@@ -157,70 +145,3 @@ def test_a_slot_that_a_reload_gives_to_another_upstream_is_not_ended() -> None:
     assert rig.slot(SOCKET) == slot
     assert rig.told == [Spare(upstreams=[slot])]
     assert not rig.states.has(slot, DRAINING)
-
-
-Reload = Callable[[], Awaitable[list[str]]]
-
-
-def with_door(path: Path, rig: Rig, reload: Reload | None, visit: Callable[[], Any]) -> Any:
-    """What `visit` returns, called in a thread while a door stands open at `path`."""
-
-    async def live() -> Any:
-        board = Board.create(1)
-        fleet = Fleet(
-            ["true"], Service([]), board, 1, -1, lambda *_: None, on_failing=lambda *_: None
-        )
-        os.close(board)
-        house = House(fleet, Service([]), rig.board, rig.states)
-        with closing(DoorSocket(path)) as socket:
-            door = Door(socket, house, reload)
-            door.apply(rig.in_force(ONE, TWO))
-            try:
-                return await asyncio.to_thread(visit)
-            finally:
-                await door.close()
-
-    return asyncio.run(live())
-
-
-def test_reload_tells_what_changed(tmp_path: Path) -> None:
-    async def reload() -> list[str]:
-        return ["pools.app: 1 upstream more"]
-
-    path = tmp_path / "door"
-    answer = with_door(path, Rig(), reload, lambda: request(path, "POST", "/v1/reload"))
-    assert answer == (200, {"changes": ["pools.app: 1 upstream more"]})
-
-
-def test_a_reload_that_is_refused_says_why(tmp_path: Path) -> None:
-    async def reload() -> list[str]:
-        raise SpliceproxyError("app.yaml:7:5: pools.app.balence: unknown key")
-
-    path = tmp_path / "door"
-    answer = with_door(path, Rig(), reload, lambda: request(path, "POST", "/v1/reload"))
-    assert answer == (409, {"error": "app.yaml:7:5: pools.app.balence: unknown key"})
-
-
-def test_a_mistake_of_ours_is_told_without_its_insides(tmp_path: Path) -> None:
-    async def reload() -> list[str]:
-        raise ZeroDivisionError("secret")
-
-    path = tmp_path / "door"
-    code, answer = with_door(path, Rig(), reload, lambda: request(path, "POST", "/v1/reload"))
-    assert code == 500
-    assert "secret" not in answer["error"]
-
-
-def test_the_states_of_an_upstream_are_all_told(tmp_path: Path) -> None:
-    rig = Rig()
-    rig.states.mark(rig.slot(TWO), DOWN, True)
-    rig.board.upstreams.sessions[1][rig.slot(TWO)] = 2
-    path = tmp_path / "door"
-
-    def visit() -> Any:
-        request(path, "POST", "/v1/drain", {"target": "pool/app"})
-        return request(path, "GET", "/v1/status")[1]["pools"][0]["upstreams"]
-
-    one, two = with_door(path, rig, None, visit)
-    assert (one["states"], one["sessions"]) == (["draining"], 0)
-    assert (two["states"], two["sessions"]) == (["draining", "down"], 2)

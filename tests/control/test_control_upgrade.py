@@ -147,11 +147,11 @@ def test_a_reload_works_on_what_was_inherited(tmp_path: Path) -> None:
         web = proxy.proxy.address("web")
         proxy.upgrade()
         proxy.write(yaml(two.address, "web 127.0.0.1:0"))
-        assert request(proxy.door, "POST", "/v1/reload")[0] == 200
+        assert request(proxy.door, "POST", "/api/v1/reload")[0] == 200
         assert heard(web) == b"two"
         assert len(proxy.proxy.addresses("web")) == 2
         proxy.write(yaml(two.address, "site 127.0.0.1:0"))
-        assert request(proxy.door, "POST", "/v1/reload")[0] == 200
+        assert request(proxy.door, "POST", "/api/v1/reload")[0] == 200
         wait_until(partial(refused, web), 5, "the end of web")
 
 
@@ -251,7 +251,7 @@ def test_while_one_upgrade_is_under_way_there_is_no_other_and_a_stop_ends_it(
             first = threading.Thread(target=proxy.order)
             first.start()
             proxy.proxy.wait_log("upgrading")
-            code, answer = request(proxy.door, "POST", "/v1/upgrade")
+            code, answer = request(proxy.door, "POST", "/api/v1/upgrade")
             assert (code, answer["error"]) == (409, "not upgraded: an upgrade is under way")
             proxy.proxy.terminate()
             assert proxy.proxy.wait() == 0
@@ -270,7 +270,7 @@ def test_what_was_drained_and_who_is_down_stays_so(tmp_path: Path) -> None:
         proxy = stack.enter_context(generations(text, tmp_path))
         proxy.proxy.wait_log("upstream down")
         target = {"target": f"pool/app/{one.address}"}
-        assert request(proxy.door, "POST", "/v1/drain", target)[0] == 200
+        assert request(proxy.door, "POST", "/api/v1/drain", target)[0] == 200
         for _ in range(2):
             proxy.upgrade()
             [found] = proxy.status()["pools"]
@@ -281,7 +281,7 @@ def test_what_was_drained_and_who_is_down_stays_so(tmp_path: Path) -> None:
                 dead.address: ["down"],
             }
             assert heard(proxy.proxy.address("web")) == b"two"
-        assert request(proxy.door, "POST", "/v1/undrain", target)[0] == 200
+        assert request(proxy.door, "POST", "/api/v1/undrain", target)[0] == 200
         proxy.upgrade()
         web = proxy.proxy.address("web")
         assert {heard(web) for _ in range(4)} == {b"one", b"two"}
@@ -295,7 +295,7 @@ def test_what_is_drained_while_the_new_process_starts_is_drained_there(tmp_path:
         upgrade = threading.Thread(target=proxy.upgrade)
         upgrade.start()
         proxy.proxy.wait_log("upgrading")
-        assert request(proxy.door, "POST", "/v1/drain", {"target": "pool/app"})[0] == 200
+        assert request(proxy.door, "POST", "/api/v1/drain", {"target": "pool/app"})[0] == 200
         assert len(proxy.pids()) == 1, "the new process was too fast for this test"
         upgrade.join()
         assert proxy.status()["pools"][0]["upstreams"][0]["states"] == ["draining"]
@@ -445,7 +445,7 @@ def test_pid_1_refuses_with_a_sentence(tmp_path: Path) -> None:
         text = yaml(one.address, "web 127.0.0.1:0", more=f"admin: {{bind: 'unix:{door}'}}")
         with running_proxy(text, wrapper=prefix, expect_exit=None) as proxy:
             proxy.wait_log("door open")
-            code, answer = request(door, "POST", "/v1/upgrade")
+            code, answer = request(door, "POST", "/api/v1/upgrade")
             assert code == 409
             assert answer["error"] == (
                 "not upgraded: this process is PID 1, with which its container ends; "
@@ -481,7 +481,7 @@ def test_a_door_that_hands_over_still_answers_who_asked(tmp_path: Path) -> None:
         named("one") as one,
         generations(yaml(one.address, "web 127.0.0.1:0"), tmp_path) as proxy,
     ):
-        code, answer = request(proxy.door, "POST", "/v1/upgrade")
+        code, answer = request(proxy.door, "POST", "/api/v1/upgrade")
         assert code == 200
         assert answer == {"pid": answer["pid"], "sessions": 0}
         wait_until(lambda: proxy.status()["pid"] == answer["pid"], 5, "the new one answers")
@@ -574,14 +574,14 @@ def test_a_drained_listener_stays_drained_and_is_had_again(tmp_path: Path) -> No
         text = yaml(one.address, "web 127.0.0.1:0", f"other 127.0.0.1:{free_port()}")
         with generations(text, tmp_path) as proxy:
             web, other = proxy.proxy.address("web"), proxy.proxy.address("other")
-            request(proxy.door, "POST", "/v1/drain", {"target": "listener/other"})
+            request(proxy.door, "POST", "/api/v1/drain", {"target": "listener/other"})
             wait_until(lambda: refused(other), 5, "it lets nobody in")
             proxy.upgrade()
             assert refused(other)
             assert heard(web) == b"one"
             listeners = {each["name"]: each for each in proxy.status()["listeners"]}
             assert [listeners[name]["draining"] for name in ("web", "other")] == [False, True]
-            request(proxy.door, "POST", "/v1/undrain", {"target": "all"})
+            request(proxy.door, "POST", "/api/v1/undrain", {"target": "all"})
             wait_until(lambda: not refused(other), 5, "it lets clients in")
             assert heard(other) == b"one"
 

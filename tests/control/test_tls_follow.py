@@ -343,7 +343,7 @@ def test_the_running_proxy_tells_its_certificates_and_follows_them(tmp_path: Pat
     write_pem(Path("certs/www.pem"), "www.example.com", "example.com")
     with serving(tmp_path) as (proxy, door):
         workers = proxy.worker_pids()
-        web, raw = request(door, "GET", "/v1/status")[1]["listeners"]
+        web, raw = request(door, "GET", "/api/v1/status")[1]["listeners"]
         [shown] = web["certificates"]
         assert raw["certificates"] == []
         assert shown["file"] == str(tmp_path / "certs/www.pem")
@@ -357,7 +357,7 @@ def test_the_running_proxy_tells_its_certificates_and_follows_them(tmp_path: Pat
         proxy.wait_log("certificates changed", where=lambda line: line.get("listener") == "web")
         proxy.wait_log("certificates changed", where=lambda line: line.get("pool") == "app")
         assert proxy.log("upstreams changed") == proxy.log("access changed") == []
-        [shown] = request(door, "GET", "/v1/status")[1]["listeners"][0]["certificates"]
+        [shown] = request(door, "GET", "/api/v1/status")[1]["listeners"][0]["certificates"]
         assert shown["names"] == ["other.example.com"]
         assert 2.9 < shown["days_left"] <= 3
         command = [sys.executable, "-m", "spliceproxy", "status", "--admin", f"unix:{door}"]
@@ -374,7 +374,7 @@ def test_status_names_a_file_that_is_broken_for_as_long_as_it_is(tmp_path: Path)
     with serving(tmp_path) as (proxy, door):
         replace(Path("certs/www.pem"), chain_of(good))
         proxy.wait_log(BROKEN)
-        web, raw = request(door, "GET", "/v1/status")[1]["listeners"]
+        web, raw = request(door, "GET", "/api/v1/status")[1]["listeners"]
         assert [one["file"] for one in web["broken_files"]] == [str(tmp_path / "certs/www.pem")]
         assert "no file beside it has its private key" in web["broken_files"][0]["problem"]
         assert [one["names"] for one in web["certificates"]] == [["www.example.com"]]
@@ -385,7 +385,7 @@ def test_status_names_a_file_that_is_broken_for_as_long_as_it_is(tmp_path: Path)
         assert "broken" in printed
         replace(Path("certs/www.pem"), chain_of(good) + key_of(good))
         proxy.wait_log(MENDED)
-        web, raw = request(door, "GET", "/v1/status")[1]["listeners"]
+        web, raw = request(door, "GET", "/api/v1/status")[1]["listeners"]
         assert web["broken_files"] == []
 
 
@@ -402,7 +402,7 @@ def test_a_change_of_the_configuration_is_told_without_what_the_files_hold(tmp_p
         proxy.signal(1)
         said = proxy.wait_log("reloaded")
         assert "~ listener web: tls.min_version 1.2 → 1.3" in said["changes"]
-        [shown] = request(door, "GET", "/v1/status")[1]["listeners"][0]["certificates"]
+        [shown] = request(door, "GET", "/api/v1/status")[1]["listeners"][0]["certificates"]
         assert shown["names"] == ["www.example.com"]
         write_pem(Path("certs/a.pem"), "a.example.com")
         proxy.wait_log("certificates changed")

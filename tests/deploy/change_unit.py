@@ -45,7 +45,7 @@ def served(source: str) -> bool:
 
 
 def pid() -> int:
-    return int(request(DOOR, "GET", "/v1/status")[1]["pid"])
+    return int(request(DOOR, "GET", "/api/v1/status")[1]["pid"])
 
 
 def write_certificate(name: str) -> None:
@@ -58,7 +58,7 @@ def write_certificate(name: str) -> None:
 
 def certified() -> list[str]:
     """The names of the certificate that the listener `tls` shows."""
-    listeners = request(DOOR, "GET", "/v1/status")[1]["listeners"]
+    listeners = request(DOOR, "GET", "/api/v1/status")[1]["listeners"]
     [shown] = next(one["certificates"] for one in listeners if one["name"] == "tls")
     names: list[str] = shown["names"]
     return names
@@ -97,13 +97,13 @@ def main() -> None:
         assert certified() == ["one.example.com"]
         write_certificate("two.example.com")
         wait_until(lambda: certified() == ["two.example.com"], 15, "another certificate")
-        assert request(DOOR, "POST", "/v1/upgrade")[0] == 200
+        assert request(DOOR, "POST", "/api/v1/upgrade")[0] == 200
         new = pid()
         assert new != proxy.pid
         assert served("127.0.0.9")
         assert certified() == ["two.example.com"]
         for order, wanted in (("drain", True), ("undrain", False)):
-            assert request(DOOR, "POST", f"/v1/{order}", {"target": "listener/web"})[0] == 200
+            assert request(DOOR, "POST", f"/api/v1/{order}", {"target": "listener/web"})[0] == 200
             wait_until(lambda wanted=wanted: refused(WEB) is wanted, 15, order)  # type: ignore[misc]
         os.kill(new, signal.SIGTERM)
         wait_until(lambda: not alive(new), 15, "its end")

@@ -60,7 +60,7 @@ class Generations:
         return self.pid
 
     def status(self) -> dict[str, Any]:
-        code, answer = request(self.door, "GET", "/v1/status")
+        code, answer = request(self.door, "GET", "/api/v1/status")
         assert code == 200
         return answer
 

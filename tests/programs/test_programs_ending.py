@@ -260,7 +260,7 @@ def _access(directory: Path) -> int:
 
 
 def _status(door: Path) -> dict[str, Any]:
-    return request(door, "GET", "/v1/status")[1]
+    return request(door, "GET", "/api/v1/status")[1]
 
 
 def drain(door: Path, *arguments: str) -> str:

@@ -77,16 +77,16 @@ def test_a_pool_that_is_drained_for_a_moment_fails_no_request(tmp_path: Path) ->
         with running_proxy(yaml, workers=2) as proxy:
 
             def waiting() -> int:
-                [pool] = request(door, "GET", "/v1/status")[1]["pools"]
+                [pool] = request(door, "GET", "/api/v1/status")[1]["pools"]
                 return int(pool["waiting"])
 
             with load(proxy, 5, clients=32) as wrk:
                 for _ in range(3):
                     before = len(proxy.records())
                     wait_until(lambda b=before: len(proxy.records()) > b + 300, 10, "load")
-                    request(door, "POST", "/v1/drain", {"target": "pool/app"})
+                    request(door, "POST", "/api/v1/drain", {"target": "pool/app"})
                     wait_until(lambda: waiting() == 32, 10, "all clients in the queue")
-                    request(door, "POST", "/v1/undrain", {"target": "pool/app"})
+                    request(door, "POST", "/api/v1/undrain", {"target": "pool/app"})
                     wait_until(lambda: waiting() == 0, 10, "all clients served")
                 said = wrk.communicate(timeout=30)[0]
             print(said)

@@ -147,7 +147,7 @@ def test_an_upstream_drained_under_https_costs_no_request(tmp_path: Path) -> Non
         for round_ in range(4):
             target = {"target": f"pool/web/{origins[round_ % 2]}"}
             for verb in ("drain", "undrain"):
-                code, answer = request(door, "POST", f"/v1/{verb}", target)
+                code, answer = request(door, "POST", f"/api/v1/{verb}", target)
                 assert code == 200, answer
                 before = len(proxy.records())
                 proxy.wait_records(before + 100, 30)

@@ -45,10 +45,10 @@ def test_a_reader_finds_what_was_counted_under_the_names_of_the_cell() -> None:
     words = _memory()
     region = Region(words)
     cell = region.cell("web", "routes[0]", "app", "10.0.0.1:80")
-    region.slots[cell + BYTES_UP] += 5
-    region.slots[cell + region.end(*DONE)] += 2
-    region.slots[cell + FAILURES + 1] += 1
-    region.slots[region.cell("web") + RETRIES] += 7
+    region.slots[cell.at + BYTES_UP] += 5
+    region.slots[cell.at + region.end(*DONE)] += 2
+    region.slots[cell.at + FAILURES + 1] += 1
+    region.slots[region.cell("web").at + RETRIES] += 7
     found = read_region(words).cells
     counts = found[CellKey("web", "routes[0]", "app", "10.0.0.1:80")]
     assert counts.values[BYTES_UP] == 5
@@ -62,12 +62,12 @@ def test_a_reader_finds_what_was_counted_under_the_names_of_the_cell() -> None:
 def test_the_worker_after_a_dead_one_goes_on_with_the_same_cells() -> None:
     words = _memory()
     first = Region(words)
-    first.slots[first.cell("web", "", "app", "ü:1") + BYTES_UP] += 1
-    first.slots[first.cell("web") + first.end("client", "reset", "client_reset")] += 1
+    first.slots[first.cell("web", "", "app", "ü:1").at + BYTES_UP] += 1
+    first.slots[first.cell("web").at + first.end("client", "reset", "client_reset")] += 1
     second = Region(words)
-    second.slots[second.cell("web", "", "app", "ü:1") + BYTES_UP] += 1
-    second.slots[second.cell("web") + second.end(*DONE)] += 1
-    second.slots[second.cell("web") + second.end("client", "reset", "client_reset")] += 1
+    second.slots[second.cell("web", "", "app", "ü:1").at + BYTES_UP] += 1
+    second.slots[second.cell("web").at + second.end(*DONE)] += 1
+    second.slots[second.cell("web").at + second.end("client", "reset", "client_reset")] += 1
     found = read_region(words).cells
     assert found[CellKey("web", "", "app", "ü:1")].values[BYTES_UP] == 2
     assert found[CellKey("web")].ends == {
@@ -80,8 +80,8 @@ def test_what_a_dead_worker_had_open_has_ended_and_its_lost_records_are_counted(
     words = _memory()
     region = Region(words)
     connected = region.cell("web", "", "app", "10.0.0.1:80")
-    region.slots[connected + ACTIVE] = 3
-    region.slots[connected + region.end(*DONE)] = 4
+    region.slots[connected.at + ACTIVE] = 3
+    region.slots[connected.at + region.end(*DONE)] = 4
     region.slots[PIPES_LENT] = 9
     region.slots[RECORDS] = 100
     region.slots[RECORDS_WRITTEN] = 90
@@ -104,10 +104,10 @@ def test_cells_of_workers_add_up() -> None:
     regions = [_memory(), _memory()]
     for number, words in enumerate(regions, 1):
         region = Region(words)
-        region.slots[region.cell("web") + BYTES_UP] = number
+        region.slots[region.cell("web").at + BYTES_UP] = number
         if number == 2:  # kinds have numbers of their own in each region
             region.end("proxy", "reset", "idle_timeout")
-        region.slots[region.cell("web") + region.end(*DONE)] = number
+        region.slots[region.cell("web").at + region.end(*DONE)] = number
     total = add_up(read_region(words) for words in regions)
     assert total[CellKey("web")].values[BYTES_UP] == 3
     assert total[CellKey("web")].ends == {End(*DONE): 3}
@@ -122,10 +122,12 @@ def test_departed_cells_keep_their_place_until_there_are_too_many_and_no_count_i
     names = [f"10.0.0.{n}:80" for n in range(6)]
     for name in names:
         cell = region.cell("web", "routes[1]", "app", name)
-        region.slots[cell + BYTES_UP] += 1
-        region.slots[cell + region.end(*DONE)] += 1
-    region.slots[region.cell("web", "routes[1]", "app", names[0]) + ACTIVE] = 1
+        region.slots[cell.at + BYTES_UP] += 1
+        region.slots[cell.at + region.end(*DONE)] += 1
+    region.slots[region.cell("web", "routes[1]", "app", names[0]).at + ACTIVE] = 1
+    kept_cell = region.cell("web", "routes[1]", "app", names[1])
     region.keep(lambda key: key.upstream == names[5])
+    assert kept_cell.at == region.cell("web").at, "who has a cell counts on where it went"
     left = set(read_region(words).cells)
     # The first one has a session still, so the next three gave up their places.
     kept = [names[0], names[4], names[5]]
@@ -133,7 +135,7 @@ def test_departed_cells_keep_their_place_until_there_are_too_many_and_no_count_i
     assert _sum(words, BYTES_UP) == 6
     assert read_region(words).cells[CellKey("web")].ends == {End(*DONE): 3}
     used = words[counters.USED]
-    region.slots[region.cell("web", "", "app", "10.0.0.9:80") + BYTES_UP] += 1
+    region.slots[region.cell("web", "", "app", "10.0.0.9:80").at + BYTES_UP] += 1
     assert words[counters.USED] == used, "a place that was given up is taken again"
     assert _sum(words, BYTES_UP) == 7
 
@@ -147,7 +149,7 @@ def test_a_full_region_counts_the_rest_with_the_listener(monkeypatch: pytest.Mon
         region.cell("web", "", "app", name)
     assert region.cell("web", "", "app", "c") == web
     assert region.cell("db", "", "app", "c") == web
-    assert Region(words).cell("web", "", "app", "d") == web
+    assert Region(words).cell("web", "", "app", "d").at == web.at
 
 
 def test_more_kinds_of_ends_than_places_are_counted_together() -> None:
@@ -155,7 +157,7 @@ def test_more_kinds_of_ends_than_places_are_counted_together() -> None:
     region = Region(words)
     cell = region.cell("web")
     for number in range(100):
-        region.slots[cell + region.end("proxy", "reset", f"w{number}")] += 1
+        region.slots[cell.at + region.end("proxy", "reset", f"w{number}")] += 1
     ends = read_region(words).cells[CellKey("web")].ends
     assert sum(ends.values()) == 100
     assert ends[counters.OTHER_END] == 37
@@ -201,7 +203,7 @@ words = memoryview(mmap.mmap(int(sys.argv[1]), region_bytes())).cast("Q")
 region = Region(words)
 for n in range(4000):
     cell = region.cell("web", "", "app", str(n % 40))
-    region.slots[cell + BYTES_UP] += 1
+    region.slots[cell.at + BYTES_UP] += 1
     if n % 8 == 0:
         region.keep(lambda key: False)
 """

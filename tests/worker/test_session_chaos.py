@@ -132,12 +132,12 @@ def test_no_byte_is_wrong_and_no_count_is_left_after_all_at_once(tmp_path: Path,
                             "".join(["workers: 2\nhealth: off\n", *kept])
                             + f"pools: {json.dumps(pools)}\n"
                         )
-                        assert request(door, "POST", "/v1/reload")[0] == 200
+                        assert request(door, "POST", "/api/v1/reload")[0] == 200
                     else:
                         over_ = {"target": target, "over": rng.choice([0, 0.2, 1])}
-                        request(door, "POST", "/v1/drain", over_)
+                        request(door, "POST", "/api/v1/drain", over_)
                     over.wait(rng.random() * 0.3)
-                    request(door, "POST", "/v1/undrain", {"target": target})
+                    request(door, "POST", "/api/v1/undrain", {"target": target})
             finally:
                 over.set()
             ends = sum((one.result() for one in running), Counter[str]())

@@ -703,7 +703,7 @@ def test_status_tells_how_many_wait_and_a_dead_worker_s_count_no_more(tmp_path: 
         proxy = stack.enter_context(running_proxy(text))
 
         def waiting() -> int:
-            [pool] = request(door, "GET", "/v1/status")[1]["pools"]
+            [pool] = request(door, "GET", "/api/v1/status")[1]["pools"]
             return int(pool["waiting"])
 
         assert waiting() == 0

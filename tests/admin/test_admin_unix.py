@@ -18,10 +18,9 @@ from harness.proxy import Proxy, running_proxy
 from harness.wait import wait_until
 from structlog.testing import capture_logs
 
-from spliceproxy import __version__, runtime
-from spliceproxy.config import Admin
-from spliceproxy.control import door_socket
-from spliceproxy.control.door_socket import DoorSocket, open_door
+from spliceproxy import __version__, config, runtime
+from spliceproxy.control import doors
+from spliceproxy.control.doors import open_doors
 from spliceproxy.errors import BindError
 
 APP = """\
@@ -57,9 +56,9 @@ def test_status_tells_process_workers_listeners_and_pools(
 ) -> None:
     with proxy.connect("web"):
         wait_until(
-            lambda: request(door, "GET", "/v1/status")[1]["sessions"] == 1, 10, "one session"
+            lambda: request(door, "GET", "/api/v1/status")[1]["sessions"] == 1, 10, "one session"
         )
-        code, status = request(door, "GET", "/v1/status")
+        code, status = request(door, "GET", "/api/v1/status")
         assert code == 200
         assert (status["pid"], status["version"]) == (proxy.pid, __version__)
         assert 0 < status["uptime_seconds"] < 60
@@ -73,12 +72,14 @@ def test_status_tells_process_workers_listeners_and_pools(
                 "addresses": proxy.addresses("web"),
                 "pool": "app",
                 "pools": ["app"],
+                "routes": [],
                 "sessions": 1,
                 "max_sessions": 50,
+                "draining": False,
+                "tls": False,
                 "certificates": [],
                 "broken_files": [],
                 "failed_handshakes": 0,
-                "draining": False,
             }
         ]
         [pool] = status["pools"]
@@ -89,32 +90,32 @@ def test_status_tells_process_workers_listeners_and_pools(
 
 @pytest.mark.usefixtures("proxy")
 def test_a_worker_that_died_has_another_pid_soon(door: Path) -> None:
-    [first, second] = (one["pid"] for one in request(door, "GET", "/v1/status")[1]["workers"])
+    [first, second] = (one["pid"] for one in request(door, "GET", "/api/v1/status")[1]["workers"])
     os.kill(first, 9)
 
     def replaced() -> bool:
-        workers = request(door, "GET", "/v1/status")[1]["workers"]
+        workers = request(door, "GET", "/api/v1/status")[1]["workers"]
         return workers[0]["pid"] not in (None, first) and workers[0]["ready"]
 
     wait_until(replaced, 10, "a new worker in the status")
-    assert request(door, "GET", "/v1/status")[1]["workers"][1]["pid"] == second
+    assert request(door, "GET", "/api/v1/status")[1]["workers"][1]["pid"] == second
 
 
 def states(door: Path) -> list[list[str]]:
-    [pool] = request(door, "GET", "/v1/status")[1]["pools"]
+    [pool] = request(door, "GET", "/api/v1/status")[1]["pools"]
     return [one["states"] for one in pool["upstreams"]]
 
 
 def test_an_upstream_is_drained_and_undrained(proxy: Proxy, door: Path, silent: str) -> None:
     target = f"pool/app/{silent}"
-    code, drained = request(door, "POST", "/v1/drain", {"target": target})
+    code, drained = request(door, "POST", "/api/v1/drain", {"target": target})
     assert code == 200
     assert drained["upstreams"] == [silent]
     assert (drained["changed"], drained["left"]) == (1, 1)
     assert states(door) == [["draining"], ["up"]]
-    assert request(door, "POST", "/v1/drain", {"target": target})[1]["changed"] == 0
+    assert request(door, "POST", "/api/v1/drain", {"target": target})[1]["changed"] == 0
     assert states(door) == [["draining"], ["up"]]
-    assert request(door, "POST", "/v1/undrain", {"target": target})[1]["changed"] == 1
+    assert request(door, "POST", "/api/v1/undrain", {"target": target})[1]["changed"] == 1
     assert states(door) == [["up"], ["up"]]
     [line] = proxy.log("draining")
     assert line["target"] == target
@@ -122,9 +123,9 @@ def test_an_upstream_is_drained_and_undrained(proxy: Proxy, door: Path, silent: 
 
 @pytest.mark.usefixtures("proxy")
 def test_a_pool_is_drained_with_all_its_upstreams(door: Path) -> None:
-    assert request(door, "POST", "/v1/drain", {"target": "pool/app"})[1]["left"] == 0
+    assert request(door, "POST", "/api/v1/drain", {"target": "pool/app"})[1]["left"] == 0
     assert states(door) == [["draining"], ["draining"]]
-    assert request(door, "POST", "/v1/undrain", {"target": "pool/app"})[1]["left"] == 2
+    assert request(door, "POST", "/api/v1/undrain", {"target": "pool/app"})[1]["left"] == 2
     assert states(door) == [["up"], ["up"]]
 
 
@@ -143,7 +144,10 @@ ORDERS = [
     ({"target": "pool/app", "until": "noon"}, 400, "the body is no order"),
     (b"target=pool/app", 400, "the body is no order"),
     (b"", 400, "the body is no order"),
-    (b"\xff" * 100_000, 413, "Too Large"),
+    (b"\xff" * 100_000, 413, "an order has 65536 bytes at the most"),
+    (b"\xff" * 5_000_000, 413, "bytes at the most"),
+    (b"[" * 60_000, 400, "the body is no order"),
+    (b'["pool/app"]', 400, "the body is no order"),
 ]
 
 
@@ -151,7 +155,7 @@ def test_a_wrong_order_changes_nothing_and_says_what_would_be_right(
     proxy: Proxy, door: Path
 ) -> None:
     for body, expected, text in ORDERS:
-        code, answer = request(door, "POST", "/v1/drain", body)
+        code, answer = request(door, "POST", "/api/v1/drain", body)
         assert (code, list(answer)) == (expected, ["error"]), body
         assert text in answer["error"]
     assert states(door) == [["up"], ["up"]]
@@ -160,10 +164,13 @@ def test_a_wrong_order_changes_nothing_and_says_what_would_be_right(
 
 @pytest.mark.usefixtures("proxy")
 def test_unknown_paths_and_methods_are_errors_in_json(door: Path) -> None:
-    assert request(door, "GET", "/") == (404, {"error": "there is no /; try /v1/status"})
-    assert request(door, "GET", "/v1/drain") == (
+    assert request(door, "GET", "/nowhere") == (
+        404,
+        {"error": "there is no /nowhere; try /api/v1/status"},
+    )
+    assert request(door, "GET", "/api/v1/drain") == (
         405,
-        {"error": "/v1/drain does not know GET; use POST"},
+        {"error": "/api/v1/drain does not know GET; use POST"},
     )
 
 
@@ -175,18 +182,22 @@ def test_the_door_is_for_its_owner_only_and_gone_afterwards(proxy: Proxy, door: 
 
 @pytest.mark.parametrize(
     "rest",
-    [b"", b"POST /v1/", b"POST /v1/drain HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{"],
+    [
+        b"",
+        b"POST /api/v1/",
+        b"POST /api/v1/drain HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{",
+    ],
 )
 def test_a_client_who_stays_does_not_hold_up_the_end(rest: bytes, proxy: Proxy, door: Path) -> None:
     with closing(socket.socket(socket.AF_UNIX)) as client:
         client.connect(str(door))
-        client.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n" + rest)
+        client.sendall(b"GET /api/v1/status HTTP/1.1\r\nHost: x\r\n\r\n" + rest)
         assert client.recv(12) == b"HTTP/1.1 200"
         proxy.terminate()
         assert proxy.wait(5) == 0
 
 
-@pytest.mark.parametrize("said", [b"hello\r\n\r\n", b"GET /v1/status HTTP/1.1\r\n\r\n"])
+@pytest.mark.parametrize("said", [b"hello\r\n\r\n", b"GET /api/v1/status HTTP/1.1\r\n\r\n"])
 def test_what_is_not_good_http_is_refused_without_a_word_in_the_log(
     said: bytes, proxy: Proxy, door: Path
 ) -> None:
@@ -195,20 +206,20 @@ def test_what_is_not_good_http_is_refused_without_a_word_in_the_log(
         client.connect(str(door))
         client.sendall(said)
         assert client.recv(12) == b"HTTP/1.0 400"
-    assert request(door, "GET", "/v1/status")[0] == 200
+    assert request(door, "GET", "/api/v1/status")[0] == 200
     assert not [line for line in proxy.log() if line["level"] != "info"]
 
 
 def test_the_door_answers_while_sessions_come_to_their_end(proxy: Proxy, door: Path) -> None:
     with proxy.connect("web"):
-        wait_until(lambda: request(door, "GET", "/v1/status")[1]["sessions"], 10, "a session")
+        wait_until(lambda: request(door, "GET", "/api/v1/status")[1]["sessions"], 10, "a session")
         proxy.terminate()
         wait_until(
-            lambda: request(door, "GET", "/v1/status")[1]["listeners"][0]["addresses"] == [],
+            lambda: request(door, "GET", "/api/v1/status")[1]["listeners"][0]["addresses"] == [],
             10,
             "no listening socket",
         )
-        assert request(door, "GET", "/v1/status")[1]["sessions"] == 1
+        assert request(door, "GET", "/api/v1/status")[1]["sessions"] == 1
 
 
 def test_the_file_of_a_dead_proxy_is_replaced(door: Path, silent: str) -> None:
@@ -217,7 +228,7 @@ def test_the_file_of_a_dead_proxy_is_replaced(door: Path, silent: str) -> None:
         first.wait()
     assert door.is_socket()
     with running_proxy(APP.format(upstream=silent, door=door)) as second:
-        assert request(door, "GET", "/v1/status")[1]["pid"] == second.pid
+        assert request(door, "GET", "/api/v1/status")[1]["pid"] == second.pid
 
 
 def test_the_door_of_a_living_proxy_is_a_start_error(
@@ -235,7 +246,7 @@ def test_the_door_of_a_living_proxy_is_a_start_error(
     assert ended.stderr.splitlines()[-1] == (
         f"spliceproxy: admin.bind: unix:{door}: in use by spliceproxy (pid {proxy.pid})"
     )
-    assert request(door, "GET", "/v1/status")[1]["pid"] == proxy.pid
+    assert request(door, "GET", "/api/v1/status")[1]["pid"] == proxy.pid
 
 
 def test_off_is_no_door(silent: str) -> None:
@@ -252,20 +263,25 @@ def test_a_status_of_a_thousand_upstreams_takes_less_than_a_second(door: Path) -
     text = APP.replace("[{upstream}, {{address: 127.0.0.1:9, weight: 0}}]", "[{upstream}]")
     with running_proxy(text.format(upstream=upstreams, door=door)):
         began = time.monotonic()
-        status = request(door, "GET", "/v1/status")[1]
+        status = request(door, "GET", "/api/v1/status")[1]
         assert time.monotonic() - began < 1
         assert len(status["pools"][0]["upstreams"]) == 1000
-        drained = request(door, "POST", "/v1/drain", {"target": "pool/app"})[1]
+        drained = request(door, "POST", "/api/v1/drain", {"target": "pool/app"})[1]
         assert drained["changed"] == 1000
 
 
-def admin(path: Path) -> Admin:
-    return Admin.model_validate({"bind": f"unix:{path}"})
+def with_admin(admin: str) -> config.Config:
+    return config.loads(
+        f"admin: {admin}\n"
+        'listeners: {web: {bind: ":8080", pool: app}}\npools: {app: {upstreams: 127.0.0.1:9001}}\n',
+        "test.yaml",
+        {},
+    )
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = tmp_path / "nowhere" / "admin.sock"
-    with pytest.raises(BindError) as caught, open_door(admin(path)):
+    with pytest.raises(BindError) as caught, open_doors(with_admin(f"{{bind: 'unix:{path}'}}")):
         pass
     assert str(caught.value) == (
         f"admin.bind: unix:{path}: the directory {path.parent} does not exist"
@@ -276,7 +292,7 @@ def test_a_file_that_is_no_socket_is_left_alone(door: Path) -> None:
     door.write_text("precious")
     with (
         pytest.raises(BindError, match="a file that is no socket is in the way"),
-        open_door(admin(door)),
+        open_doors(with_admin(f"{{bind: 'unix:{door}'}}")),
     ):
         pass
     assert door.read_text() == "precious"
@@ -285,7 +301,7 @@ def test_a_file_that_is_no_socket_is_left_alone(door: Path) -> None:
 def test_nobody_else_may_come_in_at_any_moment(door: Path) -> None:
     before = os.umask(0)
     try:
-        with closing(DoorSocket(door)):
+        with open_doors(with_admin(f"{{bind: 'unix:{door}'}}")):
             assert stat.S_IMODE(door.stat().st_mode) == 0o600
     finally:
         os.umask(before)
@@ -294,21 +310,21 @@ def test_nobody_else_may_come_in_at_any_moment(door: Path) -> None:
 @pytest.fixture
 def default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "spliceproxy" / "admin.sock"
-    monkeypatch.setattr(door_socket, "default_admin_path", lambda: path)
+    monkeypatch.setattr(doors, "default_admin_path", lambda: path)
     return path
 
 
 def test_the_default_door_has_its_directory_made(default: Path) -> None:
-    with open_door(Admin()) as opened:
-        assert opened is not None
+    with open_doors(with_admin("{}")) as opened:
+        assert [str(door.place) for door in opened] == [f"unix:{default}"]
         assert default.is_socket()
     assert not default.exists()
 
 
 def test_a_second_proxy_at_the_default_door_is_only_warned(default: Path) -> None:
-    with open_door(Admin()), capture_logs() as lines:
-        with open_door(Admin()) as second:
-            assert second is None
+    with open_doors(with_admin("{}")), capture_logs() as lines:
+        with open_doors(with_admin("{}")) as second:
+            assert not second.all
         assert default.is_socket()
     [line] = lines
     assert (line["log_level"], line["path"]) == ("warning", str(default))
@@ -317,8 +333,8 @@ def test_a_second_proxy_at_the_default_door_is_only_warned(default: Path) -> Non
 
 def test_a_default_door_that_cannot_be_made_is_one_line_in_the_log(default: Path) -> None:
     default.parent.write_text("a file where the directory should be")
-    with capture_logs() as lines, open_door(Admin()) as opened:
-        assert opened is None
+    with capture_logs() as lines, open_doors(with_admin("{}")) as opened:
+        assert not opened.all
     [line] = lines
     assert line["log_level"] == "info"
     assert str(default) in line["why"]

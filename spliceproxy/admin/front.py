@@ -1,0 +1,344 @@
+"""HTTP at the doors: aiohttp's parser, and nothing of its routing, behind a `Gate` each.
+
+A request goes through it in this order: the gate (how much, how long), the parser, the guard (who),
+the route, its method and parameters, the body; then it is answered. Whatever goes wrong on the way
+is one sentence of JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import parse_qs
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from spliceproxy.admin.api import API, Route, Routes
+from spliceproxy.admin.asking import Answer, Asked, AskError, Handler, Stream, unknown, wrong
+from spliceproxy.admin.gate import Crowd, Gate
+from spliceproxy.admin.guard import Claims, Entry, Need, Tokens, may_write, refusal
+from spliceproxy.control.doors import Door, Doors
+from spliceproxy.control.draining import TargetError, UnknownTargetError
+from spliceproxy.errors import SpliceproxyError
+from spliceproxy.ipc.queries import QueryError
+
+_log = structlog.get_logger()
+
+MOST_BODY = 64 * 1024
+"""Bytes of one order."""
+MOST_STREAMS = 16
+"""Answers without end, of each kind of door."""
+_MOST_WORDS = 1100
+"""Parameters of one request."""
+_LONGEST_LINE = 8190
+"""Bytes of a request line, or of one header."""
+_CLOSING = 1.0
+"""Seconds that answers under way may take when the doors close."""
+_ACCEPTED = 128
+"""Connections that may wait, and that are accepted in one turn."""
+_FOR_EVER = 86400.0
+"""Seconds: the gate closes connections, not the parser."""
+
+_PARSER: dict[str, Any] = {
+    "access_log": None,
+    "auto_decompress": False,
+    "keepalive_timeout": _FOR_EVER,
+    "lingering_time": 0,
+    "max_field_size": _LONGEST_LINE,
+    "max_line_size": _LONGEST_LINE,
+}
+HEADERS = {
+    "Server": "spliceproxy",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Of every answer."""
+
+
+class Front:
+    """Serves the doors. To be used in a running event loop."""
+
+    def __init__(
+        self,
+        routes: Mapping[Entry, Routes],
+        tokens: Callable[[], Tokens],
+        hosts: Collection[str],
+        most: int,
+    ) -> None:
+        """`tokens` are those in force, `hosts` the names of this machine, `most` the connections of
+        each kind of door."""
+        self._routes = routes
+        self._tokens = tokens
+        self._hosts = hosts
+        self._crowds = {entry: Crowd(most) for entry in Entry}
+        self._http = web.Server(self._serve)
+        self._servers: list[asyncio.Server] = []
+        self._replaced = False
+        # What is left to it is the tracebacks of those who do not speak HTTP.
+        logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+
+    async def open(self, doors: Doors) -> None:
+        """Answer at these doors; their sockets are closed when nobody is let in any more."""
+        loop = asyncio.get_running_loop()
+        for door in doors:
+            entry = entry_of(door)
+
+            def connection(entry: Entry = entry) -> Gate:
+                inner = _Connection(self._http, loop=loop, **_PARSER)
+                inner.entry = entry
+                inner.gate = Gate(self._crowds[entry], inner, _raw_refusal)
+                return inner.gate
+
+            server = await loop.create_server(connection, sock=door.sock, backlog=_ACCEPTED)
+            self._servers.append(server)
+            _log.info("door open", address=str(door.place), metrics=door.metrics)
+
+    async def hand_over(self) -> None:
+        """Let nobody in any more; who is being answered gets the answer, and then has to come again
+        and meets the process that serves."""
+        self._replaced = True
+        self._shut()
+
+    async def close(self) -> None:
+        """Let nobody in any more; answers under way get a second."""
+        self._shut()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING):
+                for crowd in self._crowds.values():
+                    await crowd.empty.wait()
+        for crowd in self._crowds.values():
+            crowd.cut_off()
+        await self._http.shutdown(0)
+
+    def _shut(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers = []
+        for crowd in self._crowds.values():
+            crowd.send_home()
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        assert isinstance(connection, _Connection)
+        gate = connection.gate
+        try:
+            handler, asked = await self._admit(connection.entry, request)
+            refused = None
+        except AskError as error:
+            refused = wrong(error.status, str(error))
+        with gate.answering():
+            answer = await self._carry_out(handler, asked) if refused is None else refused
+            if gate.unwanted.is_set() or not request.content.is_eof():
+                gate.unwanted.set()  # what is left of the body would be taken for a request
+            if isinstance(answer, Stream):
+                response = await self._stream(request, answer, connection)
+            else:
+                response = await _send(request, answer, gate)
+            if not response.keep_alive:
+                await gate.part()
+        return response
+
+    async def _admit(self, entry: Entry, request: web.BaseRequest) -> tuple[Handler, Asked]:
+        """What is asked, where who asks may ask it. Raises AskError."""
+        if self._replaced:
+            raise AskError("another process serves since an upgrade; ask again", 503)
+        path, _, query = request.raw_path.partition("?")
+        if not path.startswith("/"):
+            raise AskError("a request names a path, which begins with /")
+        found = self._routes[entry].find(path)
+        claims, tokens = _claims(request), self._tokens()
+        need = Need.READ if found is None else found[0].need
+        if (refused := refusal(entry, need, claims, tokens, self._hosts)) is not None:
+            raise AskError(refused.text, refused.status)
+        if found is None:
+            raise AskError(f"there is no {_short(path)}; try {API}/status", 404)
+        route, name = found
+        if request.method not in route.methods:
+            allowed = ", ".join(route.methods)
+            raise AskError(f"{path} does not know {_short(request.method)}; use {allowed}", 405)
+        return route.handler, Asked(
+            name=name,
+            words=_words(query, route),
+            body=await _body(request, wanted=route.need is Need.WRITE),
+            accept=request.headers.get("Accept", ""),
+            may_write=may_write(entry, claims, tokens),
+        )
+
+    async def _carry_out(self, handler: Handler, asked: Asked) -> Answer | Stream:
+        """Have every error be JSON, with one sentence."""
+        try:
+            return await handler(asked)
+        except AskError as error:
+            return wrong(error.status, str(error))
+        except UnknownTargetError as error:
+            return wrong(404, str(error))
+        except (TargetError, QueryError) as error:
+            return wrong(400, str(error))
+        except SpliceproxyError as error:
+            return wrong(409, str(error))
+        except Exception:
+            _log.exception("a request at a door failed")
+            return wrong(500, "a mistake of spliceproxy; its log says more")
+
+    async def _stream(
+        self, request: web.BaseRequest, stream: Stream, connection: _Connection
+    ) -> web.StreamResponse:
+        """Tell all that it tells, until it ends or nobody listens any more."""
+        crowd, gate = self._crowds[connection.entry], connection.gate
+        if crowd.streams >= MOST_STREAMS:
+            stream.close()
+            return await _send(request, wrong(429, "there are too many streams; try later"), gate)
+        crowd.streams += 1
+        response = web.StreamResponse(headers={**HEADERS, "Content-Type": stream.content_type})
+        response.force_close()
+        telling = asyncio.create_task(_tell_all(request, response, stream))
+        unwanted = asyncio.create_task(gate.unwanted.wait())
+        try:
+            await asyncio.wait((telling, unwanted), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            crowd.streams -= 1
+            stream.close()
+            for task in (telling, unwanted):
+                task.cancel()
+        with suppress(asyncio.CancelledError, ConnectionError):
+            await telling
+        return response
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's side of one connection."""
+
+    gate: Gate
+    entry: Entry
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
+        status: int = 500,  # noqa: ARG002
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002
+    ) -> web.StreamResponse:
+        """What the parser does not take, told in our words."""
+        if isinstance(exc, LineTooLong):
+            answer = wrong(413, f"a line of a request has {_LONGEST_LINE} bytes at the most")
+        else:
+            answer = wrong(400, "this is not HTTP as it is understood here")
+        response = _response(answer)
+        response.force_close()
+        return response
+
+
+def entry_of(door: Door) -> Entry:
+    """Which kind of door it is. What counts is where it listens, not who comes."""
+    if door.metrics:
+        return Entry.METRICS
+    if door.is_unix:
+        return Entry.UNIX
+    return Entry.LOOPBACK if door.is_loopback else Entry.ELSEWHERE
+
+
+def _claims(request: web.BaseRequest) -> Claims:
+    headers = request.headers
+    return Claims(
+        host=headers.getall("Host", []),
+        origin=headers.getall("Origin", []),
+        fetch_site=headers.getall("Sec-Fetch-Site", []),
+        authorization=headers.getall("Authorization", []),
+    )
+
+
+def _words(query: str, route: Route) -> Mapping[str, list[str]]:
+    """The parameters of a request. Raises AskError."""
+    if not query:
+        return {}
+    try:
+        words = parse_qs(
+            query,
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=_MOST_WORDS,
+        )
+    except ValueError:
+        raise AskError("what stands behind ? makes no sense; write name=value&name=value") from None
+    for word in words:
+        if word not in route.parameters:
+            raise AskError(f"parameter: {unknown(word, sorted(route.parameters))}")
+    return words
+
+
+async def _body(request: web.BaseRequest, *, wanted: bool) -> bytes:
+    """All of the body; how long it takes is the gate's concern. Raises AskError."""
+    if not wanted:
+        if request.body_exists:
+            raise AskError(f"{_short(request.method)} has no body")
+        return b""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise AskError("a body is sent as it is, not encoded")
+    too_large = AskError(f"an order has {MOST_BODY} bytes at the most", 413)
+    if (request.content_length or 0) > MOST_BODY:
+        raise too_large
+    body = bytearray()
+    try:
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > MOST_BODY:
+                raise too_large
+    except web.RequestPayloadError:
+        raise AskError("the body is broken") from None
+    return bytes(body)
+
+
+def _response(answer: Answer) -> web.Response:
+    headers = {**HEADERS, **answer.headers, "Content-Type": answer.content_type}
+    if answer.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return web.Response(body=answer.body, status=answer.status, headers=headers)
+
+
+async def _send(request: web.BaseRequest, answer: Answer, gate: Gate) -> web.StreamResponse:
+    """Write an answer, as fast as it is read."""
+    response = _response(answer)
+    if gate.unwanted.is_set():
+        response.force_close()
+    await response.prepare(request)
+    await response.write_eof()
+    return response
+
+
+async def _tell_all(request: web.BaseRequest, response: web.StreamResponse, stream: Stream) -> None:
+    await response.prepare(request)
+    if request.method != "HEAD":
+        async for line in stream.lines:
+            await response.write(line)
+    await response.write_eof()
+
+
+def _raw_refusal(status: int, text: str) -> bytes:
+    """A whole answer, for where no request was read."""
+    answer = wrong(status, text)
+    phrase = {408: "Request Timeout", 413: "Content Too Large", 503: "Service Unavailable"}[status]
+    headers: dict[str, Any] = {
+        **HEADERS,
+        "Content-Type": answer.content_type,
+        "Content-Length": len(answer.body),
+        "Connection": "close",
+    }
+    lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {headers[name]}" for name in headers)]
+    return "\r\n".join([*lines, "", ""]).encode() + answer.body
+
+
+def _short(word: str) -> str:
+    shown = "".join(char if char.isprintable() else "?" for char in word[:60])
+    return shown if len(word) <= 60 else f"{shown}…"

@@ -1,0 +1,218 @@
+"""What stands between a connection and the HTTP parser: how many there may be, how long each may
+take to say what it wants, how much it may say, and how long it may not listen.
+
+Rules:
+
+1. Each kind of door has places of its own, so that whoever fills one keeps nobody out of another.
+2. When they are all taken, the connection that has been asking or parting for longest is closed in
+   favour of a new one: so those that do nothing keep nobody out. Where all are being answered, the
+   new one is turned away with 503.
+3. From its first moment, or the end of the last answer, until a request was read, REQUEST_TIME may
+   pass; then it is told 408 where it had begun to speak, and closed.
+4. From one answer to the next it may say MOST_SAID bytes; then it is told 413, and closed.
+5. When bytes wait to be sent, some must be taken within LISTEN_TIME; else it is cut off.
+6. Where an answer is the last one, what else comes is thrown away for PARTING_TIME: to close at
+   once would reset the connection and take the answer with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+
+REQUEST_TIME = 10.0
+LISTEN_TIME = 10.0
+PARTING_TIME = 2.0
+"""Seconds."""
+MOST_SAID = 128 * 1024
+"""Bytes: head and body of a request, with room to spare."""
+
+
+class _Doing(Enum):
+    ASKING = auto()
+    """A request has not come in whole."""
+    ANSWERED = auto()
+    """It is being answered."""
+    PARTING = auto()
+    """The last word was said, and nothing is heard any more."""
+
+
+class Crowd:
+    """The connections of one kind of door."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.streams = 0
+        """Answers without end, at this moment."""
+        self.empty = asyncio.Event()
+        """Set while there is none."""
+        self.empty.set()
+        self._gates: set[Gate] = set()
+        self._spare: dict[Gate, None] = {}
+        """Those that are not being answered, in the order in which that began."""
+
+    def enter(self, gate: Gate) -> bool:
+        """Take a place; whether there is one."""
+        if len(self._gates) >= self.most:
+            if not self._spare:
+                return False
+            oldest = next(iter(self._spare))
+            self.leave(oldest)
+            oldest.cut_off()
+        self._gates.add(gate)
+        self.empty.clear()
+        return True
+
+    def note(self, gate: Gate, *, spare: bool) -> None:
+        """Know whether a gate can be closed in favour of a new one, from this moment on."""
+        self._spare.pop(gate, None)
+        if spare and gate in self._gates:
+            self._spare[gate] = None
+
+    def leave(self, gate: Gate) -> None:
+        """Give a place back. A second call does nothing."""
+        self._spare.pop(gate, None)
+        self._gates.discard(gate)
+        if not self._gates:
+            self.empty.set()
+
+    def send_home(self) -> None:
+        """Close those that have asked nothing; the others close after their answer."""
+        for gate in list(self._gates):
+            gate.send_home()
+
+    def cut_off(self) -> None:
+        """Leave nobody."""
+        for gate in list(self._gates):
+            gate.cut_off()
+
+
+class Gate(asyncio.Protocol):
+    """One connection: a protocol around that of the HTTP server."""
+
+    def __init__(
+        self, crowd: Crowd, inner: asyncio.Protocol, refusal: Callable[[int, str], bytes]
+    ) -> None:
+        """`refusal` makes a whole HTTP answer, which says that it is the last one."""
+        self._crowd = crowd
+        self._inner = inner
+        self._refusal = refusal
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._doing = _Doing.ASKING
+        self._said = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._deaf: asyncio.TimerHandle | None = None
+        self._entered = False
+        self.unwanted = asyncio.Event()
+        """Set when the answer under way, or the next one, is to be the last; when the connection is
+        gone too."""
+        self.gone = asyncio.Event()
+        """Set when the connection is."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if not self._crowd.enter(self):
+            transport.write(self._refusal(503, "there are too many connections; try again"))
+            transport.close()
+            return
+        self._entered = True
+        self._inner.connection_made(transport)
+        self._ask()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._crowd.leave(self)
+        self._set_timer(None)
+        if self._deaf is not None:
+            self._deaf.cancel()
+        self.unwanted.set()
+        self.gone.set()
+        if self._entered:
+            self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._doing is _Doing.PARTING or not self._entered:
+            return
+        self._said += len(data)
+        if self._said <= MOST_SAID:
+            self._inner.data_received(data)
+        elif self._doing is _Doing.ASKING:
+            self._part_with(413, f"a request has {MOST_SAID} bytes at the most")
+        else:
+            self.cut_off()
+
+    def eof_received(self) -> bool | None:
+        return None
+
+    def pause_writing(self) -> None:
+        self._deaf = self._deaf or self._loop.call_later(LISTEN_TIME, self.cut_off)
+        if self._entered:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._deaf is not None:
+            self._deaf.cancel()
+            self._deaf = None
+            if self._entered:
+                self._inner.resume_writing()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """While a request is answered, and the answer written. Raises ConnectionResetError where it
+        came too late."""
+        if self._doing is _Doing.PARTING or self.gone.is_set():
+            raise ConnectionResetError("it was told already, or is gone")
+        self._doing = _Doing.ANSWERED
+        self._crowd.note(self, spare=False)
+        self._set_timer(None)
+        try:
+            yield
+        finally:
+            if self._doing is _Doing.ANSWERED and not self.gone.is_set():
+                self._ask()
+
+    async def part(self) -> None:
+        """The last answer was written: say so, and wait until the other side has heard it."""
+        self._part()
+        await self.gone.wait()
+
+    def send_home(self) -> None:
+        """Close it if it has asked nothing; else the answer is to be the last one."""
+        self.unwanted.set()
+        if self._doing is _Doing.ASKING and not self._said:
+            self._transport.close()
+
+    def cut_off(self) -> None:
+        """Close it at once, whatever waits to be sent."""
+        self._transport.abort()
+
+    def _ask(self) -> None:
+        self._doing = _Doing.ASKING
+        self._said = 0
+        self._crowd.note(self, spare=True)
+        self._set_timer(self._loop.call_later(REQUEST_TIME, self._on_late))
+
+    def _on_late(self) -> None:
+        if self._said:
+            self._part_with(408, f"the request did not come in whole within {REQUEST_TIME:g} s")
+        else:
+            self.cut_off()
+
+    def _part_with(self, status: int, text: str) -> None:
+        self._transport.write(self._refusal(status, text))
+        self._part()
+
+    def _part(self) -> None:
+        self._doing = _Doing.PARTING
+        self._crowd.note(self, spare=True)
+        self._set_timer(self._loop.call_later(PARTING_TIME, self.cut_off))
+        if self._transport.can_write_eof() and not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def _set_timer(self, timer: asyncio.TimerHandle | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = timer

@@ -1,0 +1,83 @@
+"""The orders: what somebody tells the proxy to do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import structlog
+
+from spliceproxy.admin.asking import Answer, Asked, AskError, seconds, tell
+from spliceproxy.control.house import House
+from spliceproxy.ipc.queries import filter_of
+
+_log = structlog.get_logger()
+
+LONGEST_OVER = 30 * 86400
+"""Seconds over which a drain may be spread."""
+
+_TARGET = '{"target": "pool/app"}'
+
+
+class Orders:
+    """Each order takes its JSON object, and tells what came of it.
+
+    Raises AskError for one that makes no sense, TargetError and QueryError for what it names, and
+    other kinds of SpliceproxyError where it cannot be done now.
+    """
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+
+    async def drain(self, asked: Asked) -> Answer:
+        """{"target": "pool/app", "over": 60}: no new sessions; those that are there go on, or end
+        within so many seconds."""
+        return await self._drain(asked, "draining", on=True)
+
+    async def undrain(self, asked: Asked) -> Answer:
+        """{"target": "pool/app"}: new sessions again."""
+        return await self._drain(asked, "undrained", on=False)
+
+    async def _drain(self, asked: Asked, event: str, *, on: bool) -> Answer:
+        order = asked.order("target", *(["over"] if on else []), example=_TARGET)
+        if "target" not in order:
+            raise AskError(f"the body is no order; send for example {_TARGET}")
+        target, over = order["target"], order.get("over")
+        if not isinstance(target, str):
+            raise AskError(f"target is no text; send for example {_TARGET}")
+        if over is not None:
+            over = seconds(over, "over", LONGEST_OVER)
+        drained = await self._house.draining.order(target, on, over)
+        if drained.changed or over is not None:
+            _log.info(
+                event,
+                target=target,
+                changed=drained.changed,
+                sessions=drained.sessions,
+                over_seconds=over,
+            )
+        # Those of before an upgrade are with processes that hear of no drain.
+        return tell({**asdict(drained), "older_sessions": self._house.older_sessions()})
+
+    async def reset(self, asked: Asked) -> Answer:
+        """{"sessions": ["0-eb810881-1"]} or {"where": {"pool": "app"}}: end them by a reset."""
+        example = '{"sessions": ["0-eb810881-1"]} or {"where": {"pool": "app"}}'
+        order = asked.order("sessions", "where", example=example)
+        ids, where = order.get("sessions", []), order.get("where")
+        if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+            raise AskError("sessions is no list of texts")
+        if where is not None and not isinstance(where, dict):
+            raise AskError('where is no filter; send for example {"where": {"pool": "app"}}')
+        filters = None if where is None else filter_of(where)
+        number = await self._house.sessions.reset(ids, filters)
+        _log.info("sessions reset", sessions=number, named=len(ids), where=where)
+        return tell({"reset": number})
+
+    async def reload(self, asked: Asked) -> Answer:
+        """{}: the configuration, as it is now in its file."""
+        asked.order(example="{}")
+        return tell({"changes": await self._house.reload()})
+
+    async def upgrade(self, asked: Asked) -> Answer:
+        """{}: a new process in the place of this one."""
+        asked.order(example="{}")
+        return tell(await self._house.upgrade())

@@ -1,0 +1,117 @@
+"""The admin server as a part of the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from spliceproxy.admin.tokens import TokenFiles
+from spliceproxy.control.doors import Door, Doors
+from spliceproxy.control.house import House
+from spliceproxy.control.parts import InForce
+
+if TYPE_CHECKING:
+    from spliceproxy.admin.front import Front
+    from spliceproxy.config import Config
+
+_log = structlog.get_logger()
+
+MOST_CONNECTIONS = 256
+"""Of each kind of door."""
+_FD_SHARE = 16
+"""One kind of door may have one of so many fds: health checks and workers need theirs."""
+
+
+class Admin:
+    """Serves the doors, in the supervisor's event loop. An AdminPart."""
+
+    def __init__(self, config: Config, doors: Doors) -> None:
+        """The sockets stay the caller's. Raises TokenError."""
+        self._doors = doors
+        self._tokens = TokenFiles(config)
+        for warning in self._tokens.warnings():
+            _log.warning("a token can be read by others", problem=warning)
+        named = () if config.admin is None else config.admin.hosts
+        self._hosts = frozenset((*named, *_names_of_this_machine()))
+        self._house: House
+        self._opening: asyncio.Task[Front] | None = None
+        self._over = False
+        """Whether it was closed: a process that was upgraded follows its configuration on."""
+
+    def move_in(self, house: House) -> None:
+        """Know what to tell of; called once, before anything else."""
+        self._house = house
+
+    def apply(self, in_force: InForce) -> None:  # noqa: ARG002 - the house tells what is in force
+        """Open the doors the first time: when they are ours."""
+        if self._opening is None and not self._over and self._doors.all:
+            self._opening = asyncio.create_task(self._open())
+
+    async def close(self) -> None:
+        """Let nobody in any more; answers under way get a second."""
+        self._over = True
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return
+        if not self._doors.ours.is_set():
+            opening.cancel()
+        with suppress(asyncio.CancelledError):
+            front = await opening
+            await front.close()
+
+    async def hand_over(self) -> None:
+        """Let nobody in any more; the answers under way go on, that to `upgrade` among them."""
+        if self._opening is not None:
+            front = await self._opening
+            await front.hand_over()
+
+    def knowledge(self) -> dict[str, str]:
+        """The write token that was made here: who has it keeps it over an upgrade."""
+        return {"write_token": self._tokens.made}
+
+    def learn(self, knowledge: dict[str, str]) -> None:
+        """Have the token that another process made."""
+        self._tokens.made = knowledge["write_token"]
+
+    async def _open(self) -> Front:
+        # A fifth of a second, which a proxy without a door does not need.
+        from spliceproxy.admin.api import make_routes
+        from spliceproxy.admin.front import Front
+
+        await self._doors.ours.wait()
+        nofile, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        front = Front(
+            make_routes(self._house, self._tell_token),
+            self._tokens.now,
+            self._hosts,
+            min(MOST_CONNECTIONS, nofile // _FD_SHARE),
+        )
+        await front.open(self._doors)
+        return front
+
+    def _tell_token(self) -> dict[str, Any]:
+        """The write token, and where a browser can bring it."""
+        urls = [url for door in self._doors for url in _urls(door)]
+        return {"write": self._tokens.now().write.decode(), "urls": urls}
+
+
+def _names_of_this_machine() -> list[str]:
+    name = socket.gethostname().lower()
+    return [name, name.partition(".")[0]]
+
+
+def _urls(door: Door) -> list[str]:
+    """What a browser can be told; one that listens everywhere has the loopback address too."""
+    place = door.place
+    if door.metrics or door.is_unix:
+        return []
+    if not ip_address(place.host).is_unspecified:
+        return [f"http://{place}/"]
+    loopback = "[::1]" if place.family == socket.AF_INET6 else "127.0.0.1"
+    return [f"http://{host}:{place.port}/" for host in (loopback, socket.gethostname())]

@@ -21,6 +21,7 @@ from spliceproxy.control.ejection import Ejection
 from spliceproxy.control.events import Events
 from spliceproxy.control.file_watch import FileWatch
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
+from spliceproxy.control.fullness import Fullness
 from spliceproxy.control.health import Monitor
 from spliceproxy.control.house import AdminPart, House
 from spliceproxy.control.inherited import Predecessor
@@ -141,6 +142,7 @@ class Supervisor:
             ejection,
             SlowStart(states),
             PoolStates(states),
+            Fullness(view),
         ]
         closed = ClosedListeners(
             self._service, self._fleet, self._workers, lambda: self._changes.alone()

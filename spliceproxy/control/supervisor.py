@@ -130,6 +130,7 @@ class Supervisor:
             on_failing=ejection.on_failing,
             listener_slots=self._setup.slots.listeners,
         )
+        self._fleet.on_warned = self._events.take_warning
         # The aftermath first: it sees the configuration change before the others clear flags.
         aftermath = Aftermath(states, self._fleet.tell)
         self._parts: list[Part] = [

@@ -9,6 +9,7 @@ from typing import Any
 
 from spliceproxy import __version__
 from spliceproxy.admin.ready import not_ready, usable
+from spliceproxy.admin.traffic import Traffic
 from spliceproxy.config import Route
 from spliceproxy.control.house import House
 from spliceproxy.control.parts import InForce
@@ -19,7 +20,6 @@ from spliceproxy.telemetry.board import (
     EJECTED,
     SESSIONS,
     held_back,
-    listener_failed_handshakes,
     listener_sessions,
 )
 
@@ -32,8 +32,9 @@ _STATES = {DRAINING: "draining", DOWN: "down", EJECTED: "ejected"}
 class Statuses:
     """Reads the answers from the house."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, traffic: Traffic) -> None:
         self._house = house
+        self._traffic = traffic
         self._began = time.monotonic()
         self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
 
@@ -112,7 +113,7 @@ class Statuses:
             "tls": plan.tls is not None,
             "certificates": house.certificates(plan.name) if plan.tls is not None else [],
             "broken_files": house.broken_files(plan.name) if plan.tls is not None else [],
-            "failed_handshakes": house.board.total(listener_failed_handshakes(plan.slot)),
+            "failed_handshakes": self._traffic.failed_handshakes(plan.name),
         }
 
     def _pool(self, in_force: InForce, plan: PoolPlan) -> Report:
@@ -135,10 +136,9 @@ class Statuses:
         of its share that a slow start keeps from it."""
         house = self._house
         state = house.board.upstreams.state(plan.slot)
-        states = [word for flag, word in _STATES.items() if state & flag]
         return {
             "name": plan.name,
-            "states": states or ["up"],
+            "states": state_words(state),
             "weight": plan.weight,
             "configured_weight": plan.weight,
             "held_back": held_back(state),
@@ -146,6 +146,12 @@ class Statuses:
             "sessions": house.states.live(plan.slot),
             "max_sessions": plan.max_sessions,
         }
+
+
+def state_words(state: int) -> list[str]:
+    """The state of an upstream, as the board has it, in words: `up` alone, or all that keeps new
+    sessions away."""
+    return [word for flag, word in _STATES.items() if state & flag] or ["up"]
 
 
 def _route(number: int, route: Route) -> Report:

@@ -41,6 +41,9 @@ class Changes:
         self.in_force = in_force
         self.lock = asyncio.Lock()
         """Whoever has it keeps changes away."""
+        self.reloaded = True, time.time()
+        """Whether the last reload was put in force, and when the last one was that was, in seconds
+        since the epoch; the start is the first."""
         self._reloader = reloader
         self._setup = setup
         self._parts = parts
@@ -76,6 +79,7 @@ class Changes:
                 in_force, lines = await self._reloader.reload(self.in_force)
             except SpliceproxyError as error:
                 _log.error("not reloaded: nothing has changed", problems=str(error).splitlines())
+                self.reloaded = False, self.reloaded[1]
                 self._setup.discovery.apply(self.in_force)
                 self._setup.access.apply(self.in_force)
                 self._setup.certificates.apply(self.in_force)
@@ -83,6 +87,7 @@ class Changes:
             finally:
                 self._notifier.notify(READY=1)
             self._obey(in_force)
+            self.reloaded = True, time.time()
             tell_empty(in_force)
             milliseconds = round((time.monotonic() - began) * 1000, 1)
             _log.info("reloaded", changes=lines or ["nothing changed"], milliseconds=milliseconds)

@@ -59,6 +59,9 @@ class House:
     """The certificates of the listener with this name."""
     broken_files: Callable[[str], list[dict[str, Any]]]
     """Those of its files that cannot be used, and why."""
+    reloaded: Callable[[], tuple[bool, float]]
+    """Whether the last reload was put in force, and when the last one was that was, in seconds
+    since the epoch."""
     files: Callable[[], Sequence[Path]]
     """Those that the configuration in force was read from; none: it is from no file."""
 

@@ -192,6 +192,7 @@ class Supervisor:
             older_sessions=lambda: self._succession.older_sessions,
             certificates=setup.certificates.report,
             broken_files=setup.certificates.broken,
+            reloaded=lambda: changes.reloaded,
             files=lambda: setup.files(changes.in_force.config),
         )
 
@@ -203,7 +204,7 @@ class Supervisor:
                 self._fleet,
                 self._notifier,
                 self._parts,
-                (self._draining,),
+                (self._draining, self._weights),
                 self._doors,
                 self._admin,
                 self._on_reopen,

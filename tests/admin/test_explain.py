@@ -213,5 +213,5 @@ def test_a_listener_that_is_not_there_is_an_error(file: Path) -> None:
 
 def test_a_missing_file_of_networks_is_an_error(file: Path) -> None:
     (file.parent / "blocked.txt").unlink()
-    with pytest.raises(SpliceproxyError, match="blocked.txt"):
+    with pytest.raises(SpliceproxyError, match=r"blocked\.txt"):
         told(file)

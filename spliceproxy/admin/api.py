@@ -38,6 +38,8 @@ class Routes:
     exact: Mapping[str, Route]
     named: Mapping[str, Route] = field(default_factory=dict)
     """By what stands before a name: `/api/v1/pools/`."""
+    first: str = f"{API}/status"
+    """Where somebody who is lost may begin."""
 
     def find(self, path: str) -> tuple[Route, str] | None:
         """The route of a path, and the name in it; None: there is none. Paths are compared as they
@@ -86,7 +88,9 @@ def make_routes(house: House, traffic: Traffic, token: TellToken) -> Mapping[Ent
         Entry.UNIX: local,
         Entry.LOOPBACK: everything,
         Entry.ELSEWHERE: everything,
-        Entry.METRICS: Routes({**probes, "/metrics": Route(Need.OPEN, reading.metrics)}),
+        Entry.METRICS: Routes(
+            {**probes, "/metrics": Route(Need.OPEN, reading.metrics)}, first="/metrics"
+        ),
     }
 
 

@@ -32,7 +32,7 @@ class Reading:
         self._house = house
         self._traffic = traffic
         self._token = token
-        self._statuses = Statuses(house)
+        self._statuses = Statuses(house, traffic.failed_handshakes)
 
     async def healthz(self, _asked: Asked) -> Answer:
         reason = not_well(self._house)

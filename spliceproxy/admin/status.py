@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +20,6 @@ from spliceproxy.telemetry.board import (
     EJECTED,
     SESSIONS,
     held_back,
-    listener_failed_handshakes,
     listener_sessions,
 )
 
@@ -32,8 +32,10 @@ _STATES = {DRAINING: "draining", DOWN: "down", EJECTED: "ejected"}
 class Statuses:
     """Reads the answers from the house."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, failed_handshakes: Callable[[str], int]) -> None:
+        """`failed_handshakes` of the listener with this name, since the start."""
         self._house = house
+        self._failed_handshakes = failed_handshakes
         self._began = time.monotonic()
         self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
 
@@ -112,7 +114,7 @@ class Statuses:
             "tls": plan.tls is not None,
             "certificates": house.certificates(plan.name) if plan.tls is not None else [],
             "broken_files": house.broken_files(plan.name) if plan.tls is not None else [],
-            "failed_handshakes": house.board.total(listener_failed_handshakes(plan.slot)),
+            "failed_handshakes": self._failed_handshakes(plan.name),
         }
 
     def _pool(self, in_force: InForce, plan: PoolPlan) -> Report:

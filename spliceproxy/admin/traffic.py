@@ -34,6 +34,7 @@ from spliceproxy.control.house import House
 from spliceproxy.control.parts import InForce
 from spliceproxy.ipc import Snapshot
 from spliceproxy.telemetry.board import listener_sessions
+from spliceproxy.telemetry.counters import TLS_FAILED
 from spliceproxy.telemetry.ledger import Ledger
 
 T = TypeVar("T")
@@ -138,6 +139,13 @@ class Traffic:
     def upstream(self, pool: str, name: str) -> Figures:
         """The same of an upstream."""
         return self._one(upstream_scope(pool, name))
+
+    def failed_handshakes(self, listener: str) -> int:
+        """TLS handshakes of its clients that did not come to their end, since the start."""
+        with self._lock:
+            self._look(_FRESH)
+            counts = self._ledger.listeners.get(listener)
+            return 0 if counts is None else counts.values[TLS_FAILED]
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The answer to `/metrics` for this Accept header, and its content type."""

@@ -11,6 +11,7 @@ from spliceproxy.admin.orders import Orders
 from spliceproxy.admin.pages import load_pages
 from spliceproxy.admin.reading import FILTERS, Reading, TellToken
 from spliceproxy.admin.stream import PARAMETERS
+from spliceproxy.admin.traffic import Traffic
 from spliceproxy.control.house import House
 
 API = "/api/v1"
@@ -37,6 +38,8 @@ class Routes:
     exact: Mapping[str, Route]
     named: Mapping[str, Route] = field(default_factory=dict)
     """By what stands before a name: `/api/v1/pools/`."""
+    first: str = f"{API}/status"
+    """Where somebody who is lost may begin."""
 
     def find(self, path: str) -> tuple[Route, str] | None:
         """The route of a path, and the name in it; None: there is none. Paths are compared as they
@@ -48,21 +51,24 @@ class Routes:
         return (route, name) if route is not None and name else None
 
 
-def make_routes(house: House, token: TellToken) -> Mapping[Entry, Routes]:
+def make_routes(house: House, traffic: Traffic, token: TellToken) -> Mapping[Entry, Routes]:
     """The paths of each kind of door. `token` is what a UNIX socket tells of the write token."""
-    reading, orders = Reading(house, token), Orders(house)
+    reading, orders = Reading(house, traffic, token), Orders(house)
     probes = {
         "/healthz": Route(Need.OPEN, reading.healthz),
         "/readyz": Route(Need.OPEN, reading.readyz),
     }
     paths = {
         **probes,
+        "/metrics": Route(Need.READ, reading.metrics),
         **{path: Route(Need.PAGE, _always(page)) for path, page in load_pages().items()},
         f"{API}/status": Route(Need.READ, reading.status),
         f"{API}/config": Route(Need.READ, reading.config),
         f"{API}/listeners": Route(Need.READ, reading.listeners),
         f"{API}/pools": Route(Need.READ, reading.pools),
         f"{API}/upstreams": Route(Need.READ, reading.upstreams, frozenset({"pool"})),
+        f"{API}/traffic": Route(Need.READ, reading.traffic),
+        f"{API}/history": Route(Need.READ, reading.history),
         f"{API}/sessions": Route(Need.READ, reading.sessions, FILTERS),
         f"{API}/stream": Route(Need.READ, reading.stream, PARAMETERS),
         f"{API}/drain": Route(Need.WRITE, orders.drain),
@@ -81,7 +87,9 @@ def make_routes(house: House, token: TellToken) -> Mapping[Entry, Routes]:
         Entry.UNIX: local,
         Entry.LOOPBACK: everything,
         Entry.ELSEWHERE: everything,
-        Entry.METRICS: Routes(probes),
+        Entry.METRICS: Routes(
+            {**probes, "/metrics": Route(Need.OPEN, reading.metrics)}, first="/metrics"
+        ),
     }
 
 

@@ -14,6 +14,10 @@ from spliceproxy.errors import SpliceproxyError
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
+_SHOWN = 64
+"""Characters of a word that an error shows."""
+_MANY = 20
+"""More names than so many are not listed."""
 
 
 class AskError(SpliceproxyError):
@@ -36,8 +40,6 @@ class Asked:
     accept: str = ""
     """Which kinds of answer are liked."""
     may_write: bool = False
-    local: bool = False
-    """Whether it came by a UNIX socket."""
 
     def word(self, name: str, default: str = "") -> str:
         """The one value of a parameter. Raises AskError: there are several."""
@@ -108,9 +110,11 @@ def wrong(status: int, text: str) -> Answer:
 
 def unknown(word: str, known: Collection[str]) -> str:
     """That there is no such word, and which one may be meant."""
-    shown = word[:40]
+    shown = word[:_SHOWN]
     if near := nearest(shown, known):
         return f"there is no {shown}; did you mean {near}?"
+    if len(known) > _MANY:
+        return f"there is no {shown}"
     return f"there is no {shown}" + (f"; there are {', '.join(known)}" if known else "")
 
 

@@ -1,8 +1,7 @@
 """HTTP at the doors: aiohttp's parser, and nothing of its routing, behind a `Gate` each.
 
-A request goes through it in this order: the gate (how much, how long), the parser, the guard (who),
-the route, its method and parameters, the body; then it is answered. Whatever goes wrong on the way
-is one sentence of JSON.
+A request goes through it in this order: the gate (how much, how long), the parser, the reception
+(who may ask what); then it is answered. Whatever goes wrong on the way is one sentence of JSON.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qs
 
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
-from spliceproxy.admin.api import API, Route, Routes
-from spliceproxy.admin.asking import Answer, Asked, AskError, Handler, Stream, unknown, wrong
-from spliceproxy.admin.gate import Crowd, Gate
-from spliceproxy.admin.guard import Claims, Entry, Need, Tokens, may_write, refusal
+from spliceproxy.admin.api import Routes
+from spliceproxy.admin.asking import Answer, Asked, AskError, Handler, Stream, wrong
+from spliceproxy.admin.gate import BOUNDS, Bounds, Crowd, Gate
+from spliceproxy.admin.guard import Entry, Tokens
+from spliceproxy.admin.reception import Reception
 from spliceproxy.control.doors import Door, Doors
 from spliceproxy.control.draining import TargetError, UnknownTargetError
 from spliceproxy.errors import SpliceproxyError
@@ -29,12 +28,8 @@ from spliceproxy.ipc.queries import QueryError
 
 _log = structlog.get_logger()
 
-MOST_BODY = 64 * 1024
-"""Bytes of one order."""
 MOST_STREAMS = 16
 """Answers without end, of each kind of door."""
-_MOST_WORDS = 1100
-"""Parameters of one request."""
 _LONGEST_LINE = 8190
 """Bytes of a request line, or of one header."""
 _CLOSING = 1.0
@@ -75,16 +70,15 @@ class Front:
         tokens: Callable[[], Tokens],
         hosts: Collection[str],
         most: int,
+        bounds: Bounds = BOUNDS,
     ) -> None:
         """`tokens` are those in force, `hosts` the names of this machine, `most` the connections of
         each kind of door."""
-        self._routes = routes
-        self._tokens = tokens
-        self._hosts = hosts
+        self._reception = Reception(routes, tokens, hosts)
         self._crowds = {entry: Crowd(most) for entry in Entry}
+        self._bounds = bounds
         self._http = web.Server(self._serve)
         self._servers: list[asyncio.Server] = []
-        self._replaced = False
         # What is left to it is the tracebacks of those who do not speak HTTP.
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
@@ -97,7 +91,7 @@ class Front:
             def connection(entry: Entry = entry) -> Gate:
                 inner = _Connection(self._http, loop=loop, **_PARSER)
                 inner.entry = entry
-                inner.gate = Gate(self._crowds[entry], inner, _raw_refusal)
+                inner.gate = Gate(self._crowds[entry], inner, _raw_refusal, self._bounds)
                 return inner.gate
 
             server = await loop.create_server(connection, sock=door.sock, backlog=_ACCEPTED)
@@ -107,7 +101,7 @@ class Front:
     async def hand_over(self) -> None:
         """Let nobody in any more; who is being answered gets the answer, and then has to come again
         and meets the process that serves."""
-        self._replaced = True
+        self._reception.replaced = True
         self._shut()
 
     async def close(self) -> None:
@@ -133,11 +127,11 @@ class Front:
         assert isinstance(connection, _Connection)
         gate = connection.gate
         try:
-            handler, asked = await self._admit(connection.entry, request)
+            handler, asked = await self._reception.admit(connection.entry, request)
             refused = None
         except AskError as error:
             refused = wrong(error.status, str(error))
-        with gate.answering():
+        async with gate.answering():
             answer = await self._carry_out(handler, asked) if refused is None else refused
             if gate.unwanted.is_set() or not request.content.is_eof():
                 gate.unwanted.set()  # what is left of the body would be taken for a request
@@ -148,32 +142,6 @@ class Front:
             if not response.keep_alive:
                 await gate.part()
         return response
-
-    async def _admit(self, entry: Entry, request: web.BaseRequest) -> tuple[Handler, Asked]:
-        """What is asked, where who asks may ask it. Raises AskError."""
-        if self._replaced:
-            raise AskError("another process serves since an upgrade; ask again", 503)
-        path, _, query = request.raw_path.partition("?")
-        if not path.startswith("/"):
-            raise AskError("a request names a path, which begins with /")
-        found = self._routes[entry].find(path)
-        claims, tokens = _claims(request), self._tokens()
-        need = Need.READ if found is None else found[0].need
-        if (refused := refusal(entry, need, claims, tokens, self._hosts)) is not None:
-            raise AskError(refused.text, refused.status)
-        if found is None:
-            raise AskError(f"there is no {_short(path)}; try {API}/status", 404)
-        route, name = found
-        if request.method not in route.methods:
-            allowed = ", ".join(route.methods)
-            raise AskError(f"{path} does not know {_short(request.method)}; use {allowed}", 405)
-        return route.handler, Asked(
-            name=name,
-            words=_words(query, route),
-            body=await _body(request, wanted=route.need is Need.WRITE),
-            accept=request.headers.get("Accept", ""),
-            may_write=may_write(entry, claims, tokens),
-        )
 
     async def _carry_out(self, handler: Handler, asked: Asked) -> Answer | Stream:
         """Have every error be JSON, with one sentence."""
@@ -248,58 +216,6 @@ def entry_of(door: Door) -> Entry:
     return Entry.LOOPBACK if door.is_loopback else Entry.ELSEWHERE
 
 
-def _claims(request: web.BaseRequest) -> Claims:
-    headers = request.headers
-    return Claims(
-        host=headers.getall("Host", []),
-        origin=headers.getall("Origin", []),
-        fetch_site=headers.getall("Sec-Fetch-Site", []),
-        authorization=headers.getall("Authorization", []),
-    )
-
-
-def _words(query: str, route: Route) -> Mapping[str, list[str]]:
-    """The parameters of a request. Raises AskError."""
-    if not query:
-        return {}
-    try:
-        words = parse_qs(
-            query,
-            keep_blank_values=True,
-            strict_parsing=True,
-            errors="strict",
-            max_num_fields=_MOST_WORDS,
-        )
-    except ValueError:
-        raise AskError("what stands behind ? makes no sense; write name=value&name=value") from None
-    for word in words:
-        if word not in route.parameters:
-            raise AskError(f"parameter: {unknown(word, sorted(route.parameters))}")
-    return words
-
-
-async def _body(request: web.BaseRequest, *, wanted: bool) -> bytes:
-    """All of the body; how long it takes is the gate's concern. Raises AskError."""
-    if not wanted:
-        if request.body_exists:
-            raise AskError(f"{_short(request.method)} has no body")
-        return b""
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise AskError("a body is sent as it is, not encoded")
-    too_large = AskError(f"an order has {MOST_BODY} bytes at the most", 413)
-    if (request.content_length or 0) > MOST_BODY:
-        raise too_large
-    body = bytearray()
-    try:
-        async for chunk in request.content.iter_any():
-            body += chunk
-            if len(body) > MOST_BODY:
-                raise too_large
-    except web.RequestPayloadError:
-        raise AskError("the body is broken") from None
-    return bytes(body)
-
-
 def _response(answer: Answer) -> web.Response:
     headers = {**HEADERS, **answer.headers, "Content-Type": answer.content_type}
     if answer.status == 401:
@@ -337,8 +253,3 @@ def _raw_refusal(status: int, text: str) -> bytes:
     }
     lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {headers[name]}" for name in headers)]
     return "\r\n".join([*lines, "", ""]).encode() + answer.body
-
-
-def _short(word: str) -> str:
-    shown = "".join(char if char.isprintable() else "?" for char in word[:60])
-    return shown if len(word) <= 60 else f"{shown}…"

@@ -7,27 +7,39 @@ Rules:
 2. When they are all taken, the connection that has been asking or parting for longest is closed in
    favour of a new one: so those that do nothing keep nobody out. Where all are being answered, the
    new one is turned away with 503.
-3. From its first moment, or the end of the last answer, until a request was read, REQUEST_TIME may
-   pass; then it is told 408 where it had begun to speak, and closed.
-4. From one answer to the next it may say MOST_SAID bytes; then it is told 413, and closed.
-5. When bytes wait to be sent, some must be taken within LISTEN_TIME; else it is cut off.
-6. Where an answer is the last one, what else comes is thrown away for PARTING_TIME: to close at
+3. From its first moment, or the end of the last answer, until a request was read, `request_time`
+   may pass; then it is told 408 where it had begun to speak, and closed.
+4. From one answer to the next it may say `most_said` bytes; then it is told 413, and closed.
+5. When bytes wait to be sent, some must be taken within `listen_time`; else it is cut off.
+6. Where an answer is the last one, what else comes is thrown away for `parting_time`: to close at
    once would reset the connection and take the answer with it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from enum import Enum, auto
 
-REQUEST_TIME = 10.0
-LISTEN_TIME = 10.0
-PARTING_TIME = 2.0
-"""Seconds."""
-MOST_SAID = 128 * 1024
-"""Bytes: head and body of a request, with room to spare."""
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the rules speak of; times are seconds."""
+
+    request_time: float = 10.0
+    listen_time: float = 10.0
+    parting_time: float = 5.0
+    most_said: int = 128 * 1024
+    """Bytes: head and body of a request, with room to spare."""
+
+
+BOUNDS = Bounds()
+_RESET = struct.pack("ii", 1, 0)
+"""A close is a reset, socket(7)."""
 
 
 class _Doing(Enum):
@@ -93,12 +105,17 @@ class Gate(asyncio.Protocol):
     """One connection: a protocol around that of the HTTP server."""
 
     def __init__(
-        self, crowd: Crowd, inner: asyncio.Protocol, refusal: Callable[[int, str], bytes]
+        self,
+        crowd: Crowd,
+        inner: asyncio.Protocol,
+        refusal: Callable[[int, str], bytes],
+        bounds: Bounds = BOUNDS,
     ) -> None:
         """`refusal` makes a whole HTTP answer, which says that it is the last one."""
         self._crowd = crowd
         self._inner = inner
         self._refusal = refusal
+        self._bounds = bounds
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._doing = _Doing.ASKING
@@ -137,18 +154,19 @@ class Gate(asyncio.Protocol):
         if self._doing is _Doing.PARTING or not self._entered:
             return
         self._said += len(data)
-        if self._said <= MOST_SAID:
+        most = self._bounds.most_said
+        if self._said <= most:
             self._inner.data_received(data)
         elif self._doing is _Doing.ASKING:
-            self._part_with(413, f"a request has {MOST_SAID} bytes at the most")
-        else:
+            self._part_with(413, f"a request has {most} bytes at the most")
+        elif not self.unwanted.is_set():
             self.cut_off()
 
     def eof_received(self) -> bool | None:
         return None
 
     def pause_writing(self) -> None:
-        self._deaf = self._deaf or self._loop.call_later(LISTEN_TIME, self.cut_off)
+        self._deaf = self._deaf or self._loop.call_later(self._bounds.listen_time, self.cut_off)
         if self._entered:
             self._inner.pause_writing()
 
@@ -159,12 +177,14 @@ class Gate(asyncio.Protocol):
             if self._entered:
                 self._inner.resume_writing()
 
-    @contextmanager
-    def answering(self) -> Iterator[None]:
-        """While a request is answered, and the answer written. Raises ConnectionResetError where it
-        came too late."""
-        if self._doing is _Doing.PARTING or self.gone.is_set():
-            raise ConnectionResetError("it was told already, or is gone")
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[None]:
+        """While a request is answered, and the answer written. Where it was told already that it
+        took too long, or was too much, raises ConnectionResetError when it is gone."""
+        if self._doing is _Doing.PARTING:
+            await self.gone.wait()
+        if self.gone.is_set():
+            raise ConnectionResetError
         self._doing = _Doing.ANSWERED
         self._crowd.note(self, spare=False)
         self._set_timer(None)
@@ -186,18 +206,22 @@ class Gate(asyncio.Protocol):
             self._transport.close()
 
     def cut_off(self) -> None:
-        """Close it at once, whatever waits to be sent."""
+        """Close it at once, and have the kernel forget what waits to be sent."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
 
     def _ask(self) -> None:
         self._doing = _Doing.ASKING
         self._said = 0
         self._crowd.note(self, spare=True)
-        self._set_timer(self._loop.call_later(REQUEST_TIME, self._on_late))
+        self._set_timer(self._loop.call_later(self._bounds.request_time, self._on_late))
 
     def _on_late(self) -> None:
         if self._said:
-            self._part_with(408, f"the request did not come in whole within {REQUEST_TIME:g} s")
+            limit = self._bounds.request_time
+            self._part_with(408, f"the request did not come in whole within {limit:g} s")
         else:
             self.cut_off()
 
@@ -208,8 +232,9 @@ class Gate(asyncio.Protocol):
     def _part(self) -> None:
         self._doing = _Doing.PARTING
         self._crowd.note(self, spare=True)
-        self._set_timer(self._loop.call_later(PARTING_TIME, self.cut_off))
-        if self._transport.can_write_eof() and not self._transport.is_closing():
+        self._set_timer(self._loop.call_later(self._bounds.parting_time, self.cut_off))
+        if not self._transport.is_closing():
+            self._transport.resume_reading()  # the parser may have had enough
             self._transport.write_eof()
 
     def _set_timer(self, timer: asyncio.TimerHandle | None) -> None:

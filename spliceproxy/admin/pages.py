@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 from spliceproxy.admin.asking import Answer
 
@@ -19,11 +20,11 @@ _KINDS = {
 """Content types by the end of a file's name; other files are not served."""
 
 _INDEX = "index.html"
+_PAGE = resources.files("spliceproxy.admin") / "page"
 
 
-def load_pages() -> Mapping[str, Answer]:
+def load_pages(directory: Traversable = _PAGE) -> Mapping[str, Answer]:
     """What is answered at each path; `/` is index.html."""
-    directory = resources.files("spliceproxy.admin") / "page"
     pages = {}
     for file in directory.iterdir() if directory.is_dir() else ():
         kind = _KINDS.get(file.name.rpartition(".")[2])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from spliceproxy.admin.tokens import TokenFiles
+from spliceproxy.admin.traffic import Traffic
 from spliceproxy.control.doors import Door, Doors
 from spliceproxy.control.house import House
 from spliceproxy.control.parts import InForce
@@ -39,7 +40,9 @@ class Admin:
             _log.warning("a token can be read by others", problem=warning)
         named = () if config.admin is None else config.admin.hosts
         self._hosts = frozenset((*named, *_names_of_this_machine()))
+        self._upstream_series = config.metrics.upstreams
         self._house: House
+        self._traffic: Traffic
         self._opening: asyncio.Task[Front] | None = None
         self._over = False
         """Whether it was closed: a process that was upgraded follows its configuration on."""
@@ -47,15 +50,20 @@ class Admin:
     def move_in(self, house: House) -> None:
         """Know what to tell of; called once, before anything else."""
         self._house = house
+        self._traffic = Traffic(house, upstream_labels=self._upstream_series)
 
-    def apply(self, in_force: InForce) -> None:  # noqa: ARG002 - the house tells what is in force
-        """Open the doors the first time: when they are ours."""
-        if self._opening is None and not self._over and self._doors.all:
+    def apply(self, in_force: InForce) -> None:
+        """Tell of this configuration. Open the doors the first time: when they are ours."""
+        if self._over or not self._doors.all:
+            return
+        self._traffic.apply(in_force)
+        if self._opening is None:
             self._opening = asyncio.create_task(self._open())
 
     async def close(self) -> None:
         """Let nobody in any more; answers under way get a second."""
         self._over = True
+        await self._traffic.close()
         opening, self._opening = self._opening, None
         if opening is None:
             return
@@ -87,7 +95,7 @@ class Admin:
         await self._doors.ours.wait()
         nofile, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         front = Front(
-            make_routes(self._house, self._tell_token),
+            make_routes(self._house, self._traffic, self._tell_token),
             self._tokens.now,
             self._hosts,
             min(MOST_CONNECTIONS, nofile // _FD_SHARE),

@@ -9,6 +9,7 @@ from spliceproxy.admin.asking import Answer, Asked, AskError, Stream, tell, unkn
 from spliceproxy.admin.ready import not_ready, not_well
 from spliceproxy.admin.status import Report, Statuses
 from spliceproxy.admin.stream import open_stream
+from spliceproxy.admin.traffic import Traffic
 from spliceproxy.config import in_words
 from spliceproxy.control.house import House
 from spliceproxy.ipc.queries import MOST, SessionQuery, filter_of
@@ -24,10 +25,11 @@ FILTERS = frozenset({"id", "sort", "offset", "limit", *_FILTERS})
 class Reading:
     """Raises AskError for a question that makes no sense, QueryError for a filter that is wrong."""
 
-    def __init__(self, house: House, token: TellToken) -> None:
+    def __init__(self, house: House, traffic: Traffic, token: TellToken) -> None:
         self._house = house
+        self._traffic = traffic
         self._token = token
-        self._statuses = Statuses(house)
+        self._statuses = Statuses(house, traffic.failed_handshakes)
 
     async def healthz(self, _asked: Asked) -> Answer:
         reason = not_well(self._house)
@@ -44,20 +46,30 @@ class Reading:
         files = [str(path) for path in self._house.files()]
         return tell({"files": files, "config": in_words(self._house.in_force().config)})
 
+    async def traffic(self, _asked: Asked) -> Answer:
+        return await self._traffic.aside(lambda: tell(self._traffic.traffic()))
+
+    async def history(self, _asked: Asked) -> Answer:
+        return await self._traffic.aside(lambda: tell(self._traffic.history()))
+
+    async def metrics(self, asked: Asked) -> Answer:
+        body, content_type = await self._traffic.aside(lambda: self._traffic.render(asked.accept))
+        return Answer(body, content_type=content_type)
+
     async def listeners(self, _asked: Asked) -> Answer:
-        return tell({"listeners": self._statuses.listeners()})
+        return tell({"listeners": await self._listeners()})
 
     async def listener(self, asked: Asked) -> Answer:
-        return _one(asked.name, self._statuses.listeners(), "listener")
+        return _one(asked.name, await self._listeners(), "listener")
 
     async def pools(self, _asked: Asked) -> Answer:
-        return tell({"pools": self._statuses.pools()})
+        return tell({"pools": await self._pools()})
 
     async def pool(self, asked: Asked) -> Answer:
-        return _one(asked.name, self._statuses.pools(), "pool")
+        return _one(asked.name, await self._pools(), "pool")
 
     async def upstreams(self, asked: Asked) -> Answer:
-        pools = {pool["name"]: pool for pool in self._statuses.pools()}
+        pools = {pool["name"]: pool for pool in await self._pools()}
         wanted = asked.word("pool")
         if wanted and wanted not in pools:
             raise AskError(f"pool: {unknown(wanted, pools)}", 404)
@@ -71,6 +83,24 @@ class Reading:
                 ]
             }
         )
+
+    async def _listeners(self) -> list[Report]:
+        """What is told of each listener, with its traffic."""
+        moves = (await self._traffic.aside(self._traffic.traffic))["listeners"]
+        # Asked after the traffic: a name that came meanwhile has none yet.
+        return [{**one, "traffic": moves.get(one["name"])} for one in self._statuses.listeners()]
+
+    async def _pools(self) -> list[Report]:
+        """The same of each pool, and of its upstreams."""
+        moves = await self._traffic.aside(self._traffic.traffic)
+        found = []
+        for pool in self._statuses.pools():
+            upstreams = moves["upstreams"].get(pool["name"], {})
+            pool["traffic"] = moves["pools"].get(pool["name"])
+            for one in pool["upstreams"]:
+                one["traffic"] = upstreams.get(one["name"])
+            found.append(pool)
+        return found
 
     async def sessions(self, asked: Asked) -> Answer:
         limit = asked.number("limit", 100)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +20,6 @@ from spliceproxy.telemetry.board import (
     EJECTED,
     SESSIONS,
     held_back,
-    listener_failed_handshakes,
     listener_sessions,
 )
 
@@ -32,8 +32,10 @@ _STATES = {DRAINING: "draining", DOWN: "down", EJECTED: "ejected"}
 class Statuses:
     """Reads the answers from the house."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, failed_handshakes: Callable[[str], int]) -> None:
+        """`failed_handshakes` of the listener with this name, since the start."""
         self._house = house
+        self._failed_handshakes = failed_handshakes
         self._began = time.monotonic()
         self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
 
@@ -112,7 +114,7 @@ class Statuses:
             "tls": plan.tls is not None,
             "certificates": house.certificates(plan.name) if plan.tls is not None else [],
             "broken_files": house.broken_files(plan.name) if plan.tls is not None else [],
-            "failed_handshakes": house.board.total(listener_failed_handshakes(plan.slot)),
+            "failed_handshakes": self._failed_handshakes(plan.name),
         }
 
     def _pool(self, in_force: InForce, plan: PoolPlan) -> Report:
@@ -135,10 +137,9 @@ class Statuses:
         of its share that a slow start keeps from it."""
         house = self._house
         state = house.board.upstreams.state(plan.slot)
-        states = [word for flag, word in _STATES.items() if state & flag]
         return {
             "name": plan.name,
-            "states": states or ["up"],
+            "states": state_words(state),
             "weight": plan.weight,
             "configured_weight": plan.weight,
             "held_back": held_back(state),
@@ -146,6 +147,12 @@ class Statuses:
             "sessions": house.states.live(plan.slot),
             "max_sessions": plan.max_sessions,
         }
+
+
+def state_words(state: int) -> list[str]:
+    """The state of an upstream, as the board has it, in words: `up` alone, or all that keeps new
+    sessions away."""
+    return [word for flag, word in _STATES.items() if state & flag] or ["up"]
 
 
 def _route(number: int, route: Route) -> Report:

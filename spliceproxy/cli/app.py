@@ -10,14 +10,22 @@ import click
 
 from spliceproxy import __version__
 from spliceproxy.cli.check import check
+from spliceproxy.cli.completion import VARIABLE, completion, prepare
+from spliceproxy.cli.dashboard import dashboard
 from spliceproxy.cli.demo import demo
 from spliceproxy.cli.drain import drain, undrain
+from spliceproxy.cli.explain import explain
 from spliceproxy.cli.forward import forward
+from spliceproxy.cli.log_level import log_level
 from spliceproxy.cli.reload import reload
 from spliceproxy.cli.run import run
 from spliceproxy.cli.schema import schema
+from spliceproxy.cli.sessions import sessions
 from spliceproxy.cli.status import status
+from spliceproxy.cli.tail import tail
+from spliceproxy.cli.top import top
 from spliceproxy.cli.upgrade import upgrade
+from spliceproxy.cli.weight import weight
 from spliceproxy.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, SpliceproxyError
 
 EXIT_INTERRUPTED = 130
@@ -50,12 +58,33 @@ def spliceproxy() -> None:
     """
 
 
-for _command in (run, check, forward, status, reload, upgrade, drain, undrain, demo, schema):
+for _command in (
+    run,
+    check,
+    forward,
+    status,
+    top,
+    sessions,
+    tail,
+    explain,
+    dashboard,
+    reload,
+    upgrade,
+    drain,
+    undrain,
+    weight,
+    log_level,
+    demo,
+    schema,
+    completion,
+):
     spliceproxy.add_command(_command)
 
 
 def run_command(arguments: Sequence[str]) -> int:
     """Run the command of `arguments`, tell its error on standard error; returns the exit code."""
+    if VARIABLE in os.environ:
+        prepare()
     try:
         code = spliceproxy.main(arguments, prog_name="spliceproxy", standalone_mode=False)
         if sys.stdout is not None:  # None: it was closed before the program began

@@ -1,82 +1,88 @@
-"""The command line's side of the operator's door: one request, one answer."""
+"""The command line's side of the admin API: where it is, and one request with its answer."""
 
 from __future__ import annotations
 
-import json
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from spliceproxy.errors import SpliceproxyError
-from spliceproxy.runtime import default_admin_path
+
+if TYPE_CHECKING:
+    from spliceproxy.cli.connection import Connection
 
 VARIABLE = "SPLICEPROXY_ADMIN"
+TOKEN_VARIABLE = "SPLICEPROXY_TOKEN"
 TIMEOUT = 10.0
 """Seconds for an answer."""
 
-F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
 
 
 class DoorError(SpliceproxyError):
-    """The door did not answer, or it said no."""
+    """The running proxy did not answer, or it said no. `status` is its answer's, 0 without one."""
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
 
 
-def admin_option(command: F) -> F:
-    """Add `--admin PATH` to a command."""
-    text = (
-        "The socket of the running proxy's door.  "
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """Where the running proxy is asked, and who asks."""
+
+    place: str | None = None
+    """`unix:/path`, a path, or `http://host:port`; None: the default socket."""
+    token_file: Path | None = None
+    """Where the token stands; None: in the environment, if anywhere. UNIX sockets need none."""
+
+    def connect(self, timeout: float = TIMEOUT) -> Connection:
+        """A connection for requests, each of which may take `timeout` seconds; it is made with the
+        first one. Raises DoorError, UsageError."""
+        from spliceproxy.cli.connection import open_connection
+
+        return open_connection(self, timeout)
+
+
+def admin_option(command: Callable[..., R]) -> Callable[..., R]:
+    """Add `--admin PLACE` and `--token-file FILE` to a command, which gets an Admin of both."""
+
+    @wraps(command)
+    def with_admin(admin: str | None, token_file: Path | None, **arguments: Any) -> R:
+        return command(admin=Admin(admin, token_file), **arguments)
+
+    where = (
+        "The running proxy: the path of its admin socket, or http://HOST:PORT.  "
         "[default: /run/spliceproxy/admin.sock, or below $XDG_RUNTIME_DIR]"
     )
-    return click.option("--admin", metavar="PATH", envvar=VARIABLE, help=text, show_envvar=True)(
-        command
+    token = (
+        f"The file with the token for http://HOST:PORT; or the token itself in {TOKEN_VARIABLE}."
     )
+    options = (
+        click.option("--admin", metavar="PLACE", envvar=VARIABLE, help=where, show_envvar=True),
+        click.option("--token-file", metavar="FILE", type=click.Path(path_type=Path), help=token),
+    )
+    decorated: Callable[..., R] = with_admin
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated
 
 
 def ask(
-    admin: str | None, method: str, path: str, order: object = None, timeout: float = TIMEOUT
+    admin: Admin, method: str, path: str, order: object = None, timeout: float = TIMEOUT
 ) -> dict[str, Any]:
     """The answer to one request, within `timeout` seconds. Raises DoorError: what went wrong."""
-    import http.client
-
-    door = _path(admin)
-    body = None if order is None else json.dumps(order)
-    connection = http.client.HTTPConnection("spliceproxy")
-    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.sock.settimeout(timeout)
-    try:
-        connection.sock.connect(str(door))
-        connection.request(method, path, body, {"Connection": "close"})
-        response = connection.getresponse()
-        answer = json.loads(response.read())
-        if not isinstance(answer, dict):
-            raise ValueError("its answer is no JSON object")
-    except TimeoutError:
-        raise DoorError(f"no answer at {door} within {timeout:g} s") from None
-    except PermissionError:
-        raise DoorError(f"{door}: not permitted; use the user that runs spliceproxy") from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise DoorError(_nobody(door, error)) from None
-    finally:
-        connection.close()
-    if response.status != http.client.OK:
-        raise DoorError(str(answer.get("error", f"{path}: HTTP {response.status}")))
-    return answer
+    with admin.connect(timeout) as connection:
+        return connection.ask(method, path, order)
 
 
-def _nobody(door: Path, error: Exception) -> str:
-    known = isinstance(error, FileNotFoundError | ConnectionRefusedError)
-    why = "" if known else f" ({error})"
-    return f"no spliceproxy answers at {door}{why}; is it running? --admin names another socket"
+def with_query(path: str, parameters: Iterable[tuple[str, object]]) -> str:
+    """The path with those of the parameters that have a value."""
+    from urllib.parse import urlencode
 
-
-def _path(admin: str | None) -> Path:
-    """`--admin` as a path, or the default one."""
-    if admin:
-        return Path(admin.removeprefix("unix:"))
-    path = default_admin_path()
-    if path is None:
-        raise DoorError(f"no XDG_RUNTIME_DIR here: name the socket with --admin or {VARIABLE}")
-    return path
+    pairs = [(name, value) for name, value in parameters if value is not None]
+    return f"{path}?{urlencode(pairs)}" if pairs else path

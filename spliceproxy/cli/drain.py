@@ -8,7 +8,10 @@ from typing import Any
 
 import click
 
-from spliceproxy.cli.client import admin_option, ask
+from spliceproxy.cli import suggestions
+from spliceproxy.cli.client import Admin, admin_option, ask
+from spliceproxy.cli.options import seconds
+from spliceproxy.cli.text import plural
 from spliceproxy.errors import EXIT_FAILED, EXIT_OK
 
 _LOOK = 0.2
@@ -22,35 +25,23 @@ _TIMEOUT = 30.0
 so long."""
 
 
-def _seconds(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
-    """`60s`, `5m`, `1h`, as in the configuration, or a plain number of seconds."""
-    from spliceproxy.config import units
-
-    if text is None:
-        return None
-    try:
-        return units.time(text if text[-1:].isalpha() else f"{text}s")
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.command
-@click.argument("target")
+@click.argument("target", shell_complete=suggestions.drain_targets)
 @click.option(
     "--over",
     metavar="TIME",
-    callback=_seconds,
+    callback=seconds,
     help="End its sessions within this time, the idle ones first: 60s, 5m, 0 for at once.",
 )
 @click.option(
     "--wait",
     "patience",
     metavar="TIME",
-    callback=_seconds,
+    callback=seconds,
     help="Wait so long for its sessions to end: 300, 5m; exit code 1 when they have not by then.",
 )
 @admin_option
-def drain(target: str, over: float | None, patience: float | None, admin: str | None) -> int:
+def drain(target: str, over: float | None, patience: float | None, admin: Admin) -> int:
     """Let TARGET take no new sessions; those that it has go on.
 
     TARGET is pool/NAME for all upstreams of a pool, pool/NAME/UPSTREAM for one of them, with the
@@ -87,9 +78,9 @@ def drain(target: str, over: float | None, patience: float | None, admin: str | 
 
 
 @click.command(short_help="Let TARGET take new sessions again.")
-@click.argument("target")
+@click.argument("target", shell_complete=suggestions.drain_targets)
 @admin_option
-def undrain(target: str, admin: str | None) -> None:
+def undrain(target: str, admin: Admin) -> None:
     """Let TARGET take new sessions again, and let those that it has live.
 
     TARGET is what was drained: pool/NAME, pool/NAME/UPSTREAM, listener/NAME or all. A listener
@@ -113,7 +104,7 @@ def _nobody_left(target: str) -> str:
     return "every listener is draining: no client gets in"
 
 
-def _wait(drained: dict[str, Any], patience: float, admin: str | None) -> int:
+def _wait(drained: dict[str, Any], patience: float, admin: Admin) -> int:
     """Tell each change of the number of sessions until it is 0, or `patience` seconds are over."""
     target = drained["target"]
     deadline = time.monotonic() + patience
@@ -134,7 +125,7 @@ def _wait(drained: dict[str, Any], patience: float, admin: str | None) -> int:
         time.sleep(pause)
 
 
-def _follow(drained: dict[str, Any], over: float, admin: str | None) -> int:
+def _follow(drained: dict[str, Any], over: float, admin: Admin) -> int:
     """Tell once a second how many sessions are left, until there is none.
 
     Somebody may call it off meanwhile; then the exit code is 1, as it is where an old process has
@@ -203,4 +194,4 @@ def _both(left: int, older: int) -> str:
 
 
 def _sessions(number: int) -> str:
-    return f"{number} session" if number == 1 else f"{number} sessions"
+    return plural(number, "session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from spliceproxy.cli.client import admin_option, ask
+from spliceproxy.cli.client import Admin, admin_option, ask
 
 _TIMEOUT = 60.0
 """Seconds: host names are looked up again, and DNS servers may be silent."""
@@ -12,7 +12,7 @@ _TIMEOUT = 60.0
 
 @click.command
 @admin_option
-def reload(admin: str | None) -> None:
+def reload(admin: Admin) -> None:
     """Put the configuration in force as it is now in its file.
 
     Tells what differs, once every worker obeys it. If the file is wrong, nothing changes, the

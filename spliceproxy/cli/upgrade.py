@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from spliceproxy.cli.client import admin_option, ask
+from spliceproxy.cli.client import Admin, admin_option, ask
 
 _TIMEOUT = 60.0
 """Seconds: the new process has 30 to be ready, and the old one's queues are emptied."""
@@ -12,7 +12,7 @@ _TIMEOUT = 60.0
 
 @click.command(short_help="Replace the running proxy, and lose no connection.")
 @admin_option
-def upgrade(admin: str | None) -> None:
+def upgrade(admin: Admin) -> None:
     """Replace the running proxy by a new process, without a lost connection.
 
     The new process is the program as it is installed now, with the same command line. It reads the

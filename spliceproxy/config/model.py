@@ -60,7 +60,9 @@ class Log(Section):
         "info", "The least important message that is written.", example="debug"
     )
     format: scalars.LogFormat = setting(
-        "auto", "How lines look; `auto`: console on a terminal, else json.", example="json"
+        "auto",
+        "How lines look; `auto`: console on a terminal and in systemd's journal, else json.",
+        example="json",
     )
     sessions: SessionLog = section(SessionLog, "Session records.")
 

@@ -18,6 +18,9 @@ MAX_SHOWN = 100
 _SECRET = "PRIVATE KEY-----"
 """Behind this stands what no message may show."""
 
+_TOKENS = ("admin", "tokens")
+"""Where somebody may have written a token in the place of its path."""
+
 _MAX_LINE = 120
 _MAX_VALUE = 60
 _MAX_HEAD = 1000
@@ -77,6 +80,8 @@ class Problem:
         head = _printable(head.replace("\t", " "))
         if isinstance(self.where, str):
             return head
+        if self.path[:2] == _TOKENS:
+            return f"{head}\n(no line is shown: a token may stand in it)"
         return f"{head}\n{_excerpt(self.where)}"
 
 

@@ -224,7 +224,10 @@ Backlog = Annotated[int, read(number(1, MILLION), number_right(1, MILLION)), sch
 Probes = Annotated[int, read(number(1, 127), number_right(1, 127)), schema("number")]
 Retries = Annotated[int, read(number(0, 100), number_right(0, 100)), schema("number")]
 Failures = Annotated[int, read(number(1, 1000), number_right(1, 1000)), schema("number")]
-Weight = Annotated[int, read(number(0, 256), number_right(0, 256)), schema("number")]
+MOST_WEIGHT = 256
+Weight = Annotated[
+    int, read(number(0, MOST_WEIGHT), number_right(0, MOST_WEIGHT)), schema("number")
+]
 Tier = Annotated[int, read(number(0, 255), number_right(0, 255)), schema("number")]
 
 LogLevel = Annotated[

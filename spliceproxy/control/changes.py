@@ -41,6 +41,9 @@ class Changes:
         self.in_force = in_force
         self.lock = asyncio.Lock()
         """Whoever has it keeps changes away."""
+        self.reloaded = True, time.time()
+        """Whether the last reload was put in force, and when the last one was that was, in seconds
+        since the epoch; the start is the first."""
         self._reloader = reloader
         self._setup = setup
         self._parts = parts
@@ -76,6 +79,7 @@ class Changes:
                 in_force, lines = await self._reloader.reload(self.in_force)
             except SpliceproxyError as error:
                 _log.error("not reloaded: nothing has changed", problems=str(error).splitlines())
+                self.reloaded = False, self.reloaded[1]
                 self._setup.discovery.apply(self.in_force)
                 self._setup.access.apply(self.in_force)
                 self._setup.certificates.apply(self.in_force)
@@ -83,6 +87,7 @@ class Changes:
             finally:
                 self._notifier.notify(READY=1)
             self._obey(in_force)
+            self.reloaded = True, time.time()
             tell_empty(in_force)
             milliseconds = round((time.monotonic() - began) * 1000, 1)
             _log.info("reloaded", changes=lines or ["nothing changed"], milliseconds=milliseconds)
@@ -95,6 +100,19 @@ class Changes:
             if refusal := self._refusal():
                 raise SpliceproxyError(f"not done: {refusal}")
             yield self.in_force
+
+    async def refresh(self) -> InForce:
+        """Put in force what is set beside the configuration; to be called within `alone`. Returns
+        what is in force now. Raises SpliceproxyError; then nothing has changed."""
+        before = self.in_force
+        try:
+            in_force = await self._reloader.refresh("upstreams changed", before)
+        except SpliceproxyError:
+            self._forget_slots()
+            raise
+        if in_force is not before:
+            self._obey(in_force)
+        return in_force
 
     async def find_upstreams(self, stop: asyncio.Event) -> None:
         """Wait a little for names and lists, so that the workers begin with what they tell; no
@@ -126,6 +144,7 @@ class Changes:
         self._setup.discovery.changed.clear()
         self._setup.access.changed.clear()
         self._setup.certificates.changed.clear()
+        self._setup.log_level.changed.clear()
         try:
             self.in_force = await self._reloader.refresh(event, self.in_force)
         except SpliceproxyError as error:

@@ -12,21 +12,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING
 
-import structlog
-
 from spliceproxy.control.addresses import Place, place_of
 from spliceproxy.control.names import resolve_binds
 from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
 from spliceproxy.control.parts import InForce
 from spliceproxy.control.service import Service
-from spliceproxy.control.sockets import ListeningSocket
+from spliceproxy.control.sockets import ListeningSocket, tell_addresses
 from spliceproxy.errors import SpliceproxyError
 
 if TYPE_CHECKING:
     from spliceproxy.config import Address, Listener
     from spliceproxy.control.fleet import Fleet
-
-_log = structlog.get_logger()
 
 _RETIRED_TIME = 5.0
 """Seconds for the queues of sockets that were given up just before."""
@@ -72,6 +68,7 @@ class ClosedListeners:
             for one in sockets:
                 self._remember(one)
             self.names.update(wanted)
+            tell_addresses("not listening any more", sockets)
             self._service.remove(sockets, self._fleet.workers())
             return len(wanted)
 
@@ -94,8 +91,7 @@ class ClosedListeners:
             self.names -= wanted
             self._had = {key: had for key, had in self._had.items() if key[0] in self.names}
             self._service.add(sockets, self._fleet.workers())
-            for listener, address in dict.fromkeys((one.listener, str(one)) for one in sockets):
-                _log.info("listening", listener=listener, address=address)
+            tell_addresses("listening", sockets)
             return len(wanted)
 
     def recall(self, names: Iterable[str]) -> None:

@@ -74,7 +74,6 @@ class Draining:
         self._drained: set[UpstreamKey] = set()
         """An empty name of an upstream stands for all of the pool, also those that come later."""
         self._in_force: InForce
-        self._pools: tuple[PoolPlan, ...] = ()
         self._paced_upstreams: dict[int, float] = {}
         """Slots of the upstreams whose sessions are being ended, and until when (monotonic)."""
         self._paced_listeners: dict[int, float] = {}
@@ -87,7 +86,6 @@ class Draining:
         that is another's now is none whose sessions end.
         """
         self._in_force = in_force
-        self._pools = in_force.snapshot.pools
         serving = []
         for pool, upstream in in_force.upstreams():
             drained = not self._drained.isdisjoint(_keys(pool, upstream))
@@ -124,7 +122,7 @@ class Draining:
 
     def drain(self, target: str, on: bool, over: float | None = None) -> Drained:
         """The same for a pool's upstreams or one of them."""
-        pool, upstreams = self._find(target)
+        pool, upstreams = find_upstreams(target, self._in_force)
         if on:
             self._drained.update((pool.name, one.name) for one in upstreams)
             self._drained |= {(pool.name, "")} if len(target.split("/")) == 2 else set()
@@ -199,26 +197,33 @@ class Draining:
         if spared:
             self._tell(Spare(listeners=spared))
 
-    def _find(self, target: str) -> tuple[PoolPlan, tuple[UpstreamPlan, ...]]:
-        kind, _, rest = target.partition("/")
-        name, slash, wanted = rest.partition("/")
-        pools = {pool.name: pool for pool in self._pools}
-        if kind != "pool" or not name or (slash and not wanted):
-            listeners = {one.name for one in self._in_force.snapshot.listeners}
-            kinds = [k for k, names in (("pool", pools), ("listener", listeners)) if kind in names]
-            meant = " or ".join(f"{kind}/{target}" for kind in kinds)
-            meant = f"; did you mean {meant}?" if meant else ""
-            raise TargetError(f"{target}: write {_TARGETS}{meant}")
-        if name not in pools:
-            raise UnknownTargetError(f"{target}: there is no pool {name}; {_known(name, pools)}")
-        pool = pools[name]
-        if not slash:
-            return pool, pool.upstreams
-        upstreams = {upstream.name: upstream for upstream in pool.upstreams}
-        if wanted not in upstreams:
-            known = _known(wanted, upstreams)
-            raise UnknownTargetError(f"{target}: pool {name} has no upstream {wanted}; {known}")
-        return pool, (upstreams[wanted],)
+
+def find_upstreams(
+    target: str, in_force: InForce, targets: str = _TARGETS
+) -> tuple[PoolPlan, tuple[UpstreamPlan, ...]]:
+    """The pool that a target names, and the upstreams of it that it means: all or one.
+
+    `targets` says what may be written. Raises TargetError, UnknownTargetError.
+    """
+    kind, _, rest = target.partition("/")
+    name, slash, wanted = rest.partition("/")
+    pools = {pool.name: pool for pool in in_force.snapshot.pools}
+    if kind != "pool" or not name or (slash and not wanted):
+        listeners = {one.name for one in in_force.snapshot.listeners}
+        kinds = [k for k, names in (("pool", pools), ("listener", listeners)) if kind in names]
+        meant = " or ".join(f"{kind}/{target}" for kind in kinds if f"{kind}/" in targets)
+        meant = f"; did you mean {meant}?" if meant else ""
+        raise TargetError(f"{target}: write {targets}{meant}")
+    if name not in pools:
+        raise UnknownTargetError(f"{target}: there is no pool {name}; {_known(name, pools)}")
+    pool = pools[name]
+    if not slash:
+        return pool, pool.upstreams
+    upstreams = {upstream.name: upstream for upstream in pool.upstreams}
+    if wanted not in upstreams:
+        known = _known(wanted, upstreams)
+        raise UnknownTargetError(f"{target}: pool {name} has no upstream {wanted}; {known}")
+    return pool, (upstreams[wanted],)
 
 
 def _listener_name(target: str, plans: Collection[str]) -> str:

@@ -250,6 +250,8 @@ class Fleet:
         match message:
             case Ready(generation=generation):
                 begins, worker.ready = not worker.ready, True
+                if begins and self.ready.is_set():
+                    _log.info("worker ready", worker=worker.index, pid=worker.pid)
                 for call in self.on_ready if begins else ():
                     call(worker)
                 worker.generation = generation

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from spliceproxy.control.closed import ClosedListeners
 from spliceproxy.control.doors import Doors
 from spliceproxy.control.draining import Draining
+from spliceproxy.control.events import Events
 from spliceproxy.control.fleet import Fleet
+from spliceproxy.control.log_level import LogLevel
 from spliceproxy.control.parts import InForce, Lasting, Part, UpstreamStates
 from spliceproxy.control.record_streams import RecordStreams
 from spliceproxy.control.service import Service
 from spliceproxy.control.sessions import LiveSessions
 from spliceproxy.control.slots import UpstreamSlots
+from spliceproxy.control.weights import Weights
 from spliceproxy.telemetry.board import Board
 
 if TYPE_CHECKING:
@@ -42,6 +45,9 @@ class House:
     draining: Draining
     sessions: LiveSessions
     streams: RecordStreams
+    events: Events
+    weights: Weights
+    log_level: LogLevel
     in_force: Callable[[], InForce]
     reload: Reload
     upgrade: Upgrade
@@ -53,6 +59,9 @@ class House:
     """The certificates of the listener with this name."""
     broken_files: Callable[[str], list[dict[str, Any]]]
     """Those of its files that cannot be used, and why."""
+    reloaded: Callable[[], tuple[bool, float]]
+    """Whether the last reload was put in force, and when the last one was that was, in seconds
+    since the epoch."""
     files: Callable[[], Sequence[Path]]
     """Those that the configuration in force was read from; none: it is from no file."""
 

@@ -12,6 +12,7 @@ from spliceproxy.control.hash_tables import HASHES, plan_tables
 from spliceproxy.control.machine import Machine
 from spliceproxy.control.plan_intake import plan_intake
 from spliceproxy.control.plan_limits import plan_limits, with_planes
+from spliceproxy.control.plan_weights import NO_WEIGHTS, SetWeights
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.tls import NO_TLS, TlsPlans
 from spliceproxy.errors import SpliceproxyError
@@ -52,12 +53,15 @@ def make_snapshot(
     slots: UpstreamSlots,
     access: Tables = NO_TABLES,
     tls: TlsPlans = NO_TLS,
+    weights: SetWeights = NO_WEIGHTS,
+    log_level: str | None = None,
 ) -> Snapshot:
     """The snapshot of `config` for each of `workers` on this machine.
 
     `found` says what the addresses of the upstreams stand for; `sockets` is the number of listening
     sockets of all workers together; `slots` gives each upstream its place on the board; `access`
-    are the tables of access rules, `tls` what is told of TLS. Raises TooManyListenersError,
+    are the tables of access rules, `tls` what is told of TLS; `weights` and `log_level` are what
+    somebody set in place of those of the configuration. Raises TooManyListenersError,
     TooManyUpstreamsError, FdBudgetError.
     """
     if len(config.listeners) > MAX_LISTENERS:
@@ -69,12 +73,12 @@ def make_snapshot(
     maps = len(with_planes(config))
     return Snapshot(
         listeners=plan_listeners(config, slots, access, tls),
-        pools=plan_pools(config, found, slots, tls),
+        pools=plan_pools(config, found, slots, tls, weights),
         relay=relay,
         max_sessions=config.max_sessions,
         worker_sessions=worker_sessions(machine, relay, sockets + maps, workers),
         sessions_to=config.log.sessions.to,
-        log_level=config.log.level,
+        log_level=log_level or config.log.level,
         log_format=config.log.format,
     )
 
@@ -105,14 +109,20 @@ def plan_listeners(
 
 
 def plan_pools(
-    config: Config, found: FoundAt, slots: UpstreamSlots, tls: TlsPlans = NO_TLS
+    config: Config,
+    found: FoundAt,
+    slots: UpstreamSlots,
+    tls: TlsPlans = NO_TLS,
+    weights: SetWeights = NO_WEIGHTS,
 ) -> tuple[PoolPlan, ...]:
     """The pools of a snapshot. Raises TooManyUpstreamsError."""
-    return tuple(_plan_pool(pool, found, slots, tls) for pool in config.pools.values())
+    return tuple(_plan_pool(pool, found, slots, tls, weights) for pool in config.pools.values())
 
 
-def _plan_pool(pool: Pool, found: FoundAt, slots: UpstreamSlots, tls: TlsPlans) -> PoolPlan:
-    upstreams = _plan_upstreams(pool, found, slots)
+def _plan_pool(
+    pool: Pool, found: FoundAt, slots: UpstreamSlots, tls: TlsPlans, weights: SetWeights
+) -> PoolPlan:
+    upstreams = weights.obeyed(pool.name, _plan_upstreams(pool, found, slots))
     return PoolPlan(
         name=pool.name,
         balance=pool.balance,

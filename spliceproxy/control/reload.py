@@ -24,16 +24,18 @@ from spliceproxy.control.access import AccessTables
 from spliceproxy.control.discovery import Discovery
 from spliceproxy.control.discovery.changes import tell_changes
 from spliceproxy.control.file_watch import Sources
+from spliceproxy.control.log_level import LogLevel
 from spliceproxy.control.machine import Machine
 from spliceproxy.control.names import Places, resolve_binds
 from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
 from spliceproxy.control.parts import InForce
 from spliceproxy.control.plan import make_snapshot, plan_listeners, plan_pools
+from spliceproxy.control.plan_weights import SetWeights
 from spliceproxy.control.pool_options import find_pool_problems
 from spliceproxy.control.records import find_record_problems
 from spliceproxy.control.service import Service
 from spliceproxy.control.slots import UpstreamSlots
-from spliceproxy.control.sockets import ListeningSocket, socket_key
+from spliceproxy.control.sockets import ListeningSocket, socket_key, tell_addresses
 from spliceproxy.control.tls import Certificates
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import Snapshot
@@ -64,6 +66,8 @@ class Setup:
     discovery: Discovery
     access: AccessTables
     certificates: Certificates
+    log_level: LogLevel
+    weights: SetWeights
     sources: Sources | None = None
     """Which files a configuration is read from; None: none."""
     watch: bool = False
@@ -140,6 +144,8 @@ class Reloader:
                 setup.slots,
                 setup.access.tables(config),
                 setup.certificates.plans(config),
+                setup.weights,
+                setup.log_level.after(config),
             )
             self._fleet.make_room(snapshot)
             sealed = seal(snapshot)
@@ -151,19 +157,21 @@ class Reloader:
         return after, lines
 
     async def refresh(self, event: str, in_force: InForce) -> InForce:
-        """Put the upstreams and networks in force that the same configuration stands for now; the
-        log calls the upstreams `event`.
+        """Put in force what the same configuration stands for now, and what somebody set beside it;
+        the log calls the upstreams `event`.
 
         Raises TooManyUpstreamsError; then nothing has changed.
         """
         setup, config = self._setup, in_force.config
         tls = setup.certificates.plans(config)
-        pools = plan_pools(config, setup.discovery.found(config), setup.slots, tls)
+        found = setup.discovery.found(config)
+        pools = plan_pools(config, found, setup.slots, tls, setup.weights)
         listeners = plan_listeners(config, setup.slots, setup.access.tables(config), tls)
-        before = in_force.snapshot
-        if pools == before.pools and listeners == before.listeners:
+        before, level = in_force.snapshot, setup.log_level.level
+        snapshot = replace(before, pools=pools, listeners=listeners, log_level=level)
+        if snapshot == before:
             return in_force
-        after = InForce(config, replace(before, pools=pools, listeners=listeners))
+        after = InForce(config, snapshot)
         self._fleet.make_room(after.snapshot)
         sealed = seal(after.snapshot)
         self._fleet.configure(sealed)
@@ -240,9 +248,9 @@ class Reloader:
             if name != one.listener:
                 service.rename(one, name, workers)
         service.add(sockets.new, workers)
+        tell_addresses("not listening any more", sockets.gone)
         service.remove(sockets.gone, workers)
-        for listener, address in dict.fromkeys((one.listener, str(one)) for one in sockets.new):
-            _log.info("listening", listener=listener, address=address)
+        tell_addresses("listening", sockets.new)
         await self._obeyed(sealed)
 
     async def _obeyed(self, sealed: int) -> None:

@@ -17,12 +17,16 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
+import structlog
+
 from spliceproxy.control.parts import InForce, UpstreamStates
 from spliceproxy.control.slots import UpstreamKey
 from spliceproxy.telemetry.board import DOWN, EJECTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_log = structlog.get_logger()
 
 _STEPS = 20
 _SHORTEST_STEP = 0.01
@@ -107,7 +111,9 @@ class SlowStart:
     def _begin(self, slot: int) -> None:
         self._starting[slot] = self._now()
         self._states.hold_back(slot, 100 - _FIRST)
-        self._arm(self._known[slot].time)
+        (pool, upstream), time = self._known[slot].key, self._known[slot].time
+        _log.info("slow start", pool=pool, upstream=upstream, seconds=time)
+        self._arm(time)
 
     def _end(self, slot: int) -> None:
         del self._starting[slot]
@@ -128,6 +134,8 @@ class SlowStart:
                 shortest = min(shortest, time)
             else:
                 del self._starting[slot]
+                pool, upstream = self._known[slot].key
+                _log.info("slow start over", pool=pool, upstream=upstream)
         if self._starting:
             self._arm(shortest)
 

@@ -121,6 +121,12 @@ class ListeningSocket:
             self.sock.close()
 
 
+def tell_addresses(event: str, sockets: Iterable[ListeningSocket]) -> None:
+    """A line of the log for each listener's address, with what happens to it."""
+    for listener, address in dict.fromkeys((one.listener, str(one)) for one in sockets):
+        _log.info(event, listener=listener, address=address)
+
+
 def socket_key(address: Address, listener: str) -> SocketKey:
     """What the sockets of an address are known by, over reloads and upgrades."""
     return str(address), "" if address.port or address.is_unix else listener

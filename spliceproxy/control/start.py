@@ -13,27 +13,30 @@ from spliceproxy.control.access import AccessTables
 from spliceproxy.control.discovery import Discovery
 from spliceproxy.control.doors import Doors, open_doors
 from spliceproxy.control.early_signals import EarlySignals, Stopped
+from spliceproxy.control.events import Events
 from spliceproxy.control.file_watch import Sources
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Patience
 from spliceproxy.control.house import AdminMaker
 from spliceproxy.control.inherited import Claim, Predecessor
 from spliceproxy.control.limits import find_bites
+from spliceproxy.control.log_level import LogLevel
 from spliceproxy.control.machine import Machine, raise_nofile, read_machine, usable_cpus
 from spliceproxy.control.names import resolve_binds
 from spliceproxy.control.opening import bind_sockets, close_sockets, let_in
 from spliceproxy.control.parts import InForce
 from spliceproxy.control.plan import make_snapshot
+from spliceproxy.control.plan_weights import SetWeights
 from spliceproxy.control.pool_options import find_pool_problems
 from spliceproxy.control.records import find_record_problems
 from spliceproxy.control.reload import Setup
 from spliceproxy.control.slots import UpstreamSlots
-from spliceproxy.control.sockets import ListeningSocket
+from spliceproxy.control.sockets import ListeningSocket, tell_addresses
 from spliceproxy.control.supervisor import WORKER_COMMAND, Supervisor, name_process
 from spliceproxy.control.systemd import Notifier, take_handed_sockets
 from spliceproxy.control.tls import Certificates
 from spliceproxy.errors import EXIT_OK, SpliceproxyError
 from spliceproxy.ipc import Snapshot
-from spliceproxy.telemetry.log import hold_standard_fds, set_up
+from spliceproxy.telemetry.log import hold_standard_fds, set_up, tap
 
 if TYPE_CHECKING:
     from spliceproxy.config import Config
@@ -62,13 +65,14 @@ def run(
     about to exit.
     """
     signals = EarlySignals()
-    predecessor = None
+    events, predecessor = Events(), None
     try:
         hold_standard_fds()
         set_up(config.log.level, config.log.format)
+        tap(events.take)
         predecessor = Predecessor.from_environment()
         setup = _setup(config, load, sources, watch=watch)
-        return _run(config, command, patience, setup, admin, signals, predecessor)
+        return _run(config, command, patience, setup, admin, signals, events, predecessor)
     except SpliceproxyError as error:
         if predecessor is not None:
             predecessor.link.refuse(str(error))
@@ -87,6 +91,7 @@ def _run(
     setup: Setup,
     admin: AdminMaker | None,
     signals: EarlySignals,
+    events: Events,
     predecessor: Predecessor | None,
 ) -> int:
     inherited = None if predecessor is None else predecessor.door
@@ -104,6 +109,7 @@ def _run(
             signals=signals,
             doors=doors,
             admin=part,
+            events=events,
             predecessor=predecessor,
             command=command,
             patience=patience,
@@ -125,6 +131,8 @@ def _setup(
         Discovery(),
         AccessTables(),
         Certificates(),
+        LogLevel(config.log.level),
+        SetWeights(),
         sources,
         watch,
     )
@@ -165,8 +173,7 @@ def _prepare(
         close_sockets(sockets)
         raise
     if predecessor is None:
-        for listener, address in dict.fromkeys((one.listener, str(one)) for one in sockets):
-            _log.info("listening", listener=listener, address=address)
+        tell_addresses("listening", sockets)
     return sockets, snapshot
 
 

@@ -23,7 +23,7 @@ from spliceproxy.control.house import AdminPart
 from spliceproxy.control.inherited import Predecessor
 from spliceproxy.control.parts import InForce, Lasting, Part
 from spliceproxy.control.service import Service
-from spliceproxy.control.sockets import ListeningSocket
+from spliceproxy.control.sockets import ListeningSocket, tell_addresses
 from spliceproxy.control.systemd import Notifier
 from spliceproxy.control.upgrade import Successor, UpgradeError, command_line, legacy_of
 from spliceproxy.errors import BindError
@@ -141,8 +141,8 @@ class Succession:
         self._learn_again(old)
         old.own()
         self._wing.doors.take()
-        for listener, address in dict.fromkeys((one.listener, str(one)) for one in self._sockets):
-            _log.info("listening", listener=listener, address=address)
+        _log.info("took over: the process before this one ends after its sessions")
+        tell_addresses("listening", self._sockets)
         self._tasks.append(asyncio.create_task(self._hear_old(old)))
         self.serving.set()
 
@@ -264,6 +264,7 @@ class Succession:
             if said["say"] == "sessions":
                 old.sessions = said["sessions"]
         old.sessions = 0
+        _log.info("the process before this one has ended")
         self.older_gone.set()
 
     async def _hear_new(self, new: Link) -> None:

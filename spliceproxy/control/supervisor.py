@@ -20,6 +20,7 @@ from spliceproxy.control.doors import Doors
 from spliceproxy.control.draining import Draining
 from spliceproxy.control.early_signals import EarlySignals
 from spliceproxy.control.ejection import Ejection
+from spliceproxy.control.events import Events
 from spliceproxy.control.file_watch import FileWatch
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
 from spliceproxy.control.health import Monitor
@@ -27,6 +28,7 @@ from spliceproxy.control.house import AdminPart, House
 from spliceproxy.control.inherited import Predecessor
 from spliceproxy.control.obituary import Obituary
 from spliceproxy.control.parts import InForce, Part, UpstreamStates
+from spliceproxy.control.pool_states import PoolStates
 from spliceproxy.control.reaper import reap_strangers
 from spliceproxy.control.record_streams import RecordStreams
 from spliceproxy.control.reload import Reloader, Setup
@@ -36,6 +38,7 @@ from spliceproxy.control.slow_start import SlowStart
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.succession import Succession, Wing
 from spliceproxy.control.systemd import Notifier
+from spliceproxy.control.weights import Weights
 from spliceproxy.errors import EXIT_FAILED, EXIT_OK
 from spliceproxy.ipc import Reopen
 from spliceproxy.ipc.sealed import seal
@@ -65,13 +68,14 @@ class Supervisor:
         notifier: Notifier,
         signals: EarlySignals,
         doors: Doors,
+        events: Events,
         admin: AdminPart | None = None,
         predecessor: Predecessor | None = None,
         command: Sequence[str] = WORKER_COMMAND,
         patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
-        """Takes over `sockets`, `notifier` and what `signals` remembers, while it runs; with a
-        `predecessor`, it serves the sockets when that one lets go."""
+        """Takes over `sockets`, `notifier` and what `signals` remembers, while it runs; `events`
+        hears the log already. With a `predecessor`, it serves the sockets when that one lets go."""
         self._began_with = in_force
         self._sockets = sockets
         self._setup = setup
@@ -80,6 +84,7 @@ class Supervisor:
         self._signals = signals
         self._doors = doors
         self._admin = admin
+        self._events = events
         self._predecessor = predecessor
         self._command = command
         self._patience = patience
@@ -132,10 +137,16 @@ class Supervisor:
             self._setup.discovery,
             self._setup.access,
             self._setup.certificates,
+            self._setup.log_level,
             Monitor(states),
             ejection,
             SlowStart(states),
+            PoolStates(states),
         ]
+        self._weights = Weights(
+            self._setup.weights, lambda: self._changes.alone(), lambda: self._changes.refresh()
+        )
+        self._parts.append(self._weights)
         closed = ClosedListeners(
             self._service, self._fleet, self._workers, lambda: self._changes.alone()
         )
@@ -172,6 +183,9 @@ class Supervisor:
             draining=self._draining,
             sessions=LiveSessions(self._fleet),
             streams=RecordStreams(self._fleet),
+            events=self._events,
+            weights=self._weights,
+            log_level=setup.log_level,
             in_force=lambda: changes.in_force,
             reload=changes.reload,
             upgrade=self.upgrade,
@@ -179,6 +193,7 @@ class Supervisor:
             older_sessions=lambda: self._succession.older_sessions,
             certificates=setup.certificates.report,
             broken_files=setup.certificates.broken,
+            reloaded=lambda: changes.reloaded,
             files=lambda: setup.files(changes.in_force.config),
         )
 
@@ -190,7 +205,7 @@ class Supervisor:
                 self._fleet,
                 self._notifier,
                 self._parts,
-                (self._draining,),
+                (self._draining, self._weights),
                 self._doors,
                 self._admin,
                 self._on_reopen,
@@ -222,7 +237,7 @@ class Supervisor:
             for part in self._parts:
                 part.apply(self._changes.in_force)
             setup = self._setup
-            for part in (setup.discovery, setup.access, setup.certificates):
+            for part in (setup.discovery, setup.access, setup.certificates, setup.log_level):
                 tasks.append(asyncio.create_task(self._changes.follow(part.changed)))
             await _first_of(self._stop, self._fleet.failed, self._succession.succeeded)
             if self._succession.succeeded.is_set():
@@ -261,6 +276,7 @@ class Supervisor:
     def _on_reopen(self) -> None:
         self._fleet.tell(Reopen())
         self._obituary.reopen()
+        _log.info("files of session records are opened anew")
         self._succession.reopen()
 
     def _on_upgrade(self) -> None:

@@ -54,6 +54,8 @@ class UpstreamPlan(NamedTuple):
     """Over all workers; None: no limit of its own."""
     server_name: str = ""
     """The host name or the IP address by which it was written; empty for UNIX sockets."""
+    configured_weight: int | None = None
+    """What the configuration says, where somebody set `weight`; None: nobody did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,7 @@ _LISTENERS = 64
 MAX_LISTENERS = 1024 - _LISTENERS
 """Listeners that can have numbers of their own: live sessions, handshakes, how many came."""
 
-_COUNTERS = _LISTENERS + 3 * MAX_LISTENERS
-"""What lies behind is counted, not open: it outlives the death of a worker."""
-SLOTS = _COUNTERS + MAX_LISTENERS
+SLOTS = _LISTENERS + 3 * MAX_LISTENERS
 """64-bit slots of one region, whole cache lines."""
 
 MAX_UPSTREAMS = 65_536
@@ -74,11 +72,6 @@ def listener_handshakes(slot: int) -> int:
 def listener_arrivals(slot: int) -> int:
     """The same of the cell (limits/window.py) with its new sessions, where those are limited."""
     return _LISTENERS + 2 * MAX_LISTENERS + slot
-
-
-def listener_failed_handshakes(slot: int) -> int:
-    """The same of the TLS handshakes of clients that did not come to their end."""
-    return _COUNTERS + slot
 
 
 class Upstreams:
@@ -171,7 +164,7 @@ class Board:
     def clear_gauges(self, worker: int) -> None:
         """Forget what a dead worker had open. Only the supervisor does this, before a restart."""
         region = self.regions[worker]
-        for index in (SESSIONS, *range(_LISTENERS, _COUNTERS)):
+        for index in (SESSIONS, *range(_LISTENERS, SLOTS)):
             region[index] = 0
         self.upstreams.clear(worker)
         self.planes.clear(worker)

@@ -78,7 +78,9 @@ MAX_KINDS: Final = 64
 _CELLS: Final = _KINDS + _KIND * MAX_KINDS
 
 # One cell: its names, then the slots, counted from behind the names.
-_NAMES: Final = 48
+NAMES: Final = 48
+"""Words with the names of a cell, in front of slot 0."""
+_NOBODY: Final = bytes(8)
 ACTIVE: Final = 0
 """Sessions that are connected now; the first slot, which is written most."""
 BYTES_UP: Final = 1
@@ -125,7 +127,7 @@ HISTOGRAMS: Final[dict[str, int]] = {
     "size": SIZE,
 }
 SLOTS: Final = SIZE + HISTOGRAM
-_CELL: Final = -(-(_NAMES + SLOTS) // 8) * 8  # whole cache lines
+_CELL: Final = -(-(NAMES + SLOTS) // 8) * 8  # whole cache lines
 
 KEEP_DEPARTED: Final = 1000
 """Cells whose names left the configuration that keep their place; the oldest give up theirs."""
@@ -281,7 +283,7 @@ class Region:
         else:
             return self._coarser(key)
         slots[SEQUENCE] += 1
-        _put_text(slots, at - _NAMES, _NAMES, "\0".join(key) + "\0")
+        _put_text(slots, at - NAMES, NAMES, "\0".join(key) + "\0")
         if at == place(slots[USED]):
             slots[USED] += 1
         slots[SEQUENCE] += 1
@@ -306,14 +308,14 @@ class Region:
             if slots[source + index]:
                 slots[target + index] += slots[source + index]
                 slots[source + index] = 0
-        slots[source - _NAMES] = 0
+        slots[source - NAMES] = 0
         slots[SEQUENCE] += 1
         self._free.append(source)
 
 
 def place(number: int) -> int:
     """Slot 0 of a cell."""
-    return _CELLS + number * _CELL + _NAMES
+    return _CELLS + number * _CELL + NAMES
 
 
 def places(used: int) -> Iterator[int]:
@@ -323,11 +325,14 @@ def places(used: int) -> Iterator[int]:
 
 def key_of(words: memoryview, cell: int) -> CellKey | None:
     """Whose cell this is; None: nobody's now."""
-    if not words[cell - _NAMES]:
+    return key_of_names(bytes(words[cell - NAMES : cell]))
+
+
+def key_of_names(raw: bytes) -> CellKey | None:
+    """The same of the NAMES words in front of a cell."""
+    if raw.startswith(_NOBODY):
         return None
-    raw = bytes(words[cell - _NAMES : cell].cast("B"))
-    names = raw.decode("utf-8", "replace").split("\0")[:4]
-    return CellKey(*names)
+    return CellKey(*raw.decode("utf-8", "replace").split("\0")[:4])
 
 
 def kinds_of(words: memoryview) -> Iterator[End]:

@@ -1,48 +1,56 @@
-"""What was counted, for whoever reads it: cells as values, added up over the workers.
+"""What was counted, as values: one cell's, or those of several added up.
 
 See telemetry/counters.py for what stands where.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
 from dataclasses import dataclass, field
-from operator import add
+from itertools import accumulate
+from operator import sub
 from typing import Final
 
 from spliceproxy.telemetry.counters import (
-    ENDS,
+    BUCKETS,
     FAILURE_WHYS,
     FAILURES,
     HISTOGRAM,
     HISTOGRAMS,
-    MAX_KINDS,
-    SEQUENCE,
     SLOTS,
-    USED,
-    WORKER_SLOTS,
-    CellKey,
     End,
-    key_of,
-    kinds_of,
-    places,
     upper_bounds,
 )
+from spliceproxy.telemetry.record import NORMAL_ENDS
+
+SLOT_BITS: Final = 64
 
 
 @dataclass(slots=True)
 class Counts:
-    """What one cell counted, or several added up."""
+    """What one cell counted, or several added up.
 
-    values: list[int] = field(default_factory=lambda: [0] * SLOTS)
+    Its numbers are one long integer, 64 bits for each slot, so adding up hundreds of them is one
+    addition (0.4 µs; of two lists 10 µs). None of them ever carries into the next one: a sum of
+    bytes would need centuries for that.
+    """
+
+    packed: int = 0
     """By slot; those of ENDS are zero."""
     ends: dict[End, int] = field(default_factory=dict)
 
-    def add(self, other: Counts) -> None:
-        """Count what `other` has as well."""
-        self.values = list(map(add, self.values, other.values))
-        for end, number in other.ends.items():
-            self.ends[end] = self.ends.get(end, 0) + number
+    def __getitem__(self, slot: int) -> int:
+        """The number in one slot."""
+        return self.packed >> slot * SLOT_BITS & _ONE_SLOT
+
+    def slots(self, first: int, number: int) -> list[int]:
+        """The numbers in several slots that lie side by side."""
+        return unpack(self.packed >> first * SLOT_BITS, number)
+
+    @property
+    def values(self) -> list[int]:
+        """The numbers in all slots."""
+        return self.slots(0, SLOTS)
 
     @property
     def ended(self) -> int:
@@ -50,23 +58,40 @@ class Counts:
         return sum(self.ends.values())
 
     @property
+    def errors(self) -> int:
+        """Those of them whose end is no normal one."""
+        return sum(number for end, number in self.ends.items() if end.why not in NORMAL_ENDS)
+
+    @property
     def failures(self) -> dict[str, int]:
         """Tries to connect that failed, by the reason; those that came."""
-        found = self.values[FAILURES : FAILURES + len(FAILURE_WHYS)]
+        found = self.slots(FAILURES, len(FAILURE_WHYS))
         return {why: number for why, number in zip(FAILURE_WHYS, found, strict=True) if number}
 
     def histogram(self, name: str) -> Histogram:
         """One of HISTOGRAMS."""
-        at = HISTOGRAMS[name]
-        return Histogram(self.values[at], self.values[at + 1 : at + HISTOGRAM])
+        total, *buckets = self.slots(HISTOGRAMS[name], HISTOGRAM)
+        return Histogram(total, buckets)
+
+    def add(self, other: Counts) -> None:
+        """Count what `other` has as well."""
+        self.packed += other.packed
+        for end, number in other.ends.items():
+            self.ends[end] = self.ends.get(end, 0) + number
+
+
+def unpack(packed: int, number: int) -> list[int]:
+    """The first `number` slots of a long integer."""
+    low = packed & (1 << number * SLOT_BITS) - 1
+    return memoryview(low.to_bytes(number * 8, "little")).cast("Q").tolist()
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
     """How values are spread: their sum, and how many are in each bucket."""
 
-    sum: int
-    buckets: list[int]
+    sum: int = 0
+    buckets: list[int] = field(default_factory=lambda: [0] * BUCKETS)
 
     @property
     def count(self) -> int:
@@ -74,66 +99,29 @@ class Histogram:
         return sum(self.buckets)
 
     def since(self, before: Histogram) -> Histogram:
-        """What has come since `before`."""
-        new = [now - then for now, then in zip(self.buckets, before.buckets, strict=True)]
-        return Histogram(self.sum - before.sum, new)
+        """What has come since `before`; nothing where a cell has gone that was part of it."""
+        new = list(map(sub, self.buckets, before.buckets))
+        if min(new) < 0:
+            new = [max(0, number) for number in new]
+        return Histogram(max(0, self.sum - before.sum), new)
 
-    def quantile(self, share: float) -> float | None:
-        """The value below which `share` of them lie, guessed within its bucket; None: no values."""
-        left = share * self.count
-        if not left:
+    def quantiles(self, *shares: float) -> list[float] | None:
+        """The values below which such shares of them lie, each guessed within its bucket; None: no
+        values."""
+        below = [0, *accumulate(self.buckets)]
+        if not below[-1]:
             return None
-        low = 0
-        for number, high in enumerate(upper_bounds()):
-            there = self.buckets[number]
-            if there and left <= there:
-                return low + (high - low) * left / there
-            left -= there
-            low = high
-        return float(low)
+        found = []
+        for share in shares:
+            wanted = share * below[-1]
+            number = bisect_left(below, wanted, 1) - 1
+            low, high = _EDGES[number], _EDGES[number + 1]
+            part = (wanted - below[number]) / self.buckets[number]
+            found.append(low + (high - low) * part)
+        return found
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerCounts:
-    """What one region has at one moment."""
-
-    worker: dict[str, int]
-    """By the names of WORKER_SLOTS."""
-    cells: dict[CellKey, Counts]
-
-
-def read_region(words: memoryview) -> WorkerCounts:
-    """Read a region that somebody may be writing: each number as it was at some moment in between;
-    no session is counted twice, or not at all, because its cell changed places."""
-    while True:
-        before = words[SEQUENCE]
-        ends = list(kinds_of(words))
-        cells: dict[CellKey, Counts] = {}
-        for cell in places(words[USED]):
-            key = key_of(words, cell)
-            if key is not None:
-                cells[key] = _counts(words[cell : cell + SLOTS].tolist(), ends)
-        if words[SEQUENCE] == before and not before % 2:
-            break
-    return WorkerCounts({name: words[index] for name, index in WORKER_SLOTS.items()}, cells)
-
-
-def add_up(regions: Iterable[WorkerCounts]) -> dict[CellKey, Counts]:
-    """The cells of all workers, by their names."""
-    total: dict[CellKey, Counts] = {}
-    for region in regions:
-        for key, counts in region.cells.items():
-            if key in total:
-                total[key].add(counts)
-            else:
-                total[key] = Counts(counts.values, dict(counts.ends))
-    return total
-
-
-def _counts(values: list[int], ends: list[End]) -> Counts:
-    found = values[ENDS : ENDS + len(ends)]
-    values[ENDS:FAILURES] = _NO_ENDS
-    return Counts(values, {end: number for end, number in zip(ends, found, strict=True) if number})
-
-
-_NO_ENDS: Final = [0] * MAX_KINDS
+_ONE_SLOT: Final = (1 << SLOT_BITS) - 1
+_BOUNDS: Final = upper_bounds()
+_EDGES: Final = (0, *_BOUNDS, _BOUNDS[-1])
+"""Where buckets begin and end. Of the last one nobody knows how far it goes."""

@@ -1,8 +1,9 @@
 """The program's log: what it does, in short sentences with fields, on standard error.
 
-On a terminal a coloured line for a person, otherwise one JSON object per line with the keys `time`
-(ISO 8601, UTC, milliseconds), `level`, `event`, then the event's fields. Supervisor and workers
-write to the same standard error, each line by one write.
+On a terminal a coloured line for a person; in systemd's journal the same line without colour, and
+without time and level, which the journal keeps itself and is told by a priority; otherwise one JSON
+object per line with the keys `time` (ISO 8601, UTC, milliseconds), `level`, `event`, then the
+event's fields. Supervisor and workers write to the same standard error, each line by one write.
 
 Logging never blocks the program and never ends it. What standard error does not take at once is
 lost, and counted: the next line that gets through is preceded by `log lines lost`.
@@ -17,14 +18,16 @@ import select
 import socket
 import stat
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, WrappedLogger
 
+from spliceproxy.telemetry.journal import leads_to_journal, with_priority
 from spliceproxy.telemetry.record import iso_ms
+from spliceproxy.telemetry.tap import Line, plain_line
 
 LEVELS: dict[str, int] = {
     "debug": logging.DEBUG,
@@ -34,6 +37,12 @@ LEVELS: dict[str, int] = {
 }
 
 _STDERR = 2
+_Render = Callable[[WrappedLogger, str, EventDict], bytes]
+_LostLine = Callable[[int], bytes]
+
+
+_level = logging.INFO
+_tap: Callable[[Line], None] | None = None
 
 
 def set_up(level: str, format: str) -> None:
@@ -42,30 +51,56 @@ def set_up(level: str, format: str) -> None:
     `level` is debug, info, warning or error; `format` is auto, console or json. May be called
     again with other values.
     """
-    console = resolve_format(format) == "console"
-    renderer = _console_renderer() if console else _render_json
-    _sink.open(_STDERR, _lost_in_words if console else _lost_as_json)
+    console, journal = resolve_format(format) == "console", leads_to_journal(_STDERR)
+    # The journal has time and priority of its own for each line.
+    clock = [] if journal else [_add_clock]
+    render: _Render = _console_renderer(with_level=not journal) if console else _render_json
+    lost_line: _LostLine = _lost_in_words if console else _lost_as_json
+    if journal:
+        render, lost_line = _for_journal(render), _lost_in_journal(lost_line)
+    _sink.open(_STDERR, lost_line)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
-            _add_clock if console else _add_time,
-            *([] if console else [structlog.processors.format_exc_info]),
-            renderer,
+            _pass_on,
+            *(clock if console else [_add_time, structlog.processors.format_exc_info]),
+            render,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=lambda *_args: _sink,
         cache_logger_on_first_use=False,
     )
     library = logging.getLogger()
     library.handlers[:] = [_ToStructlog()]
-    library.setLevel(max(LEVELS[level], logging.WARNING))
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Write nothing below `level` from now on: debug, info, warning or error."""
+    global _level
+    _level = LEVELS[level]
+    least = _level if _tap is None else min(_level, logging.INFO)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(least))
+    logging.getLogger().setLevel(max(least, logging.WARNING))
+
+
+def tap(take: Callable[[Line], None] | None) -> None:
+    """Have `take` called with each line from level info on, whatever the level of the log; None:
+    nobody any more. It is called by the thread that logs, and must not fail, wait or log."""
+    global _tap
+    _tap = take
+    set_level(next(name for name, number in LEVELS.items() if number == _level))
 
 
 def resolve_format(format: str) -> str:
-    """`auto` as console where standard error is a terminal and json elsewhere; others unchanged."""
+    """`auto` as console where standard error is a terminal or systemd's journal, and json
+    elsewhere; others unchanged.
+
+    The journal is read by people, with journalctl, which shows time and priority beside each line
+    and finds lines by them; as JSON every line would say both a second time.
+    """
     if format != "auto":
         return format
-    return "console" if os.isatty(_STDERR) else "json"
+    return "console" if os.isatty(_STDERR) or leads_to_journal(_STDERR) else "json"
 
 
 def colour_wanted(fd: int) -> bool:
@@ -85,6 +120,16 @@ def hold_standard_fds() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number: fd
 
 
+def _pass_on(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """To whoever taps the log; and no further than that where the level is below the log's."""
+    number = LEVELS.get(event["level"], logging.ERROR)
+    if _tap is not None and number >= logging.INFO:
+        _tap(plain_line(event))
+    if number < _level:
+        raise structlog.DropEvent
+    return event
+
+
 def _add_time(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     ordered: dict[str, Any] = {"time": iso_ms(time.time())}
     ordered["level"] = event.pop("level")
@@ -99,7 +144,7 @@ def _add_clock(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
     return event
 
 
-def _render_json(_logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]) -> bytes:
+def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
     try:
         return orjson.dumps(
             event, default=str, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
@@ -108,7 +153,7 @@ def _render_json(_logger: WrappedLogger, _method: str, event: MutableMapping[str
         return json.dumps(event, default=str, skipkeys=True).encode() + b"\n"
 
 
-def _console_renderer() -> Processor:
+def _console_renderer(*, with_level: bool) -> _Render:
     render = structlog.dev.ConsoleRenderer(
         colors=colour_wanted(_STDERR),
         pad_event_to=0,
@@ -119,10 +164,24 @@ def _console_renderer() -> Processor:
     )
 
     def render_bytes(logger: WrappedLogger, method: str, event: EventDict) -> bytes:
+        if not with_level:
+            del event["level"]
         text = str(render(logger, method, event))
         return text.encode("utf-8", "backslashreplace") + b"\n"
 
     return render_bytes
+
+
+def _for_journal(render: _Render) -> _Render:
+    def render_with_priority(logger: WrappedLogger, method: str, event: EventDict) -> bytes:
+        level = event["level"]
+        return with_priority(level, render(logger, method, event))
+
+    return render_with_priority
+
+
+def _lost_in_journal(lost_line: _LostLine) -> _LostLine:
+    return lambda lines: with_priority("warning", lost_line(lines))
 
 
 def _lost_as_json(lines: int) -> bytes:
@@ -162,9 +221,9 @@ class _Sink:
         self._socket: socket.socket | None = None
         self._lost = 0
         self._broken_line = False
-        self._lost_line: Callable[[int], bytes] = _lost_as_json
+        self._lost_line: _LostLine = _lost_as_json
 
-    def open(self, fd: int, lost_line: Callable[[int], bytes]) -> None:
+    def open(self, fd: int, lost_line: _LostLine) -> None:
         """From now on lines go to what `fd` is, which stays the caller's.
 
         `lost_line` renders the line that tells how many were lost.

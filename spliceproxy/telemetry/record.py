@@ -61,6 +61,8 @@ from typing import Literal, TypedDict, get_args
 
 import orjson
 
+from spliceproxy.telemetry.amounts import duration_text, size_text
+
 Phase = Literal["accept", "proxy", "preread", "tls", "route", "queue", "connect", "relay"]
 ClosedBy = Literal["client", "upstream", "proxy"]
 How = Literal["fin", "reset", "close"]
@@ -276,8 +278,8 @@ def render_console(record: Mapping[str, object], colour: bool = True) -> bytes:
     return (
         f"{dim}{clock}{reset} {bold}{record['listener']}{reset} → "
         f"{record['upstream'] or record['pool'] or '-'}  {dim}{record['client']}{reset}  "
-        f"{_duration_text(record['duration_ms'])}  "
-        f"↑ {_size_text(record['bytes_up'])} ↓ {_size_text(record['bytes_down'])}  {end}\n"
+        f"{duration_text(record['duration_ms'])}  "
+        f"↑ {size_text(record['bytes_up'])} ↓ {size_text(record['bytes_down'])}  {end}\n"
     ).encode("utf-8", "backslashreplace")
 
 
@@ -291,29 +293,3 @@ def _circumstances(record: Mapping[str, object]) -> str:
     if record["phase"] != "relay":
         parts.append(f"in {record['phase']}")
     return ", ".join(parts)
-
-
-def _duration_text(value: object) -> str:
-    """Milliseconds, three figures of them: `0.41ms`, `12ms`, `3.2s`, `5m07s`, `2h15m`."""
-    milliseconds = float(value) if isinstance(value, (int, float)) else 0.0
-    if milliseconds < 1000:
-        return f"{milliseconds:.2f}ms" if milliseconds < 10 else f"{milliseconds:.0f}ms"
-    seconds = milliseconds / 1000
-    if seconds < 60:
-        return f"{seconds:.1f}s"
-    minutes = int(seconds // 60)
-    if minutes < 60:
-        return f"{minutes}m{int(seconds % 60):02d}s"
-    return f"{minutes // 60}h{minutes % 60:02d}m"
-
-
-def _size_text(value: object) -> str:
-    """Bytes in the largest unit that leaves a whole part: `999B`, `1.5KiB`, `3.2GiB`."""
-    size = float(value) if isinstance(value, (int, float)) else 0.0
-    if size < 1024:
-        return f"{size:.0f}B"
-    for unit in ("KiB", "MiB", "GiB"):
-        size /= 1024
-        if size < 1024:
-            return f"{size:.1f}{unit}"
-    return f"{size / 1024:.1f}TiB"

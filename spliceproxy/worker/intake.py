@@ -28,7 +28,7 @@ from spliceproxy.wire.proxy_protocol import ProxyHeaderError, parse_proxy_header
 from spliceproxy.worker.admission import objection, turn_away
 from spliceproxy.worker.known import Known, client_ip
 from spliceproxy.worker.negotiation import Negotiation
-from spliceproxy.worker.router import BYTES, NO_ROUTE, Facts, Router
+from spliceproxy.worker.router import BYTES, NO_ROUTE, Facts, Router, ends_tls
 
 if TYPE_CHECKING:
     from spliceproxy.ipc import IntakePlan, RoutePlan
@@ -43,8 +43,6 @@ PAUSE: Final = 0.05
 
 _PEEK: Final = MSG_PEEK | MSG_DONTWAIT
 _ENDED: Final = EPOLLRDHUP | EPOLLHUP
-_CLEAR: Final = frozenset({"ssh", "http", "postgres"})
-"""Protocols that are served without TLS where a route asks for them, also beside certificates."""
 _view: Final = memoryview(bytearray(MAX_BYTES))
 """What the last look saw, whoever's it was: nothing in it is kept."""
 
@@ -69,20 +67,18 @@ class Intake:
 class _Target:
     """The pools of one route, each in its turn by its share: exact over many sessions."""
 
-    __slots__ = ("_clear", "_pools", "_postgres", "_turns", "name", "passthrough")
+    __slots__ = ("_pools", "_postgres", "_route", "_turns", "name")
 
     def __init__(self, route: RoutePlan, pools: Mapping[str, Pool]) -> None:
         self.name = route.name
-        self.passthrough = route.passthrough
-        self._clear = _CLEAR.intersection(route.protocol)
+        self._route = route
         self._postgres = "postgres" in route.protocol
         self._pools = [pools[name] for name, _ in route.pools]
         self._turns = RoundRobin([share for _, share in route.pools], random.random())
 
     def ends_tls(self, protocol: str | None) -> bool:
-        """Whether TLS of a client ends here, on a listener that has certificates: not where the
-        route says so, nor for one that is here by the protocol that it speaks without TLS."""
-        return not self.passthrough and protocol not in self._clear
+        """Whether TLS of a client ends here, on a listener that has certificates."""
+        return ends_tls(self._route, protocol)
 
     def is_postgres(self, protocol: str | None) -> bool:
         """Whether a client is here because it speaks PostgreSQL. What others speak is not waited

@@ -21,7 +21,7 @@ from spliceproxy.ipc import PoolPlan, Sockaddr, UpstreamPlan
 from spliceproxy.ipc.sealed import PIECE
 from spliceproxy.telemetry.board import Upstreams
 from spliceproxy.worker.origination import Origination
-from spliceproxy.worker.tier import EJECTED_ONES, EVERYONE, HEALTHY, Tier, groups_of
+from spliceproxy.worker.tier import EJECTED_ONES, EVERYONE, HEALTHY, Tier, groups_of, turns
 
 if TYPE_CHECKING:
     from spliceproxy.telemetry.counters import Cell
@@ -227,12 +227,8 @@ class Pool:
     def _is_usable(self, upstream: Upstream) -> bool:
         groups = groups_of(upstream)
         return any(group in groups for group in (HEALTHY, EJECTED_ONES)) or (
-            EVERYONE in groups and self._panics(self._tiers[upstream.tier])
+            EVERYONE in groups and self._tiers[upstream.tier].panics(self.plan.panic)
         )
-
-    def _panics(self, tier: Tier) -> bool:
-        panic = self.plan.panic
-        return panic is not None and tier.healthy_share < panic
 
     def give_back(self, upstream: Upstream) -> None:
         """The session with `upstream` is over, or goes elsewhere."""
@@ -278,25 +274,16 @@ class Pool:
             state = states.state(upstream.slot)
             if state != upstream.state:
                 self._tiers[upstream.tier].set_state(upstream, state)
-        tiers = self._tiers.values()
-        panicking = [tier for tier in tiers if self._panics(tier)]
-        order = [
-            tier.policy(group)
-            for group in (HEALTHY, EJECTED_ONES)
-            for tier in tiers
-            if tier.count(group)
-        ]
-        order += [tier.policy(EVERYONE) for tier in panicking]
+        tiers, panic = self._tiers.values(), self.plan.panic
         self._usable = sum(
             tier.count(EVERYONE)
-            if tier in panicking
+            if tier.panics(panic)
             else tier.count(HEALTHY) + tier.count(EJECTED_ONES)
             for tier in tiers
         )
-        in_use = next((tier for tier in tiers if tier.count(HEALTHY)), None)
-        self._order = self._first = order
-        if in_use is not None and in_use in panicking:
-            self._first = [in_use.policy(EVERYONE), *order]
+        first, further = turns(tiers, panic)
+        self._order = [tier.policy(group) for tier, group in further]
+        self._first = [tier.policy(group) for tier, group in first]
 
     def sources(self, family: int) -> list[tuple[str, int]]:
         """Addresses to connect from, the one whose turn it is first; empty: the kernel picks."""

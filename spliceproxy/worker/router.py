@@ -18,6 +18,9 @@ NO_ROUTE: Final = -1
 BYTES: Final = -2
 """It depends on the client's first bytes."""
 
+_CLEAR: Final = frozenset({"ssh", "http", "postgres"})
+"""Protocols that are served without TLS where a route asks for them, also beside certificates."""
+
 
 class Facts:
     """What is known of a client. `protocol` is None until its first bytes tell, `sni` and `host`
@@ -139,6 +142,12 @@ class _Names:
             found += self._below.get(name[dot:], _NOBODY)
             dot = name.find(".", dot + 1)
         return found
+
+
+def ends_tls(route: RoutePlan, protocol: str | None) -> bool:
+    """Whether TLS of a client of this route ends here, on a listener that has certificates: not
+    where the route says so, nor for one that is here by the protocol that it speaks without TLS."""
+    return not (route.passthrough or (protocol in _CLEAR and protocol in route.protocol))
 
 
 def _wants_bytes(route: RoutePlan) -> bool:

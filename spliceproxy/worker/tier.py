@@ -6,7 +6,7 @@ built anew because a health check failed, and round robin goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.balance.policy import Policy
@@ -77,16 +77,24 @@ class Tier:
         counts = self._counts
         return counts[HEALTHY] / counts[EVERYONE] if counts[EVERYONE] else 1.0
 
+    def panics(self, panic: float | None) -> bool:
+        """Whether all of it is used, because less than the share `panic` of it is healthy."""
+        return panic is not None and self.healthy_share < panic
+
     def policy(self, group: int) -> Policy:
         """Chooses among a group. It is made when it is first asked for."""
         policy = self._policies[group]
         if policy is None:
-            weights = [0] * self._size
-            for member in self._members:
-                if group in _GROUPS[member.state & FLAGS] and not member.full:
-                    weights[member.index] = self._weight(member)
-            self._policies[group] = policy = self._make(weights)
+            self._policies[group] = policy = self._make(self.weights(group))
         return policy
+
+    def weights(self, group: int) -> list[int]:
+        """What a group's policy goes by, by index: 0 for all that cannot be chosen."""
+        weights = [0] * self._size
+        for member in self._members:
+            if group in _GROUPS[member.state & FLAGS] and not member.full:
+                weights[member.index] = self._weight(member)
+        return weights
 
     def set_state(self, upstream: Upstream, state: int) -> None:
         """The upstream is in this state now."""
@@ -128,3 +136,23 @@ class Tier:
         policy = self._policies[group]
         if policy is not None:
             policy.set_weight(upstream.index, weight)
+
+
+Turn = tuple[Tier, int]
+"""A tier, and the group of it that is asked."""
+
+
+def turns(tiers: Collection[Tier], panic: float | None) -> tuple[list[Turn], list[Turn]]:
+    """Who is asked, one after the other, for a session: at its first try, and at further ones.
+
+    `tiers` in their order; `panic` is the pool's. See Pool for the order.
+    """
+    panicking = [tier for tier in tiers if tier.panics(panic)]
+    further = [
+        (tier, group) for group in (HEALTHY, EJECTED_ONES) for tier in tiers if tier.count(group)
+    ]
+    further += [(tier, EVERYONE) for tier in panicking]
+    in_use = next((tier for tier in tiers if tier.count(HEALTHY)), None)
+    if in_use is not None and in_use in panicking:
+        return [(in_use, EVERYONE), *further], further
+    return further, further

@@ -67,7 +67,7 @@ def test_editors_accept_the_examples_however_they_type_scalars(path: Path, loade
         "pools: {app: {upstreams: [a:1], balence: round_robin}}",
         "pools: {app: {}}",
         "listeners: {web: {bind: ':80'}}",
-        "admin: {bind: []}",
+        "admin: {bind: {}}",
         "shutters: {}",
         "log: {level: loud}",
         "timeouts: 5s",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from spliceproxy import config, control
+from spliceproxy.admin import Admin
 from spliceproxy.control.fleet import Patience
 from spliceproxy.errors import SpliceproxyError
 
@@ -34,7 +35,7 @@ try:
     loaded = config.load(Path(sys.argv[1]))
     command = [sys.executable, str(FAKE_WORKER), *sys.argv[2:]]
     patience = Patience(heartbeat=float(os.environ.pop("TEST_HEARTBEAT", "5")))
-    sys.exit(control.run(loaded, command, patience))
+    sys.exit(control.run(loaded, command, patience, admin=Admin))
 except SpliceproxyError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)

@@ -165,10 +165,11 @@ PROGRAM = """#!{python}
 import sys
 from pathlib import Path
 from spliceproxy import config, control
+from spliceproxy.admin import Admin
 from spliceproxy.control.fleet import Patience
 path = Path(sys.argv[2])
 load = lambda: config.load(path)
-sys.exit(control.run(load(), patience=Patience(upgrade=6), load=load))
+sys.exit(control.run(load(), patience=Patience(upgrade=6), load=load, admin=Admin))
 """
 
 

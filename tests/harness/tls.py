@@ -84,6 +84,19 @@ def _complete(
     return context
 
 
+def client_hello(name: str | None, *alpn: str) -> bytes:
+    """A ClientHello that asks for `name` and offers these protocols."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
+    outgoing = ssl.MemoryBIO()
+    tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
+    with suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
 class TlsPeer:
     """One end of a blocking connection, with TLS from its first byte on.
 

@@ -18,7 +18,6 @@ from spliceproxy.telemetry.board import (
     SLOTS,
     Board,
     listener_arrivals,
-    listener_failed_handshakes,
     listener_handshakes,
     listener_sessions,
 )
@@ -49,11 +48,10 @@ def test_slots_of_the_worker_and_of_listeners_never_meet() -> None:
         listener_sessions,
         listener_handshakes,
         listener_arrivals,
-        listener_failed_handshakes,
     )
     slots = [HEARTBEAT, SESSIONS]
     slots += [kind(slot) for kind in kinds for slot in range(MAX_LISTENERS)]
-    assert len(set(slots)) == 2 + 4 * MAX_LISTENERS
+    assert len(set(slots)) == 2 + 3 * MAX_LISTENERS
     assert max(slots) == SLOTS - 1
 
 
@@ -69,7 +67,7 @@ def test_a_dead_worker_s_gauges_are_cleared_and_all_else_stays() -> None:
     assert (dead[SESSIONS], dead[listener_sessions(0)]) == (0, 0)
     assert dead[listener_sessions(MAX_LISTENERS - 1)] == 0
     assert dead[listener_handshakes(0)] == dead[listener_arrivals(MAX_LISTENERS - 1)] == 0
-    assert dead[HEARTBEAT] == dead[listener_failed_handshakes(0)] == 9
+    assert dead[HEARTBEAT] == 9
     assert set(sibling) == {9}
 
 

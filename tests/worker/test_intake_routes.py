@@ -17,6 +17,7 @@ from harness import upstreams
 from harness.fds import context_switches, cpu_seconds, same_fds
 from harness.proxy import Proxy
 from harness.serving import Upstream, serving
+from harness.tls import client_hello
 from harness.wait import wait_until
 from session_support import (
     board_of,
@@ -105,19 +106,7 @@ ROUTES = [
 
 def hello_for(name: bytes | None, *alpn: bytes) -> bytes:
     """A ClientHello that Python's own TLS writes."""
-    import ssl
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    if alpn:
-        context.set_alpn_protocols([one.decode() for one in alpn])
-    outgoing = ssl.MemoryBIO()
-    tls = context.wrap_bio(
-        ssl.MemoryBIO(), outgoing, server_hostname=None if name is None else name.decode()
-    )
-    with pytest.raises(ssl.SSLWantReadError):
-        tls.do_handshake()
-    return outgoing.read()
+    return client_hello(None if name is None else name.decode(), *(one.decode() for one in alpn))
 
 
 def test_first_bytes_lead_to_a_pool_which_gets_all_of_them() -> None:

@@ -20,7 +20,8 @@ from session_support import Record, board_of, exchange, proxy_yaml, running_prox
 
 from spliceproxy.telemetry import counters
 from spliceproxy.telemetry.counters import ACTIVE, CellKey
-from spliceproxy.telemetry.counts import Counts, WorkerCounts, add_up, read_region
+from spliceproxy.telemetry.counts import Counts
+from spliceproxy.telemetry.ledger import Ledger
 
 SUMS = {
     "bytes_up": counters.BYTES_UP,
@@ -34,14 +35,16 @@ TIMES = {"duration": "duration_ms", "connect": "connect_ms", "first_byte": "firs
 """Histograms, and the fields whose values they have."""
 
 
-def regions(proxy: Proxy, workers: int = 1) -> list[WorkerCounts]:
+def workers_of(proxy: Proxy, workers: int = 1) -> list[dict[str, int]]:
+    """What each worker counted beside its sessions."""
     with board_of(proxy, workers) as board:
-        return [read_region(words) for words in board.counters]
+        return Ledger.of(board.counters).workers
 
 
 def cells(proxy: Proxy, workers: int = 1) -> dict[CellKey, Counts]:
     """What all workers have counted so far."""
-    return add_up(regions(proxy, workers))
+    with board_of(proxy, workers) as board:
+        return dict(Ledger.of(board.counters).edges)
 
 
 def ended(proxy: Proxy, workers: int = 1) -> int:
@@ -62,13 +65,13 @@ def check_counts(found: dict[CellKey, Counts], records: list[Record]) -> None:
         mine = told.pop(key, [])
         assert counts.ends == Counter((r["closed_by"], r["how"], r["why"]) for r in mine), key
         for field, slot in SUMS.items():
-            assert counts.values[slot] == sum(r[field] for r in mine), (key, field)
+            assert counts[slot] == sum(r[field] for r in mine), (key, field)
         for name, field in TIMES.items():
             values = [r[field] for r in mine if r[field] is not None]
             histogram = counts.histogram(name)
             assert histogram.count == len(values), (key, name)
             assert histogram.sum / 1000 == pytest.approx(sum(values), abs=0.01 * len(mine) + 0.01)
-        assert counts.values[ACTIVE] == 0, key
+        assert counts[ACTIVE] == 0, key
     assert not told, f"not counted: {list(told)}"
 
 
@@ -119,7 +122,7 @@ def test_cells_have_what_the_records_say_after_a_mix_of_sessions() -> None:
             failures.update({(key.upstream, why): n for why, n in counts.failures.items()})
         check_counts(found, proxy.wait_records(60))
     assert set(failures) == {(dead.address, "connect_refused")}
-    retried = sum(counts.values[counters.RETRIES] for counts in found.values())
+    retried = sum(counts[counters.RETRIES] for counts in found.values())
     assert failures[dead.address, "connect_refused"] == retried > 0
     denied = found[CellKey("closed")].ends
     assert set(denied) == {("proxy", "reset", "access_denied")}
@@ -136,7 +139,7 @@ def test_a_long_session_is_counted_while_it_lives_and_no_byte_twice_at_its_end()
         def moved() -> tuple[int, int]:
             counts = cells(proxy).get(key)
             slots = counters.BYTES_UP, counters.BYTES_DOWN
-            return (0, 0) if counts is None else (counts.values[slots[0]], counts.values[slots[1]])
+            return (0, 0) if counts is None else (counts[slots[0]], counts[slots[1]])
 
         total = 0
         for size in (10, 300_000):
@@ -144,7 +147,7 @@ def test_a_long_session_is_counted_while_it_lives_and_no_byte_twice_at_its_end()
             total += size
             expected = total, total
             wait_until(lambda expected=expected: moved() == expected, 10, f"{total} bytes")
-        assert cells(proxy)[key].values[ACTIVE] == 1
+        assert cells(proxy)[key][ACTIVE] == 1
         assert cells(proxy)[key].ended == 0
         exchange(client, b"last")
         client.shutdown(socket.SHUT_WR)
@@ -170,8 +173,8 @@ def test_what_an_upstream_was_sent_that_was_replaced_is_not_counted() -> None:
         key = CellKey("web", "", "app", held.address)
         wait_until(lambda: key in cells(proxy), 10, "the first upstream")
         # Two heartbeats: a round has looked at the session.
-        wakes = regions(proxy)[0].worker["wakes"]
-        wait_until(lambda: regions(proxy)[0].worker["wakes"] > wakes + 1, 10, "heartbeats")
+        wakes = workers_of(proxy)[0]["wakes"]
+        wait_until(lambda: workers_of(proxy)[0]["wakes"] > wakes + 1, 10, "heartbeats")
         leave.set()
         assert client.recv(5) == b"hello"
         client.shutdown(socket.SHUT_WR)
@@ -200,13 +203,13 @@ def test_a_killed_worker_s_sessions_and_records_are_accounted_for() -> None:
         ends: Counter[Any] = Counter()
         for counts in cells(proxy, 2).values():
             ends.update(counts.ends)
-            assert counts.values[ACTIVE] == 0
+            assert counts[ACTIVE] == 0
         [obituary] = [r for r in proxy.records() if r["why"] == "worker_died"]
         assert obituary["lost"] == died["sessions_lost"] == ends[counters.DEATH]
         assert obituary["lost"] > 0
-        dropped = sum(one.worker["records_dropped"] for one in regions(proxy, 2))
+        dropped = sum(one["records_dropped"] for one in workers_of(proxy, 2))
         assert obituary["lost_records"] == dropped
-        assert sum(one.worker["deaths"] for one in regions(proxy, 2)) == 1
+        assert sum(one["deaths"] for one in workers_of(proxy, 2)) == 1
 
 
 def lost_of(proxy: Proxy) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from harness import upstreams
 from harness.fds import cpu_seconds
 from harness.load import read_to_end
+from harness.ports import free_port
 from harness.proxy import Proxy, connect, connect_name
 from harness.wait import wait_until
 from session_support import (
@@ -27,6 +28,10 @@ from session_support import (
 from spliceproxy.telemetry.record import FIELDS
 
 DROPPED = "session records dropped"
+
+
+def yaml_of(**keys: object) -> str:
+    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in keys.items())
 
 
 def visit(proxy: Proxy, listener: str, times: int = 1) -> None:
@@ -48,10 +53,7 @@ def test_each_listener_writes_the_records_that_it_is_told_to() -> None:
     with upstreams.named("x") as upstream, upstreams.refuse() as refusing:
         pools = {"app": {"upstreams": upstream.address}, "down": {"upstreams": refusing.address}}
         log = {"sessions": {"keep": "errors"}}
-        text = "".join(
-            f"{key}: {json.dumps(value)}\n"
-            for key, value in {"listeners": listeners, "pools": pools, "log": log}.items()
-        )
+        text = yaml_of(listeners=listeners, pools=pools, log=log)
         with running_proxy(text) as proxy:
             visit(proxy, "sampled", 400)
             for name in ("inherits", "off", "all"):
@@ -64,6 +66,71 @@ def test_each_listener_writes_the_records_that_it_is_told_to() -> None:
     number = Counter(record["listener"] for record in records)
     assert 4 <= number.pop("sampled") <= 76, "a tenth of 400, give or take six deviations"
     assert number == {"all": 2, "failing": 1}
+
+
+def test_of_errors_a_sample_can_be_kept_for_one_listener_or_for_all() -> None:
+    own = {"bind": "127.0.0.1:0", "pool": "down", "log": {"sample": "100%"}}
+    with upstreams.named("x") as upstream, upstreams.refuse() as refusing:
+        pools = {"app": {"upstreams": upstream.address}, "down": {"upstreams": refusing.address}}
+        listeners = {
+            "web": {"bind": "127.0.0.1:0", "pool": "app"},
+            "failing": {"bind": "127.0.0.1:0", "pool": "down"},
+            "own": own,
+        }
+        log = {"sessions": {"keep": "errors", "sample": "10%"}}
+        text = yaml_of(listeners=listeners, pools=pools, log=log)
+        with running_proxy(text) as proxy:
+            visit(proxy, "web", 20)
+            for _ in range(400):
+                expect_refusal(proxy, "failing")
+            for _ in range(5):
+                expect_refusal(proxy, "own")
+
+            def written() -> Counter[tuple[str, str]]:
+                return Counter((record["listener"], record["why"]) for record in proxy.records())
+
+            wait_until(lambda: written()["own", "connect_refused"] == 5, 10, "the last records")
+            number = written()
+    assert 4 <= number.pop(("failing", "connect_refused")) <= 76, "a tenth of 400"
+    assert number == {("own", "connect_refused"): 5}
+
+
+def test_a_reload_brings_other_records_without_a_word_to_the_sessions() -> None:
+    def text(**log: object) -> str:
+        web = {"bind": f"127.0.0.1:{port}", "pool": "app", "log": log}
+        mark = {"bind": "127.0.0.1:0", "pool": "app"}
+        return yaml_of(
+            listeners={"web": web, "mark": mark}, pools={"app": {"upstreams": upstream.address}}
+        )
+
+    def records_of(visits: int) -> int:
+        """How many records are written of so many visits: one of `mark` comes after them."""
+        before = len(proxy.records())
+        visit(proxy, "web", visits)
+        visit(proxy, "mark")
+
+        def marked() -> list[dict[str, object]]:
+            new = proxy.records()[before:]
+            return new if any(record["listener"] == "mark" for record in new) else []
+
+        return len(wait_until(marked, 5, "the mark")) - 1
+
+    def reload(**log: object) -> None:
+        before = len(proxy.log("reloaded"))
+        head = proxy.config.read_text().split("listeners:")[0]
+        proxy.config.write_text(head + text(**log))
+        proxy.signal(signal.SIGHUP)
+        wait_until(lambda: len(proxy.log("reloaded")) > before, 10, "the reload")
+
+    port = free_port()
+    with upstreams.named("x") as upstream, running_proxy(text(keep="off")) as proxy:
+        assert records_of(5) == 0
+        reload(keep="all")
+        assert records_of(5) == 5
+        reload(keep="errors")
+        assert records_of(5) == 0
+        reload(keep="all", sample="0%")
+        assert records_of(5) == 0
 
 
 def test_a_reader_that_reads_no_records_stops_no_session(tmp_path: Path) -> None:

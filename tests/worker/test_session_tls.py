@@ -22,7 +22,8 @@ from harness.serving import Upstream, serving
 from harness.wait import wait_until
 from session_support import board_of, exchange, one_record, proxy_yaml, running_proxy, unsent
 
-from spliceproxy.telemetry.board import listener_failed_handshakes
+from spliceproxy.telemetry.counters import TLS_FAILED
+from spliceproxy.telemetry.ledger import Ledger
 
 SEED = random.randrange(2**32)
 DATA = Path(__file__).parents[1] / "wire" / "data"
@@ -227,7 +228,7 @@ def refused_without_upstream(
     assert record["upstream"] is None
     assert upstream.accepted == 0
     with board_of(proxy, 1) as board:
-        assert board.total(listener_failed_handshakes(0)) == 1
+        assert Ledger.of(board.counters).listeners["web"].values[TLS_FAILED] == 1
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import structlog
 
 from spliceproxy.control.discovery.discovery import Discovery
 from spliceproxy.control.parts import InForce
-from spliceproxy.ipc import PoolPlan
+from spliceproxy.control.plan_weights import configured_weight
+from spliceproxy.ipc import PoolPlan, UpstreamPlan
 
 _log = structlog.get_logger()
 
+_KEYS = ("weight", "tier", "max_sessions")
 _SHOWN = 20
 """Upstreams that one line names, at most."""
 
@@ -55,10 +57,18 @@ def _changes(before: PoolPlan, after: PoolPlan) -> Iterator[str]:
         if name not in old:
             yield f"+ {name}"
             continue
-        for key in ("weight", "tier", "max_sessions"):
-            was, now = getattr(old[name], key), getattr(one, key)
+        for key, was, now in zip(_KEYS, _values(old[name]), _values(one), strict=True):
             if was != now:
-                yield f"~ {name}: {key} {was or 'off'} → {now or 'off'}"
+                yield f"~ {name}: {key} {_text(was)} → {_text(now)}"
     for name in old:
         if name not in new:
             yield f"- {name}"
+
+
+def _values(upstream: UpstreamPlan) -> tuple[int | None, ...]:
+    """What was found, of _KEYS: a weight that somebody set comes from nowhere here."""
+    return configured_weight(upstream), upstream.tier, upstream.max_sessions
+
+
+def _text(value: int | None) -> str:
+    return "off" if value is None else str(value)

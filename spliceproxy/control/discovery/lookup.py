@@ -168,6 +168,7 @@ class Lookup:
             pause = ttl
             if ttl != inf:
                 pause = max(self.dns.min_ttl, min(self.dns.max_ttl, ttl))
+        _log.debug("looked up", name=self.name, known=len(self.values()), next_seconds=pause)
         self.ttl = pause
         self.tried = True
         self.answered = self.answered or not problem or not nothing

@@ -200,12 +200,13 @@ class Monitor:
 
     def _observe(self, watched: _Watched, passed: bool, reason: str) -> None:
         health, state = watched.pool.health, watched.state
+        pool, upstream = watched.key
+        _log.debug("health check", pool=pool, upstream=upstream, passed=passed, reason=reason)
         if not state.observe(passed, health.rise, health.fall):
             return
         self._states.mark(watched.slot, DOWN, not state.up)
         now = time.monotonic()
         lasted, watched.since = round(now - watched.since, 3), now
-        pool, upstream = watched.key
         said = {"pool": pool, "upstream": upstream, "check": health.check, "reason": reason}
         if state.up:
             _log.info("upstream up", **said, down_seconds=lasted)

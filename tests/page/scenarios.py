@@ -23,8 +23,9 @@ def usual() -> FakeProxy:
     app = FakePool(
         "app",
         [
-            FakeUpstream("app", f"10.0.0.{n}:9000", busy)
-            for n, busy in ((1, 4.0), (2, 3.4), (3, 2.1))
+            FakeUpstream("app", "10.0.0.1:9000", 4.0),
+            FakeUpstream("app", "10.0.0.2:9000", 3.4),
+            FakeUpstream("app", "10.0.0.3:9000", 2.1),
         ],
         "least_sessions",
     )
@@ -36,7 +37,7 @@ def usual() -> FakeProxy:
         "postgres",
         [
             FakeUpstream("postgres", "10.0.1.1:5432", 1.2),
-            FakeUpstream("postgres", "10.0.1.2:5432", 0.3, 1),
+            FakeUpstream("postgres", "10.0.1.2:5432", 0.3, tier=1),
         ],
     )
     database.upstreams[1].states.add("down")
@@ -61,17 +62,13 @@ def many_upstreams(number: int = 500) -> FakeProxy:
     large[7].states.add("ejected")
     large[11].states.add("draining")
     large[19].held_back = 60
-    pools = [
-        FakePool("large", large, "power_of_two"),
-        FakePool("small", [FakeUpstream("small", "10.9.0.1:80", 1.0)]),
+    small = [FakeUpstream("small", "10.9.0.1:80", 1.0)]
+    pools = [FakePool("large", large, "power_of_two"), FakePool("small", small)]
+    listeners = [
+        FakeListener("web", "[::]:443", {"large": 0.8, "small": 1.0}),
+        FakeListener("mail", "[::]:25", {"large": 0.2}),
     ]
-    proxy = FakeProxy(
-        [
-            FakeListener("web", "[::]:443", {"large": 0.8, "small": 1.0}),
-            FakeListener("mail", "[::]:25", {"large": 0.2}),
-        ],
-        pools,
-    )
+    proxy = FakeProxy(listeners, pools)
     proxy.sessions = some_sessions(proxy, 1234)
     proxy.ends = usual_ends()
     proxy.events = usual_events()
@@ -101,14 +98,9 @@ def empty() -> FakeProxy:
 
 
 def end(closed_by: str, how: str, why: str, count: int, rate: float, error: bool = False) -> Json:
-    return {
-        "closed_by": closed_by,
-        "how": how,
-        "why": why,
-        "error": error,
-        "count": count,
-        "rate": rate,
-    }
+    """One of the API's `ends`."""
+    whole = {"closed_by": closed_by, "how": how, "why": why, "error": error}
+    return {**whole, "count": count, "rate": rate}
 
 
 def usual_ends() -> list[Json]:
@@ -134,7 +126,8 @@ def usual_events() -> list[Json]:
     return [
         line(93_784, "info", "listening", listener="web", address="0.0.0.0:443"),
         line(93_783, "info", "ready", workers=2),
-        line(5_420, "info", "reloaded", changes=["~ pool app: upstream 10.0.0.3:9000: weight 1 → 2"]),
+        line(5_420, "info", "reloaded",
+             changes=["~ pool app: upstream 10.0.0.3:9000: weight 1 → 2"]),
         line(1_312, "info", "weight set", pool="app", upstream="10.0.0.3:9000", weight=1),
         line(312, "warning", "upstream down", pool="postgres", upstream="10.0.1.2:5432",
              reason="connection refused"),

@@ -1,4 +1,4 @@
-"""The admin API as the page meets it, without a proxy: what it says is chosen, what it is told is kept.
+"""The admin API as the page meets it, without a proxy: what it says is chosen.
 
 Its numbers move with each answer to `/traffic`, so a page that shows old ones is found out. It
 speaks to one test, in a thread and an event loop of its own.
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from fake_proxy import FakeProxy, Json
 
 import spliceproxy
-from fake_proxy import FakeProxy, Json
 
 PAGE = Path(spliceproxy.__file__).parent / "admin" / "page"
 POLICY = (
@@ -48,6 +48,10 @@ class FakeApi:
         """Method and path, with its query, of all requests for data."""
         self.orders: list[tuple[str, Json]] = []
         """Orders that were accepted: the last part of the path, and the body."""
+        self.delay = 0.0
+        """Seconds before each answer to a GET that has an end."""
+        self.under_way = 0
+        """Such answers that are being waited for."""
         self._loop = asyncio.new_event_loop()
         self._runner: web.AppRunner | None = None
         self._streams: list[tuple[web.StreamResponse, asyncio.Event]] = []
@@ -100,7 +104,7 @@ class FakeApi:
         for path, order in self.proxy.orders().items():
             app.router.add_post(f"/api/v1/{path}", self._write(path, order))
         app.router.add_get("/{name:[a-z_]*\\.?[a-z]*}", self._file)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
@@ -119,7 +123,10 @@ class FakeApi:
             raise web.HTTPNotFound
         headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
         return web.Response(
-            body=path.read_bytes(), content_type=TYPES[path.suffix], charset="utf-8", headers=headers
+            body=path.read_bytes(),
+            content_type=TYPES[path.suffix],
+            charset="utf-8",
+            headers=headers,
         )
 
     @web.middleware
@@ -127,20 +134,24 @@ class FakeApi:
         if not request.path.startswith("/api/"):
             return await handler(request)
         self.asked.append(f"{request.method} {request.path_qs}")
-        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        known = {one for one in (self.read_token, self.write_token) if one}
-        if (token and token not in known) or (self.read_token and not token):
+        token = _token(request)
+        if self.read_token and token not in (self.read_token, self.write_token):
             return web.json_response({"error": "a token is needed"}, status=401)
-        if request.method == "POST" and self.write_token and token != self.write_token:
+        if request.method == "POST" and not self._may_write(token):
             return web.json_response({"error": "the write token is needed"}, status=401)
         return await handler(request)
 
+    def _may_write(self, token: str) -> bool:
+        return token == self.write_token or not self.write_token
+
     def _read(self, path: str, answer: Callable[[Any], Json]) -> Any:
         async def handler(request: web.Request) -> web.Response:
+            self.under_way += 1
+            await asyncio.sleep(self.delay)
+            self.under_way -= 1
             found = answer(request.query)
             if path == "status":
-                token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-                found["writable"] = not self.write_token or token == self.write_token
+                found["writable"] = self._may_write(_token(request))
             self.answers[path] = found
             return web.json_response(found, status=400 if "error" in found else 200)
 
@@ -167,6 +178,10 @@ class FakeApi:
         finally:
             self._streams.remove(mine)
         return response
+
+
+def _token(request: web.Request) -> str:
+    return request.headers.get("Authorization", "").removeprefix("Bearer ")
 
 
 @contextmanager

@@ -31,7 +31,9 @@ class FakeUpstream:
 class FakePool:
     """A pool and its upstreams."""
 
-    def __init__(self, name: str, upstreams: list[FakeUpstream], balance: str = "round_robin") -> None:
+    def __init__(
+        self, name: str, upstreams: list[FakeUpstream], balance: str = "round_robin"
+    ) -> None:
         self.name, self.upstreams, self.balance = name, upstreams, balance
         self.required = False
         self.waiting = 0
@@ -40,7 +42,9 @@ class FakePool:
 class FakeListener:
     """A listener, and the share of each pool's traffic that comes through it."""
 
-    def __init__(self, name: str, address: str, shares: Mapping[str, float], tls: bool = False) -> None:
+    def __init__(
+        self, name: str, address: str, shares: Mapping[str, float], tls: bool = False
+    ) -> None:
         self.name, self.address, self.shares, self.tls = name, address, dict(shares), tls
         self.draining = False
         self.certificates: list[Json] = []
@@ -106,7 +110,8 @@ class FakeProxy:
     def _listener(self, listener: FakeListener) -> Json:
         pools = sorted(listener.shares)
         return {
-            "name": listener.name, "addresses": [listener.address], "pool": pools[0], "pools": pools,
+            "name": listener.name, "addresses": [listener.address],
+            "pool": pools[0], "pools": pools,
             "routes": [
                 {"name": f"routes[{at}]", "match": f"sni {pool}.example.com",
                  "pools": [{"pool": pool, "share": 1.0}]}
@@ -132,7 +137,10 @@ class FakeProxy:
 
     def live(self, upstream: FakeUpstream) -> int:
         """Sessions of an upstream now."""
-        return 0 if upstream.states & {"down"} else int(upstream.busy * (8 + 3 * wave(self.round, 40, upstream.name)))
+        return 0 if "down" in upstream.states else self._live(upstream, self.round)
+
+    def _live(self, upstream: FakeUpstream, at: int) -> int:
+        return int(upstream.busy * (8 + 3 * wave(at, 40, upstream.name)))
 
     def rates(self, upstream: FakeUpstream, at: int | None = None) -> dict[str, float]:
         """What moves, per second, in this round or at another one."""
@@ -195,47 +203,53 @@ class FakeProxy:
             for pool, share in listener.shares.items():
                 for name, whole in upstreams[pool].items():
                     part = scaled(whole, share)
+                    rates = {key: part["rates"][key] for key in ("bytes_up", "bytes_down", "ended")}
                     yield {
                         "listener": listener.name, "route": None, "pool": pool, "upstream": name,
                         "sessions": part["sessions"], "ended": part["ended"],
                         "bytes_up": part["bytes_up"], "bytes_down": part["bytes_down"],
-                        "rates": {key: part["rates"][key] for key in ("bytes_up", "bytes_down", "ended")},
+                        "rates": rates,
                     }  # fmt: skip
 
     def history(self) -> Json:
-        names = ("ended", "errors", "bytes_up", "bytes_down", "connect_failures")
         moments = range(-KEPT, 0)
         now = time.time()
 
-        def series(parts: list[tuple[FakeUpstream, float]]) -> Json:
-            found: Json = {"sessions": [], **{name: [] for name in names}}
-            for at in moments:
-                rates = [(self.rates(one, at), share) for one, share in parts]
-                for name in names:
-                    found[name].append(sum(each[name] * share for each, share in rates))
-                found["sessions"].append(sum(int(one.busy * (8 + 3 * wave(at, 40, one.name))) for one, _ in parts))
+        each = {one: self._series(one, moments) for one in self.upstreams()}
+
+        def together(parts: list[tuple[FakeUpstream, float]]) -> Json:
+            found = {name: [0.0] * KEPT for name in ("sessions", *RATES)}
+            for one, share in parts:
+                for name, sums in found.items():
+                    for at, number in enumerate(each[one][name]):
+                        sums[at] += number * share
             return found
 
+        def of_listener(listener: FakeListener) -> Json:
+            shares = [(self.pool(name), share) for name, share in listener.shares.items()]
+            return together([(one, share) for pool, share in shares for one in pool.upstreams])
+
         short = ("sessions", "bytes_up", "bytes_down")
-        upstreams = {
-            pool.name: {
-                one.name: {name: series([(one, 1.0)])[name] for name in short} for one in pool.upstreams
-            }
-            for pool in self.pools
-        }
         return {
             "interval_seconds": INTERVAL,
             "times": [now + at * INTERVAL for at in moments],
-            "total": series([(one, 1.0) for one in self.upstreams()]),
-            "listeners": {
-                one.name: series(
-                    [(up, share) for name, share in one.shares.items() for up in self.pool(name).upstreams]
-                )
-                for one in self.listeners
+            "total": together([(one, 1.0) for one in self.upstreams()]),
+            "listeners": {one.name: of_listener(one) for one in self.listeners},
+            "pools": {
+                pool.name: together([(one, 1.0) for one in pool.upstreams]) for pool in self.pools
             },
-            "pools": {one.name: series([(up, 1.0) for up in one.upstreams]) for one in self.pools},
-            "upstreams": upstreams,
-        }  # fmt: skip
+            "upstreams": {
+                pool.name: {
+                    one.name: {name: each[one][name] for name in short} for one in pool.upstreams
+                }
+                for pool in self.pools
+            },
+        }
+
+    def _series(self, upstream: FakeUpstream, moments: range) -> Json:
+        rates = [self.rates(upstream, at) for at in moments]
+        found: Json = {name: [one[name] for one in rates] for name in RATES}
+        return {**found, "sessions": [self._live(upstream, at) for at in moments]}
 
     def pool(self, name: str) -> FakePool:
         return next(one for one in self.pools if one.name == name)
@@ -266,9 +280,11 @@ class FakeProxy:
         changed = sum(("draining" in one.states) != drained for one in meant)
         for one in meant:
             (one.states.add if drained else one.states.discard)("draining")
+        sessions = sum(self.live(one) for one in meant)
+        left = len(self.pool(name).upstreams) - len(meant)
         return {"target": body["target"], "upstreams": [one.name for one in meant], "listeners": [],
-                "changed": changed, "sessions": sum(self.live(one) for one in meant),
-                "left": len(self.pool(name).upstreams) - len(meant), "older_sessions": 0}  # fmt: skip
+                "changed": changed, "sessions": sessions, "left": left, "older_sessions": 0,
+                }  # fmt: skip
 
     def set_weight(self, body: Json) -> Json:
         upstream = self.upstream(body["target"].split("/", 2)[2])
@@ -321,6 +337,7 @@ def moment(seconds: float) -> str:
     return text.replace("+00:00", "Z")
 
 
+RATES = ("bytes_up", "bytes_down", "ended", "errors", "connect_failures")
 NO_QUANTILES = {"p50": None, "p99": None, "count": 0}
 
 
@@ -332,7 +349,8 @@ def traffic_of(sessions: int, rates: dict[str, float], connect: Json, seconds: f
     return {
         "sessions": sessions, "ended": int(rates["ended"] * seconds),
         "errors": int(rates["errors"] * seconds), "retries": int(rates["errors"]),
-        "bytes_up": int(rates["bytes_up"] * seconds), "bytes_down": int(rates["bytes_down"] * seconds),
+        "bytes_up": int(rates["bytes_up"] * seconds),
+        "bytes_down": int(rates["bytes_down"] * seconds),
         "spliced_up": 0, "spliced_down": int(rates["bytes_down"] * seconds * 0.9),
         "connect_failures": {"connect_refused": int(rates["connect_failures"] * seconds)},
         "tls_ok": 0, "tls_failed": 0, "rates": rates,
@@ -342,26 +360,21 @@ def traffic_of(sessions: int, rates: dict[str, float], connect: Json, seconds: f
 
 def scaled(traffic: Json, share: float) -> Json:
     """A share of it."""
-    plain = ("sessions", "ended", "errors", "retries", "bytes_up", "bytes_down", "spliced_up", "spliced_down")
-    return {
-        **traffic,
-        **{name: int(traffic[name] * share) for name in plain},
-        "rates": {name: value * share for name, value in traffic["rates"].items()},
-    }  # fmt: skip
+    numbers = {n: int(value * share) for n, value in traffic.items() if isinstance(value, int)}
+    rates = {name: value * share for name, value in traffic["rates"].items()}
+    return {**traffic, **numbers, "rates": rates}
 
 
 def added(parts: list[Json]) -> Json:
     """The sum of several; quantiles are the largest ones."""
     if not parts:
-        return traffic_of(0, dict.fromkeys(("bytes_up", "bytes_down", "ended", "errors", "connect_failures"), 0.0), NO_QUANTILES, 0)
+        return traffic_of(0, dict.fromkeys(RATES, 0.0), NO_QUANTILES, 0)
     found = {**parts[0]}
     for part in parts[1:]:
         for name, value in part.items():
             if isinstance(value, int):
                 found[name] += value
-            elif name == "rates":
-                found[name] = {key: found[name][key] + value[key] for key in value}
-            elif name == "connect_failures":
+            elif name in ("rates", "connect_failures"):
                 found[name] = {key: found[name][key] + value[key] for key in value}
             elif (value["p99"] or 0) > (found[name]["p99"] or 0):
                 found[name] = value

@@ -4,6 +4,7 @@ import { ask, closeDialog, labelled, notice } from "./dialog.js";
 import { byId, make, setAttribute, setText } from "./dom.js";
 
 const KEY = "spliceproxy.token";
+const NO_ORDERS = "No orders can be given with this token: it is for reading, or of a proxy that has started anew since.";
 
 /** Keeps the token for as long as this tab lives, and no longer. */
 export class Access {
@@ -39,7 +40,7 @@ export class Access {
     if (token !== this.token) return; // another one was entered meanwhile
     if (token) {
       this.#keep("");
-      notice("The token is not accepted (any more): a proxy that starts anew makes a new one. `spliceproxy dashboard` prints a link with it.", true);
+      notice("The token is not accepted any more: a proxy that starts anew makes a new one. `spliceproxy dashboard` prints a link with it.", true);
       this.changed();
     } else {
       this.#askForToken();
@@ -56,7 +57,7 @@ export class Access {
     setAttribute(byId("lock-icon"), "href", writable ? "#icon-unlocked" : "#icon-locked");
     setAttribute(lock, "data-hint", writable ? "Orders can be given: drain, weight, reset." : "Drain, weight and reset need the write token.");
     if (opened) notice("Orders can be given now.");
-    else if (!writable && this.token) notice("This token reads; it gives no orders.");
+    else if (!writable && this.token) notice(NO_ORDERS, true);
   }
 
   /** Without a token nothing can be read. Whoever cancels is not asked again. */

@@ -60,7 +60,8 @@ export class Api {
     }
     if (response.ok) return response;
     const message = await sentence(response);
-    if (response.status === 401) this.access.refused(token);
+    // An order that is refused says nothing of the right to read.
+    if (response.status === 401 && options.method !== "POST") this.access.refused(token);
     throw new Refused(response.status, message);
   }
 }

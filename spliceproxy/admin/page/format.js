@@ -17,8 +17,7 @@ export function bytes(value) {
   if (value == null) return UNKNOWN;
   let size = value;
   let unit = 0;
-  // 1023.95 would be shown as 1024.0.
-  while (size >= 1023.95 && unit < SIZES.length - 1) {
+  while (size >= 1023.5 && unit < SIZES.length - 1) {
     size /= 1024;
     unit += 1;
   }

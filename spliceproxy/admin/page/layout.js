@@ -37,8 +37,9 @@ export function layOut(columns, links, { width, most, gutters }) {
       y += slot + GAP;
     }
   });
-  const order = (key) => places.get(key).y;
-  const sorted = [...links].sort((one, other) => order(one.from) - order(other.from) || order(one.to) - order(other.to));
+  const order = (one, other) => one.x - other.x || one.y - other.y;
+  const byPlace = (name) => (one, other) => order(places.get(one[name]), places.get(other[name]));
+  const sorted = [...links].sort((one, other) => byPlace("from")(one, other) || byPlace("to")(one, other));
   const paths = sorted.map((link) => {
     const from = places.get(link.from);
     const to = places.get(link.to);

@@ -4,6 +4,9 @@ import { byId, Cell, Keyed, make, placeInOrder, setAttribute, setShown, setText 
 import { bytes, count, duration, exactTime, milliseconds, rate } from "./format.js";
 
 const PAGE = 50;
+const TYPING = 250;
+/** Milliseconds after the last letter: half an address is an error to the proxy. */
+const SUGGESTED = 20;
 const FILTERS = ["client", "listener", "pool", "upstream", "min_idle"];
 
 export class Sessions {
@@ -24,7 +27,10 @@ export class Sessions {
       this.inSight = entry.isIntersecting;
       if (came) refresh();
     }).observe(section);
-    byId("sessions-filters").addEventListener("input", () => this.#asked());
+    byId("sessions-filters").addEventListener("input", () => {
+      clearTimeout(this.typing);
+      this.typing = setTimeout(() => this.#asked(), TYPING);
+    });
     byId("sessions-filters").addEventListener("submit", (event) => event.preventDefault());
     for (const button of this.table.tHead.querySelectorAll("button[data-sort]")) {
       button.addEventListener("click", () => this.#sortBy(button.dataset.sort));
@@ -97,8 +103,10 @@ export class Sessions {
     offer(this.inputs.pool, model.pools.map((one) => one.name));
     const pool = this.inputs.pool.value;
     const pools = pool ? model.pools.filter((one) => one.name === pool) : model.pools;
+    const typed = this.inputs.upstream.value.trim();
     const names = new Set(pools.flatMap((one) => one.upstreams.map((upstream) => upstream.name)));
-    offer(byId("upstream-names"), [...names].slice(0, 1000), 0);
+    const fitting = [...names].filter((name) => name.includes(typed));
+    offer(byId("upstream-names"), fitting.slice(0, SUGGESTED), 0);
   }
 
   #asked() {

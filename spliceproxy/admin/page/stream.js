@@ -72,7 +72,7 @@ export class Stream {
     let failure = null;
     try {
       const body = await this.api.stream("stream", this.parameters, signal);
-      this.on.onOpen();
+      await this.on.onOpen();
       this.pause = FIRST_PAUSE;
       for await (const { event, data } of serverSentEvents(body)) {
         if (signal.aborted) return;

@@ -1,0 +1,95 @@
+"""The table of live sessions: the proxy filters, sorts and pages; the page asks and shows."""
+
+from __future__ import annotations
+
+from conftest import ShowProxy
+from scenarios import many_upstreams
+from screen import Screen
+
+
+def clients(screen: Screen) -> list[str]:
+    return [row["client"] for row in screen.sessions()]
+
+
+def test_rows_say_what_the_api_says(show: ShowProxy) -> None:
+    screen, api = show()
+    screen.stand_still()
+    answer = api.answers["sessions"]
+    assert answer["matching"] == 130
+    assert len(answer["sessions"]) == 50
+    found = screen.sessions()
+    for row, session in zip(found, answer["sessions"], strict=True):
+        assert row["client"] == session["client"]
+        assert row["where"] == f"{session['listener']} → {session['upstream']}"
+        assert [row["rate-up"], row["rate-down"]] == screen.say(
+            "rate", [session["rate_up"], session["rate_down"]]
+        )
+        assert [row["bytes"]] == screen.say("bytes", [session["bytes_up"] + session["bytes_down"]])
+        assert [row["age"]] == screen.say("duration", [session["age_seconds"]])
+    assert {row["phase"] for row in found} == {"open", "↓ moving", "↓ blocked"}
+    assert screen.page.locator("#sessions-range").text_content() == "1–50 of 130"  # noqa: RUF001
+
+
+def test_a_column_sorts_both_ways_and_says_so(show: ShowProxy) -> None:
+    screen, api = show()
+    head = screen.page.locator("#sessions th.col-idle")
+    for direction in ("descending", "ascending"):
+        head.get_by_role("button").click()
+        screen.wait(lambda: head.get_attribute("aria-sort") == direction, direction)  # noqa: B023
+        expected = sorted(
+            api.proxy.sessions, key=lambda one: one["idle_seconds"], reverse=direction[0] == "d"
+        )
+        first = [one["client"] for one in expected[:3]]
+        screen.wait(lambda: clients(screen)[:3] == first, "the rows in this order")  # noqa: B023
+    assert screen.page.locator("#sessions [aria-sort]").count() == 1
+
+
+def test_filters_ask_the_proxy_and_begin_at_the_first_page(show: ShowProxy) -> None:
+    screen, api = show(many_upstreams(20))
+    screen.button("next page").click()
+    screen.wait_text("#sessions-range", "51–100 of 1,234")  # noqa: RUF001
+    screen.page.locator("#sessions-listener").select_option("mail")
+    screen.wait(lambda: all(row["where"].startswith("mail") for row in screen.sessions()), "mail")
+    screen.wait_text("#sessions-range", "1–50 of ")  # noqa: RUF001
+    screen.page.locator("#sessions-client").fill("192.0.3.0/24")
+    screen.wait(lambda: all(one.startswith("192.0.3.") for one in clients(screen)), "the network")
+    query = "listener=mail&sort=age&offset=0&limit=50"
+    assert any(f"sessions?client=192.0.3.0%2F24&{query}" in one for one in api.asked)
+
+
+def test_half_an_address_is_complained_of_beside_it(show: ShowProxy) -> None:
+    screen, _ = show()
+    screen.page.locator("#sessions-client").fill("192.0.")
+    screen.page.locator("#sessions-complaint").wait_for()
+    assert screen.page.locator("#sessions-client").get_attribute("aria-invalid") == "true"
+    screen.page.locator("#sessions-client").fill("192.0.2.0/24")
+    screen.page.locator("#sessions-complaint").wait_for(state="hidden")
+    assert screen.page.locator("#connection-word").text_content() == "live"
+    screen.close(forgive="400 (Bad Request)")
+
+
+def test_pages_that_are_gone_lead_back(show: ShowProxy) -> None:
+    screen, api = show()
+    screen.button("next page").click()
+    screen.button("next page").click()
+    screen.wait_text("#sessions-range", "101–130 of 130")  # noqa: RUF001
+    assert screen.button("next page").is_disabled()
+    del api.proxy.sessions[60:]
+    screen.wait_text("#sessions-range", "51–60 of 60")  # noqa: RUF001
+
+
+def test_nothing_is_asked_of_the_workers_while_the_table_is_out_of_sight(show: ShowProxy) -> None:
+    screen, api = show(viewport={"width": 700, "height": 400})
+    screen.wait(lambda: screen.names(), "rows")
+    screen.page.locator(".top").scroll_into_view_if_needed()
+
+    def rounds() -> int:
+        return api.asked.count("GET /api/v1/traffic")
+
+    seen = rounds()
+    screen.wait(lambda: rounds() > seen, "a round")
+    api.asked.clear()
+    screen.wait(lambda: rounds() > 1, "two more rounds")
+    assert not any("/sessions" in one for one in api.asked)
+    screen.page.locator("#sessions-section").scroll_into_view_if_needed()
+    screen.wait(lambda: any("/sessions" in one for one in api.asked), "the sessions")

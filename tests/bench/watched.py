@@ -154,9 +154,10 @@ def _two_proxies(
     dashboard's address with its token, and the port of the metrics."""
     page, metrics = free_port(), free_port()
     door = f"unix:{directory}/admin.sock"
+    local = "127.0.0.1"
     doors = (
         "admin: off",
-        f"admin: {{bind: ['{door}', '127.0.0.1:{page}']}}\nmetrics: {{bind: '127.0.0.1:{metrics}'}}",
+        f"admin: {{bind: ['{door}', '{local}:{page}']}}\nmetrics: {{bind: '{local}:{metrics}'}}",
     )
     found = []
     with ExitStack() as stack:

@@ -75,7 +75,7 @@ class Traffic:
         self._in_force: InForce | None = None
         self._sampler: asyncio.Task[None] | None = None
         self._shown = Shown()
-        self._ledger = Ledger(house.board.counters)
+        self._ledger = Ledger(house.board.counters, [house.board.history, *house.older_counters])
         self._labels = UpstreamLabels(upstream_labels)
         self._present: Present | None = None
         self._failed_handshakes: dict[str, int] = {}

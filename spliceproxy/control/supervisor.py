@@ -24,6 +24,7 @@ from spliceproxy.control.events import Events
 from spliceproxy.control.file_watch import FileWatch
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
 from spliceproxy.control.health import Monitor
+from spliceproxy.control.heritage import Heritage
 from spliceproxy.control.house import AdminPart, House
 from spliceproxy.control.inherited import Predecessor
 from spliceproxy.control.obituary import Obituary
@@ -105,6 +106,7 @@ class Supervisor:
             finally:
                 self._fleet.close()
                 self._succession.close()
+                self._heritage.close()
                 os.close(board)
                 self._reloader.close()
         finally:
@@ -117,6 +119,8 @@ class Supervisor:
     def _build(self, board: int, sealed: int) -> None:
         """Put the wing together; nothing runs yet. `board` and `sealed` are fds."""
         view = Board(board, self._workers)
+        left = () if self._predecessor is None else self._predecessor.boards()
+        self._heritage = Heritage(left, view)
         states = UpstreamStates(view.upstreams)
         ejection = Ejection(states)
         self._fleet = Fleet(
@@ -168,7 +172,7 @@ class Supervisor:
         if self._admin is not None:
             self._admin.move_in(self._make_house(view, states, closed))
             self._parts.append(self._admin)
-        self._succession = self._make_succession()
+        self._succession = self._make_succession(board)
 
     def _make_house(self, board: Board, states: UpstreamStates, closed: ClosedListeners) -> House:
         """What whoever serves the doors can see and do."""
@@ -191,14 +195,16 @@ class Supervisor:
             upgrade=self.upgrade,
             not_serving=self._why_not_serving,
             older_sessions=lambda: self._succession.older_sessions,
+            older_counters=self._heritage.regions,
             certificates=setup.certificates.report,
             broken_files=setup.certificates.broken,
             reloaded=lambda: changes.reloaded,
             files=lambda: setup.files(changes.in_force.config),
         )
 
-    def _make_succession(self) -> Succession:
+    def _make_succession(self, board: int) -> Succession:
         """This process's place in a row of them."""
+        heritage, workers = self._heritage, self._workers
         return Succession(
             Wing(
                 self._service,
@@ -208,6 +214,7 @@ class Supervisor:
                 (self._draining, self._weights),
                 self._doors,
                 self._admin,
+                lambda over: heritage.leave(board, workers, over=over),
                 self._on_reopen,
                 self._changes.lock,
                 lambda: self._changes.in_force,

@@ -119,7 +119,10 @@ class FakeApi:
             raise web.HTTPNotFound
         headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
         return web.Response(
-            body=path.read_bytes(), content_type=TYPES[path.suffix], charset="utf-8", headers=headers
+            body=path.read_bytes(),
+            content_type=TYPES[path.suffix],
+            charset="utf-8",
+            headers=headers,
         )
 
     @web.middleware

@@ -31,7 +31,9 @@ class FakeUpstream:
 class FakePool:
     """A pool and its upstreams."""
 
-    def __init__(self, name: str, upstreams: list[FakeUpstream], balance: str = "round_robin") -> None:
+    def __init__(
+        self, name: str, upstreams: list[FakeUpstream], balance: str = "round_robin"
+    ) -> None:
         self.name, self.upstreams, self.balance = name, upstreams, balance
         self.required = False
         self.waiting = 0
@@ -40,7 +42,9 @@ class FakePool:
 class FakeListener:
     """A listener, and the share of each pool's traffic that comes through it."""
 
-    def __init__(self, name: str, address: str, shares: Mapping[str, float], tls: bool = False) -> None:
+    def __init__(
+        self, name: str, address: str, shares: Mapping[str, float], tls: bool = False
+    ) -> None:
         self.name, self.address, self.shares, self.tls = name, address, dict(shares), tls
         self.draining = False
         self.certificates: list[Json] = []
@@ -132,7 +136,11 @@ class FakeProxy:
 
     def live(self, upstream: FakeUpstream) -> int:
         """Sessions of an upstream now."""
-        return 0 if upstream.states & {"down"} else int(upstream.busy * (8 + 3 * wave(self.round, 40, upstream.name)))
+        return (
+            0
+            if upstream.states & {"down"}
+            else int(upstream.busy * (8 + 3 * wave(self.round, 40, upstream.name)))
+        )
 
     def rates(self, upstream: FakeUpstream, at: int | None = None) -> dict[str, float]:
         """What moves, per second, in this round or at another one."""
@@ -213,13 +221,16 @@ class FakeProxy:
                 rates = [(self.rates(one, at), share) for one, share in parts]
                 for name in names:
                     found[name].append(sum(each[name] * share for each, share in rates))
-                found["sessions"].append(sum(int(one.busy * (8 + 3 * wave(at, 40, one.name))) for one, _ in parts))
+                found["sessions"].append(
+                    sum(int(one.busy * (8 + 3 * wave(at, 40, one.name))) for one, _ in parts)
+                )
             return found
 
         short = ("sessions", "bytes_up", "bytes_down")
         upstreams = {
             pool.name: {
-                one.name: {name: series([(one, 1.0)])[name] for name in short} for one in pool.upstreams
+                one.name: {name: series([(one, 1.0)])[name] for name in short}
+                for one in pool.upstreams
             }
             for pool in self.pools
         }
@@ -342,7 +353,16 @@ def traffic_of(sessions: int, rates: dict[str, float], connect: Json, seconds: f
 
 def scaled(traffic: Json, share: float) -> Json:
     """A share of it."""
-    plain = ("sessions", "ended", "errors", "retries", "bytes_up", "bytes_down", "spliced_up", "spliced_down")
+    plain = (
+        "sessions",
+        "ended",
+        "errors",
+        "retries",
+        "bytes_up",
+        "bytes_down",
+        "spliced_up",
+        "spliced_down",
+    )
     return {
         **traffic,
         **{name: int(traffic[name] * share) for name in plain},
@@ -353,7 +373,12 @@ def scaled(traffic: Json, share: float) -> Json:
 def added(parts: list[Json]) -> Json:
     """The sum of several; quantiles are the largest ones."""
     if not parts:
-        return traffic_of(0, dict.fromkeys(("bytes_up", "bytes_down", "ended", "errors", "connect_failures"), 0.0), NO_QUANTILES, 0)
+        return traffic_of(
+            0,
+            dict.fromkeys(("bytes_up", "bytes_down", "ended", "errors", "connect_failures"), 0.0),
+            NO_QUANTILES,
+            0,
+        )
     found = {**parts[0]}
     for part in parts[1:]:
         for name, value in part.items():

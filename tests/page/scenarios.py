@@ -22,7 +22,10 @@ def usual() -> FakeProxy:
     """Two listeners and three pools; three upstreams in one, and something wrong in another."""
     app = FakePool(
         "app",
-        [FakeUpstream("app", f"10.0.0.{n}:9000", busy) for n, busy in ((1, 4.0), (2, 3.4), (3, 2.1))],
+        [
+            FakeUpstream("app", f"10.0.0.{n}:9000", busy)
+            for n, busy in ((1, 4.0), (2, 3.4), (3, 2.1))
+        ],
         "least_sessions",
     )
     app.required = True
@@ -31,7 +34,10 @@ def usual() -> FakeProxy:
     canary = FakePool("canary", [FakeUpstream("canary", "10.0.0.20:9000", 0.4)])
     database = FakePool(
         "postgres",
-        [FakeUpstream("postgres", "10.0.1.1:5432", 1.2), FakeUpstream("postgres", "10.0.1.2:5432", 0.3, 1)],
+        [
+            FakeUpstream("postgres", "10.0.1.1:5432", 1.2),
+            FakeUpstream("postgres", "10.0.1.2:5432", 0.3, 1),
+        ],
     )
     database.upstreams[1].states.add("down")
     listeners = [
@@ -47,13 +53,25 @@ def usual() -> FakeProxy:
 
 def many_upstreams(number: int = 500) -> FakeProxy:
     """One large pool, and a small one."""
-    large = [FakeUpstream("large", f"10.{n // 250}.{n % 250}.7:9000", 0.2 + n % 17 / 10) for n in range(number)]
+    large = [
+        FakeUpstream("large", f"10.{n // 250}.{n % 250}.7:9000", 0.2 + n % 17 / 10)
+        for n in range(number)
+    ]
     large[3].states.add("down")
     large[7].states.add("ejected")
     large[11].states.add("draining")
     large[19].held_back = 60
-    pools = [FakePool("large", large, "power_of_two"), FakePool("small", [FakeUpstream("small", "10.9.0.1:80", 1.0)])]
-    proxy = FakeProxy([FakeListener("web", "[::]:443", {"large": 0.8, "small": 1.0}), FakeListener("mail", "[::]:25", {"large": 0.2})], pools)
+    pools = [
+        FakePool("large", large, "power_of_two"),
+        FakePool("small", [FakeUpstream("small", "10.9.0.1:80", 1.0)]),
+    ]
+    proxy = FakeProxy(
+        [
+            FakeListener("web", "[::]:443", {"large": 0.8, "small": 1.0}),
+            FakeListener("mail", "[::]:25", {"large": 0.2}),
+        ],
+        pools,
+    )
     proxy.sessions = some_sessions(proxy, 1234)
     proxy.ends = usual_ends()
     proxy.events = usual_events()
@@ -83,7 +101,14 @@ def empty() -> FakeProxy:
 
 
 def end(closed_by: str, how: str, why: str, count: int, rate: float, error: bool = False) -> Json:
-    return {"closed_by": closed_by, "how": how, "why": why, "error": error, "count": count, "rate": rate}
+    return {
+        "closed_by": closed_by,
+        "how": how,
+        "why": why,
+        "error": error,
+        "count": count,
+        "rate": rate,
+    }
 
 
 def usual_ends() -> list[Json]:

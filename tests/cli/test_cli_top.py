@@ -16,7 +16,7 @@ from fake_admin import FakeAdmin
 from fake_house import House
 from harness.fds import children
 from harness.proxy import running_proxy
-from harness.upstreams import stall
+from harness.upstreams import echo
 from harness.wait import wait_until
 from tmux import Terminal, quoted, terminal
 
@@ -305,18 +305,18 @@ def test_nobody_at_the_start_is_an_error(tmp_path: Path, spliceproxy: Spliceprox
 
 def test_a_real_proxy_is_watched_over_its_end(tmp_path: Path, shell: Terminal) -> None:
     door = tmp_path / "real.sock"
-    with stall() as silent:
+    with echo() as upstream:
         text = (
             f'admin: {{bind: "unix:{door}"}}\n'
             'listeners: {web: {bind: "127.0.0.1:0", pool: app}}\n'
-            f'pools: {{app: {{upstreams: "{silent.address}"}}}}\n'
+            f'pools: {{app: {{upstreams: "{upstream.address}"}}}}\n'
         )
         with running_proxy(text, workers=2) as proxy, proxy.connect("web") as client:
             host, port = client.getsockname()
             shell.type(quoted(*COMMAND, "--interval", "0.2", "--admin", door))
             shell.press("Enter")
             screen = shell.wait_for("1 upstream, by ↓/s")
-            assert names(screen) == [silent.address]
+            assert names(screen) == [upstream.address]
             shell.wait_for("1 session   ended 0/s")
             shell.press("s")
             shell.wait_for(f"{host}:{port}")

@@ -22,7 +22,7 @@ from spliceproxy.worker.pool import client_key
 from spliceproxy.worker.router import NO_ROUTE, Facts, Router, ends_tls
 
 if TYPE_CHECKING:
-    from spliceproxy.config import Config, Listener
+    from spliceproxy.config import Config, IpNetwork, Listener
     from spliceproxy.control.parts import InForce
     from spliceproxy.telemetry.board import Board
 
@@ -255,7 +255,7 @@ class _Explanation:
             if getattr(route, key):
                 only = RoutePlan(route.name, route.pools, **{key: getattr(route, key)})
                 matches = Router([only]).choose(self._facts) != NO_ROUTE
-                wants = [str(one) for one in getattr(self._written.routes[number], key)]
+                wants = [_written(one) for one in getattr(self._written.routes[number], key)]
                 keys.append({"key": key, "wants": wants, "matches": matches})
         return {
             "name": route.name,
@@ -280,6 +280,13 @@ class _Explanation:
         if pool.balance in ("source_hash", "sni_hash"):
             return client_key((self._client.source,)).decode()
         return None
+
+
+def _written(value: IpNetwork | str) -> str:
+    """As people write it: one address without its prefix."""
+    if isinstance(value, str) or value.num_addresses > 1:
+        return str(value)
+    return str(value.network_address)
 
 
 def _targets(plan: ListenerPlan, route: RoutePlan | None) -> Sequence[tuple[str, int]]:

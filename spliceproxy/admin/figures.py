@@ -15,7 +15,7 @@ from spliceproxy.telemetry.counters import (
     HISTOGRAM,
     SPLICED_UP,
 )
-from spliceproxy.telemetry.counts import SLOT_BITS, Counts, Histogram, unpack
+from spliceproxy.telemetry.counts import SLOT_BITS, Counts, Histogram, slot_bits, unpack
 
 Figures = dict[str, Any]
 """A JSON object."""
@@ -76,7 +76,6 @@ _SHORTEST: Final = 1.0
 # Of the histograms, three lie side by side from CONNECT on: the spread of a scope.
 _SPREADS: Final = {"connect_ms": CONNECT, "first_byte_ms": FIRST_BYTE, "duration_ms": DURATION}
 _SPREAD: Final = HISTOGRAM * len(_SPREADS)
-_SPREAD_BITS: Final = (1 << _SPREAD * SLOT_BITS) - 1
 
 
 NO_QUANTILES: Final[Figures] = {name: {"p50": None, "p99": None, "count": 0} for name in _SPREADS}
@@ -84,7 +83,7 @@ NO_QUANTILES: Final[Figures] = {name: {"p50": None, "p99": None, "count": 0} for
 
 def spread(counts: Counts) -> int:
     """What quantiles are found from, as one long integer."""
-    return counts.packed >> CONNECT * SLOT_BITS & _SPREAD_BITS
+    return (counts.packed & slot_bits(CONNECT + _SPREAD)) >> CONNECT * SLOT_BITS
 
 
 def quantiles(now: int, before: int) -> Figures:

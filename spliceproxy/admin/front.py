@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from spliceproxy.admin.accepting import Acceptor
 from spliceproxy.admin.api import Routes
 from spliceproxy.admin.asking import Answer, Asked, AskError, Handler, Stream, wrong
 from spliceproxy.admin.gate import BOUNDS, Bounds, Crowd, Gate
@@ -32,10 +33,11 @@ MOST_STREAMS = 16
 """Answers without end, of each kind of door."""
 _LONGEST_LINE = 8190
 """Bytes of a request line, or of one header."""
+_LOOK, _LOOKS = 0.02, 25
+"""Seconds between two looks whether those who are new were answered, and how many there are at the
+most."""
 _CLOSING = 1.0
 """Seconds that answers under way may take when the doors close."""
-_ACCEPTED = 128
-"""Connections that may wait, and that are accepted in one turn."""
 _FOR_EVER = 86400.0
 """Seconds: the gate closes connections, not the parser."""
 
@@ -78,12 +80,12 @@ class Front:
         self._crowds = {entry: Crowd(most) for entry in Entry}
         self._bounds = bounds
         self._http = web.Server(self._serve)
-        self._servers: list[asyncio.Server] = []
+        self._acceptors: list[Acceptor] = []
         # What is left to it is the tracebacks of those who do not speak HTTP.
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
-    async def open(self, doors: Doors) -> None:
-        """Answer at these doors; their sockets are closed when nobody is let in any more."""
+    def open(self, doors: Doors) -> None:
+        """Answer at these doors; their sockets stay the caller's."""
         loop = asyncio.get_running_loop()
         for door in doors:
             entry = entry_of(door)
@@ -94,19 +96,28 @@ class Front:
                 inner.gate = Gate(self._crowds[entry], inner, _raw_refusal, self._bounds)
                 return inner.gate
 
-            server = await loop.create_server(connection, sock=door.sock, backlog=_ACCEPTED)
-            self._servers.append(server)
+            self._acceptors.append(Acceptor(door.sock, connection))
             _log.info("door open", address=str(door.place), metrics=door.metrics)
 
     async def hand_over(self) -> None:
-        """Let nobody in any more; who is being answered gets the answer, and then has to come again
-        and meets the process that serves."""
+        """Let nobody in any more: who comes meets the process that serves. Those who came just
+        before are still answered, and what they order is done."""
+        self._stop_accepting()
+        for crowd in self._crowds.values():
+            crowd.see_out()
+        for _ in range(_LOOKS):
+            if not any(one.busy for one in self._acceptors) and not any(
+                crowd.new_ones for crowd in self._crowds.values()
+            ):
+                break
+            await asyncio.sleep(_LOOK)
         self._reception.replaced = True
-        self._shut()
+        self._send_home()
 
     async def close(self) -> None:
         """Let nobody in any more; answers under way get a second."""
-        self._shut()
+        self._stop_accepting()
+        self._send_home()
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSING):
                 for crowd in self._crowds.values():
@@ -115,10 +126,11 @@ class Front:
             crowd.cut_off()
         await self._http.shutdown(0)
 
-    def _shut(self) -> None:
-        for server in self._servers:
-            server.close()
-        self._servers = []
+    def _stop_accepting(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.stop()
+
+    def _send_home(self) -> None:
         for crowd in self._crowds.values():
             crowd.send_home()
 
@@ -170,7 +182,8 @@ class Front:
         crowd.streams += 1
         response = web.StreamResponse(headers={**HEADERS, "Content-Type": stream.content_type})
         response.force_close()
-        telling = asyncio.create_task(_tell_all(request, response, stream))
+        await response.prepare(request)
+        telling = asyncio.create_task(_tell_all(response, stream))
         unwanted = asyncio.create_task(gate.unwanted.wait())
         try:
             await asyncio.wait((telling, unwanted), return_when=asyncio.FIRST_COMPLETED)
@@ -181,6 +194,7 @@ class Front:
                 task.cancel()
         with suppress(asyncio.CancelledError, ConnectionError):
             await telling
+        await response.write_eof()
         return response
 
 
@@ -233,12 +247,9 @@ async def _send(request: web.BaseRequest, answer: Answer, gate: Gate) -> web.Str
     return response
 
 
-async def _tell_all(request: web.BaseRequest, response: web.StreamResponse, stream: Stream) -> None:
-    await response.prepare(request)
-    if request.method != "HEAD":
-        async for line in stream.lines:
-            await response.write(line)
-    await response.write_eof()
+async def _tell_all(response: web.StreamResponse, stream: Stream) -> None:
+    async for line in stream.lines:
+        await response.write(line)
 
 
 def _raw_refusal(status: int, text: str) -> bytes:

@@ -56,6 +56,8 @@ class Crowd:
 
     def __init__(self, most: int) -> None:
         self.most = most
+        self.closing = False
+        """Whether nobody stays."""
         self.streams = 0
         """Answers without end, at this moment."""
         self.empty = asyncio.Event()
@@ -90,10 +92,25 @@ class Crowd:
         if not self._gates:
             self.empty.set()
 
-    def send_home(self) -> None:
-        """Close those that have asked nothing; the others close after their answer."""
+    @property
+    def new_ones(self) -> bool:
+        """Whether anybody has come and not been answered so far."""
+        return any(gate.is_new for gate in self._gates)
+
+    def see_out(self) -> None:
+        """Whoever was answered and asks nothing is closed; the others, and those that come, are
+        closed after one answer."""
+        self.closing = True
         for gate in list(self._gates):
-            gate.send_home()
+            gate.unwanted.set()
+            if not gate.is_new:
+                gate.close_if_silent()
+
+    def send_home(self) -> None:
+        """The same, but those that are new and silent are closed too."""
+        self.see_out()
+        for gate in list(self._gates):
+            gate.close_if_silent()
 
     def cut_off(self) -> None:
         """Leave nobody."""
@@ -123,6 +140,9 @@ class Gate(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._deaf: asyncio.TimerHandle | None = None
         self._entered = False
+        self.is_new = True
+        """Whether it was not answered so far: who kept a connection knows that it may be closed and
+        comes again, but who is new does not."""
         self.unwanted = asyncio.Event()
         """Set when the answer under way, or the next one, is to be the last; when the connection is
         gone too."""
@@ -137,6 +157,8 @@ class Gate(asyncio.Protocol):
             transport.close()
             return
         self._entered = True
+        if self._crowd.closing:
+            self.unwanted.set()
         self._inner.connection_made(transport)
         self._ask()
 
@@ -186,6 +208,7 @@ class Gate(asyncio.Protocol):
         if self.gone.is_set():
             raise ConnectionResetError
         self._doing = _Doing.ANSWERED
+        self.is_new = False
         self._crowd.note(self, spare=False)
         self._set_timer(None)
         try:
@@ -200,9 +223,8 @@ class Gate(asyncio.Protocol):
             self._part()
         await self.gone.wait()
 
-    def send_home(self) -> None:
-        """Close it if it has asked nothing; else the answer is to be the last one."""
-        self.unwanted.set()
+    def close_if_silent(self) -> None:
+        """Close it if it asks nothing."""
         if self._doing is _Doing.ASKING and not self._said:
             self._transport.close()
 

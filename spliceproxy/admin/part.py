@@ -59,6 +59,7 @@ class Admin:
         self._traffic.apply(in_force)
         if self._opening is None:
             self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(_tell_failure)
 
     async def close(self) -> None:
         """Let nobody in any more; answers under way get a second."""
@@ -100,13 +101,18 @@ class Admin:
             self._hosts,
             min(MOST_CONNECTIONS, nofile // _FD_SHARE),
         )
-        await front.open(self._doors)
+        front.open(self._doors)
         return front
 
     def _tell_token(self) -> dict[str, Any]:
         """The write token, and where a browser can bring it."""
         urls = [url for door in self._doors for url in _urls(door)]
         return {"write": self._tokens.now().write.decode(), "urls": urls}
+
+
+def _tell_failure(opening: asyncio.Task[Front]) -> None:
+    if not opening.cancelled() and (error := opening.exception()) is not None:
+        _log.error("nobody serves the doors", exc_info=error)
 
 
 def _names_of_this_machine() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ _EQUAL = ("listener", "pool", "upstream", "route", "sni", "phase")
 _FILTERS = (*_EQUAL, "client", "min_age", "min_idle")
 FILTERS = frozenset({"id", "sort", "offset", "limit", *_FILTERS})
 """Parameters of /sessions."""
+EXPLAIN = frozenset({"listener", "source", "peer", "protocol", "sni", "alpn", "host"})
+"""Parameters of /explain."""
 
 
 class Reading:
@@ -121,6 +124,16 @@ class Reading:
                 "silent_workers": found.silent,
                 "sessions": found.sessions,
             }
+        )
+
+    async def explain(self, asked: Asked) -> Answer:
+        from spliceproxy.admin.explain import explain_live
+
+        house = self._house
+        in_force, closed = house.in_force(), frozenset(house.closed.names)
+        # In a thread: it may have to read long lists of networks.
+        return tell(
+            await asyncio.to_thread(explain_live, in_force, house.board, closed, asked.words)
         )
 
     async def stream(self, asked: Asked) -> Stream:

@@ -75,9 +75,11 @@ class Traffic:
         self._in_force: InForce | None = None
         self._sampler: asyncio.Task[None] | None = None
         self._shown = Shown()
-        self._ledger = Ledger(house.board.counters)
+        self._ledger = Ledger(house.board.counters, [house.board.history, *house.older_counters])
         self._labels = UpstreamLabels(upstream_labels)
         self._present: Present | None = None
+        self._failed_handshakes: dict[str, int] = {}
+        """By listener."""
         self._marks: Past[Mark] = Past(_RECENTLY + interval)
         self._spreads: Past[dict[Scope, int]] = Past(_MINUTE + interval)
         self._history = History(interval)
@@ -104,10 +106,13 @@ class Traffic:
     async def aside(self, question: Callable[[], T]) -> T:
         """Ask one of the questions below without keeping the event loop busy: in a thread, where
         the answer takes long."""
+        return question() if self._quick else await asyncio.to_thread(question)
+
+    @property
+    def _quick(self) -> bool:
+        """Whether an answer comes at once."""
         many = self._present is not None and len(self._present.sessions) > _MANY
-        if not (many or self._lock.locked()):
-            return question()
-        return await asyncio.to_thread(question)
+        return not (many or self._lock.locked())
 
     def traffic(self) -> Figures:
         """The answer to `/traffic`."""
@@ -128,24 +133,13 @@ class Traffic:
         with self._lock:
             return self._history.answer()
 
-    def listener(self, name: str) -> Figures:
-        """The traffic of one listener. Raises KeyError where there is none of that name."""
-        return self._one(listener_scope(name))
-
-    def pool(self, name: str) -> Figures:
-        """The same of a pool."""
-        return self._one(pool_scope(name))
-
-    def upstream(self, pool: str, name: str) -> Figures:
-        """The same of an upstream."""
-        return self._one(upstream_scope(pool, name))
-
     def failed_handshakes(self, listener: str) -> int:
-        """TLS handshakes of its clients that did not come to their end, since the start."""
-        with self._lock:
-            self._look(_FRESH)
-            counts = self._ledger.listeners.get(listener)
-            return 0 if counts is None else counts.values[TLS_FAILED]
+        """TLS handshakes of its clients that did not come to their end, since the start: now, or
+        at the last look, where another one would keep the event loop busy."""
+        if self._quick:
+            with self._lock:
+                self._look(_FRESH)
+        return self._failed_handshakes.get(listener, 0)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The answer to `/metrics` for this Accept header, and its content type."""
@@ -155,11 +149,6 @@ class Traffic:
         with self._lock:
             now = self._look(_FRESH)
             return exposition(metrics_moment(self._house, now, self._shown, self._labels), accept)
-
-    def _one(self, scope: Scope) -> Figures:
-        with self._lock:
-            compared = self._compare()
-            return compared.of(scope, compared.now.counts(scope))
 
     def _compare(self) -> Comparison:
         now = self._look(_FRESH)
@@ -181,6 +170,9 @@ class Traffic:
             name: board.total(listener_sessions(slot)) for name, slot in self._slots.items()
         }
         sessions = live_sessions(board, snapshot, by_listener)
+        self._failed_handshakes = {
+            name: counts[TLS_FAILED] for name, counts in self._ledger.listeners.items()
+        }
         now = Present(time.time(), clock, snapshot, sessions, by_listener, self._ledger)
         self._present = now
         return now

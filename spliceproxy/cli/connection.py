@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -37,6 +38,8 @@ class Connection:
         self._http = http_connection
         self.name = name
         self._headers: dict[str, str] = {}
+        self._sock: socket.socket | None = None
+        """The socket of the last request, which http.client forgets where nothing follows it."""
 
     def __enter__(self) -> Connection:
         return self
@@ -67,8 +70,8 @@ class Connection:
             response = self._send("GET", path, None)
             if response.status != http.client.OK:
                 self._refused(path, response.status, json.loads(response.read()))
-            assert self._http.sock is not None
-            self._http.sock.settimeout(_SILENCE)
+            assert self._sock is not None
+            self._sock.settimeout(_SILENCE)
         except (OSError, ValueError, http.client.HTTPException) as error:
             self._fail(error)
         return self._read(response)
@@ -81,12 +84,9 @@ class Connection:
 
     def interrupt(self) -> None:
         """Have a stream end that somebody waits for in another thread."""
-        sock = self._http.sock
-        if sock is not None:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:  # it ended by itself
-                return
+        if self._sock is not None:
+            with suppress(OSError):  # it ended by itself
+                self._sock.shutdown(socket.SHUT_RDWR)
 
     def _send(self, method: str, path: str, order: object) -> http.client.HTTPResponse:
         body = None if order is None else json.dumps(order)
@@ -95,14 +95,19 @@ class Connection:
             headers["Content-Type"] = "application/json"
         again = method == "GET" and self._http.sock is not None
         try:
-            self._http.request(method, path, body, headers)
-            return self._http.getresponse()
+            return self._try(method, path, body, headers)
         except (http.client.RemoteDisconnected, ConnectionError):
             self._http.close()
             if not again:
                 raise
         # A connection that was kept may have been closed meanwhile, which says nothing.
+        return self._try(method, path, body, headers)
+
+    def _try(
+        self, method: str, path: str, body: str | None, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
         self._http.request(method, path, body, headers)
+        self._sock = self._http.sock
         return self._http.getresponse()
 
     def _fail(self, error: Exception) -> NoReturn:

@@ -7,9 +7,8 @@ import click
 from spliceproxy.cli.client import Admin, DoorError, admin_option, ask
 
 _REMEDY = (
-    "the dashboard needs a TCP address, and none is configured; write for example\n"
-    "  admin: {bind: [unix:/run/spliceproxy/admin.sock, 127.0.0.1:9900]}\n"
-    "and have it obeyed by spliceproxy upgrade"
+    "the dashboard needs a TCP address, and none is configured; write for example "
+    "admin: {bind: [unix:/run/spliceproxy/admin.sock, 127.0.0.1:9900]}"
 )
 
 

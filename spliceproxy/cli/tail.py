@@ -119,6 +119,8 @@ class _Tail:
         with self._admin.connect() as connection:
             self._connection = connection
             events = connection.stream(self._path)
+            if self._unread.is_set():  # it was too early to interrupt that
+                return
             if again:
                 _say("connected again; what ended meanwhile is not shown")
             with suppress(DoorError):

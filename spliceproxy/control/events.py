@@ -1,4 +1,5 @@
-"""What happened lately: the supervisor's log from level info on, for whoever looks or follows.
+"""What happened lately: the supervisor's log from level info on, and what its workers warn of, for
+whoever looks or follows.
 
 It is the log that is told, so that an operator reads the same words everywhere, whatever level is
 written. A follower who is slow loses the oldest lines of those that wait for him, and nobody waits.
@@ -9,8 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import orjson
 
 from spliceproxy.telemetry.tap import Line
+
+if TYPE_CHECKING:
+    from spliceproxy.control.worker_process import WorkerProcess
 
 KEPT = 500
 """Lines that are remembered."""
@@ -31,6 +38,10 @@ class Events:
         self._lines.append(line)
         for subscription in self._subscriptions:
             subscription.tell(line)
+
+    def take_warning(self, worker: WorkerProcess, line: str) -> None:
+        """The same with what a worker warns of: the log has it already."""
+        self.take({**orjson.loads(line), "worker": worker.index})
 
     def recent(self) -> list[Line]:
         """The last KEPT lines, the oldest first."""

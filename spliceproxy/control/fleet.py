@@ -22,6 +22,7 @@ from spliceproxy.ipc import (
     Retired,
     Snapshot,
     Stop,
+    Warned,
     WasReset,
 )
 from spliceproxy.telemetry.board import HEARTBEAT, SESSIONS, Board, listener_sessions
@@ -115,6 +116,8 @@ class Fleet:
         self._listener_slots = listener_slots
         self.on_ready: list[Callable[[WorkerProcess], None]] = []
         """Called with each worker that has become ready to serve."""
+        self.on_warned: Callable[[WorkerProcess, str], None] | None = None
+        """Called with each warning that a worker logs; see Warned."""
         self.on_answer: Callable[[WorkerProcess, Found | WasReset, list[int]], None] | None = None
         """Called with what a worker answers to a question about its sessions."""
         self._patience = patience
@@ -265,6 +268,9 @@ class Fleet:
                 self._service.on_retired(worker, number, self.workers())
             case Failing(slot=slot, why=why):
                 self._on_failing(slot, why)
+            case Warned(line):
+                if self.on_warned is not None:
+                    self.on_warned(worker, line)
             case Found() | WasReset():
                 if self.on_answer is not None:
                     self.on_answer(worker, message, fds)

@@ -82,11 +82,27 @@ class LeftDoor:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftBoard:
+    """What the workers of one process counted, and may count still."""
+
+    fd: int
+    """Of the board."""
+    start: int
+    """Bytes in front of the first region."""
+    regions: int
+    layout: tuple[int, ...]
+    """How a region is made (telemetry/counters.py)."""
+    over: bool
+    """Nobody writes it any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Legacy:
     """All that an old supervisor leaves."""
 
     sockets: list[LeftSocket]
     doors: list[LeftDoor]
+    boards: list[LeftBoard] = field(default_factory=list)
     knowledge: dict[str, Any] = field(default_factory=dict)
     """Of each Lasting part, by its name."""
 
@@ -110,6 +126,9 @@ class Legacy:
                 )
             values["sockets"] = [LeftSocket(**one) for one in values["sockets"]]
             values["doors"] = [LeftDoor(**one) for one in values["doors"]]
+            values["boards"] = [
+                LeftBoard(**{**one, "layout": tuple(one["layout"])}) for one in values["boards"]
+            ]
             return cls(**values)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise HandoverError(f"what the old process left makes no sense: {error!r}") from None

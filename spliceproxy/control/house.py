@@ -55,6 +55,8 @@ class House:
     """Why this process takes no new sessions now, as a whole; empty: it does."""
     older_sessions: Callable[[], int]
     """Sessions of processes that this one replaced."""
+    older_counters: Sequence[memoryview]
+    """What these counted, and count."""
     certificates: Callable[[str], list[dict[str, Any]]]
     """The certificates of the listener with this name."""
     broken_files: Callable[[str], list[dict[str, Any]]]

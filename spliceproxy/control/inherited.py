@@ -20,6 +20,7 @@ from spliceproxy.control.addresses import place_of
 from spliceproxy.control.bind_errors import explain_bind
 from spliceproxy.control.handover import (
     HandoverError,
+    LeftBoard,
     LeftSocket,
     Legacy,
     Link,
@@ -74,6 +75,7 @@ class Predecessor:
         self._taken: list[_Taken] = []
         self._left = list(legacy.sockets)
         self._left_doors = list(legacy.doors)
+        self._left_boards = list(legacy.boards)
         self.taken_doors: list[int] = []
         """The fds of the doors that were claimed, by the predecessor's numbers."""
         for fd in self._fds():
@@ -137,6 +139,11 @@ class Predecessor:
                 self.taken_doors.append(left.fd)
                 return socket.socket(fileno=left.fd)
         return None
+
+    def boards(self) -> list[LeftBoard]:
+        """What was counted before; the fds are the caller's from now on."""
+        left, self._left_boards = self._left_boards, []
+        return left
 
     def close_doors(self) -> None:
         """Leave to the predecessor the doors that nobody asked for."""
@@ -207,7 +214,11 @@ class Predecessor:
         return [one for group in groups.values() for one in group]
 
     def _fds(self) -> Sequence[int]:
-        return [*(left.fd for left in self._left), *(left.fd for left in self._left_doors)]
+        return [
+            *(left.fd for left in self._left),
+            *(left.fd for left in self._left_doors),
+            *(left.fd for left in self._left_boards),
+        ]
 
 
 def _join(listener: Listener, group: list[ListeningSocket], workers: int) -> list[ListeningSocket]:

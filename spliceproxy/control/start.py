@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -31,7 +32,7 @@ from spliceproxy.control.records import find_record_problems
 from spliceproxy.control.reload import Setup
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.control.sockets import ListeningSocket, tell_addresses
-from spliceproxy.control.supervisor import WORKER_COMMAND, Supervisor, name_process
+from spliceproxy.control.supervisor import WORKER_COMMAND, Supervisor
 from spliceproxy.control.systemd import Notifier, take_handed_sockets
 from spliceproxy.control.tls import Certificates
 from spliceproxy.errors import EXIT_OK, SpliceproxyError
@@ -107,9 +108,9 @@ def _run(
             setup=setup,
             notifier=Notifier.from_environment(),
             signals=signals,
+            events=events,
             doors=doors,
             admin=part,
-            events=events,
             predecessor=predecessor,
             command=command,
             patience=patience,
@@ -121,7 +122,7 @@ def _setup(
     config: Config, load: Callable[[], Config] | None, sources: Sources | None, *, watch: bool
 ) -> Setup:
     """Have this process be what it is to be, and look at what there is."""
-    name_process()
+    _name_process()
     raise_nofile()
     return Setup(
         load,
@@ -190,3 +191,9 @@ def _tell_bites(
             effect=bite.effect,
             remedy=bite.remedy,
         )
+
+
+def _name_process() -> None:
+    """Be `spliceproxy`, not `python3`, in ps and top (proc_pid_comm(5))."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text("spliceproxy")

@@ -18,7 +18,7 @@ import structlog
 
 from spliceproxy.control.doors import Doors
 from spliceproxy.control.fleet import Fleet
-from spliceproxy.control.handover import HandoverError, Link
+from spliceproxy.control.handover import HandoverError, LeftBoard, Link
 from spliceproxy.control.house import AdminPart
 from spliceproxy.control.inherited import Predecessor
 from spliceproxy.control.parts import InForce, Lasting, Part
@@ -48,6 +48,8 @@ class Wing:
     """Those, Lasting, that keep what somebody ordered: orders still come in during an upgrade."""
     doors: Doors
     admin: AdminPart | None
+    boards: Callable[[bool], list[LeftBoard]]
+    """What was counted, for a successor; told whether no process before this one is left."""
     reopen: Callable[[], None]
     """Open the files of session records anew."""
     reloading: asyncio.Lock
@@ -212,7 +214,13 @@ class Succession:
                 await wing.service.settled.wait()
         sockets = wing.service.sockets()
         successor = await Successor.call(
-            lambda: legacy_of(sockets, wing.in_force(), wing.parts, wing.doors),
+            lambda: legacy_of(
+                sockets,
+                wing.in_force(),
+                wing.parts,
+                wing.doors,
+                wing.boards(self.older_gone.is_set()),
+            ),
             wing.notifier.environment(),
             wing.patience,
             self._stop,

@@ -8,8 +8,6 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 
 import structlog
 
@@ -23,7 +21,9 @@ from spliceproxy.control.ejection import Ejection
 from spliceproxy.control.events import Events
 from spliceproxy.control.file_watch import FileWatch
 from spliceproxy.control.fleet import DEFAULT_PATIENCE, Fleet, Patience
+from spliceproxy.control.fullness import Fullness
 from spliceproxy.control.health import Monitor
+from spliceproxy.control.heritage import Heritage
 from spliceproxy.control.house import AdminPart, House
 from spliceproxy.control.inherited import Predecessor
 from spliceproxy.control.obituary import Obituary
@@ -38,6 +38,7 @@ from spliceproxy.control.slow_start import SlowStart
 from spliceproxy.control.sockets import ListeningSocket
 from spliceproxy.control.succession import Succession, Wing
 from spliceproxy.control.systemd import Notifier
+from spliceproxy.control.waiting import first_of
 from spliceproxy.control.weights import Weights
 from spliceproxy.errors import EXIT_FAILED, EXIT_OK
 from spliceproxy.ipc import Reopen
@@ -67,8 +68,8 @@ class Supervisor:
         setup: Setup,
         notifier: Notifier,
         signals: EarlySignals,
-        doors: Doors,
         events: Events,
+        doors: Doors,
         admin: AdminPart | None = None,
         predecessor: Predecessor | None = None,
         command: Sequence[str] = WORKER_COMMAND,
@@ -82,9 +83,9 @@ class Supervisor:
         self._workers = setup.workers
         self._notifier = notifier
         self._signals = signals
+        self._events = events
         self._doors = doors
         self._admin = admin
-        self._events = events
         self._predecessor = predecessor
         self._command = command
         self._patience = patience
@@ -105,6 +106,7 @@ class Supervisor:
             finally:
                 self._fleet.close()
                 self._succession.close()
+                self._heritage.close()
                 os.close(board)
                 self._reloader.close()
         finally:
@@ -117,6 +119,8 @@ class Supervisor:
     def _build(self, board: int, sealed: int) -> None:
         """Put the wing together; nothing runs yet. `board` and `sealed` are fds."""
         view = Board(board, self._workers)
+        left = () if self._predecessor is None else self._predecessor.boards()
+        self._heritage = Heritage(left, view)
         states = UpstreamStates(view.upstreams)
         ejection = Ejection(states)
         self._fleet = Fleet(
@@ -130,6 +134,7 @@ class Supervisor:
             on_failing=ejection.on_failing,
             listener_slots=self._setup.slots.listeners,
         )
+        self._fleet.on_warned = self._events.take_warning
         # The aftermath first: it sees the configuration change before the others clear flags.
         aftermath = Aftermath(states, self._fleet.tell)
         self._parts: list[Part] = [
@@ -142,11 +147,8 @@ class Supervisor:
             ejection,
             SlowStart(states),
             PoolStates(states),
+            Fullness(view),
         ]
-        self._weights = Weights(
-            self._setup.weights, lambda: self._changes.alone(), lambda: self._changes.refresh()
-        )
-        self._parts.append(self._weights)
         closed = ClosedListeners(
             self._service, self._fleet, self._workers, lambda: self._changes.alone()
         )
@@ -164,11 +166,12 @@ class Supervisor:
             config, changed = self._began_with.config, changes.reload_soon
             self._parts.append(FileWatch(self._setup.sources, config, changed))
         self._draining = Draining(states, view, self._fleet.tell, closed)
-        self._parts.append(self._draining)
+        self._weights = Weights(self._setup.weights, changes.alone, changes.refresh)
+        self._parts += [self._draining, self._weights]
         if self._admin is not None:
             self._admin.move_in(self._make_house(view, states, closed))
             self._parts.append(self._admin)
-        self._succession = self._make_succession()
+        self._succession = self._make_succession(board)
 
     def _make_house(self, board: Board, states: UpstreamStates, closed: ClosedListeners) -> House:
         """What whoever serves the doors can see and do."""
@@ -191,14 +194,16 @@ class Supervisor:
             upgrade=self.upgrade,
             not_serving=self._why_not_serving,
             older_sessions=lambda: self._succession.older_sessions,
+            older_counters=self._heritage.regions,
             certificates=setup.certificates.report,
             broken_files=setup.certificates.broken,
             reloaded=lambda: changes.reloaded,
             files=lambda: setup.files(changes.in_force.config),
         )
 
-    def _make_succession(self) -> Succession:
+    def _make_succession(self, board: int) -> Succession:
         """This process's place in a row of them."""
+        heritage, workers = self._heritage, self._workers
         return Succession(
             Wing(
                 self._service,
@@ -208,6 +213,7 @@ class Supervisor:
                 (self._draining, self._weights),
                 self._doors,
                 self._admin,
+                lambda over: heritage.leave(board, workers, over=over),
                 self._on_reopen,
                 self._changes.lock,
                 lambda: self._changes.in_force,
@@ -239,7 +245,7 @@ class Supervisor:
             setup = self._setup
             for part in (setup.discovery, setup.access, setup.certificates, setup.log_level):
                 tasks.append(asyncio.create_task(self._changes.follow(part.changed)))
-            await _first_of(self._stop, self._fleet.failed, self._succession.succeeded)
+            await first_of(self._stop, self._fleet.failed, self._succession.succeeded)
             if self._succession.succeeded.is_set():
                 return await self._end_behind()
             return await self._end()
@@ -361,8 +367,8 @@ class Supervisor:
                 await part.close()
         self._service.close()
         self._fleet.stop(None)
-        await _first_of(self._fleet.gone, self._stop)
-        await _first_of(self._succession.older_gone, self._stop)
+        await first_of(self._fleet.gone, self._stop)
+        await first_of(self._succession.older_gone, self._stop)
         if self._stop.is_set():
             told = self._succession.drain
             self._drain = self._changes.in_force.config.timeouts.drain if told is None else told
@@ -376,7 +382,7 @@ class Supervisor:
         self._succession.stop_older(self._drain)
         self._fleet.retire()
         limit = _RETIRE_TIME if self._drain is None else min(_RETIRE_TIME, self._drain)
-        await _first_of(self._service.closed, self._fleet.gone, self._hurry, timeout=limit)
+        await first_of(self._service.closed, self._fleet.gone, self._hurry, timeout=limit)
         self._service.close()
         if not self._hurry.is_set():
             left = self._drain
@@ -384,31 +390,15 @@ class Supervisor:
                 left = max(0.0, left - (time.monotonic() - began))
             self._fleet.stop(left)
             grace = None if left is None else left + _DRAIN_GRACE
-            await _first_of(self._fleet.gone, self._hurry, timeout=grace)
-            await _first_of(self._succession.older_gone, self._hurry, timeout=grace)
+            await first_of(self._fleet.gone, self._hurry, timeout=grace)
+            await first_of(self._succession.older_gone, self._hurry, timeout=grace)
         if self._hurry.is_set():
             self._succession.hurry_older()
         if self._hurry.is_set() and not self._fleet.gone.is_set():
             self._fleet.stop(0)
-            await _first_of(self._fleet.gone, timeout=_HURRY_GRACE)
+            await first_of(self._fleet.gone, timeout=_HURRY_GRACE)
         if not self._fleet.gone.is_set():
             self._fleet.kill("did not stop in time")
             await self._fleet.gone.wait()
         if self._hurry.is_set():
-            await _first_of(self._succession.older_gone, timeout=_HURRY_GRACE)
-
-
-async def _first_of(*events: asyncio.Event, timeout: float | None = None) -> None:
-    """Return when one of `events` is set, or after `timeout` seconds."""
-    waits = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-
-
-def name_process() -> None:
-    """Be `spliceproxy`, not `python3`, in ps and top (proc_pid_comm(5))."""
-    with suppress(OSError):
-        Path("/proc/self/comm").write_text("spliceproxy")
+            await first_of(self._succession.older_gone, timeout=_HURRY_GRACE)

@@ -28,7 +28,15 @@ from pathlib import Path
 import structlog
 
 from spliceproxy.control.doors import Doors
-from spliceproxy.control.handover import VARIABLE, LeftDoor, LeftSocket, Legacy, Link, Said
+from spliceproxy.control.handover import (
+    VARIABLE,
+    LeftBoard,
+    LeftDoor,
+    LeftSocket,
+    Legacy,
+    Link,
+    Said,
+)
 from spliceproxy.control.parts import InForce, Lasting, Part
 from spliceproxy.control.sockets import ListeningSocket, socket_key
 from spliceproxy.errors import SpliceproxyError
@@ -80,6 +88,7 @@ def legacy_of(
     in_force: InForce,
     parts: Sequence[Part],
     doors: Doors,
+    boards: Sequence[LeftBoard],
 ) -> Legacy:
     """All that there is to be left."""
     listeners = in_force.config.listeners
@@ -98,6 +107,7 @@ def legacy_of(
             for one in sockets
         ],
         [LeftDoor(door.fd, door.key) for door in doors],
+        list(boards),
         {type(part).__name__: part.knowledge() for part in parts if isinstance(part, Lasting)},
     )
 
@@ -160,6 +170,7 @@ class Successor:
         legacy = self._legacy()
         fds = [there.fileno(), self._memfd, *(left.fd for left in legacy.sockets)]
         fds += [door.fd for door in legacy.doors]
+        fds += [board.fd for board in legacy.boards]
         variable = f"{there.fileno()},{self._memfd}"
         try:
             legacy.write(self._memfd)

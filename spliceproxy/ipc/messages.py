@@ -174,6 +174,14 @@ class Failing(Message):
     early_close."""
 
 
+@dataclass(frozen=True, slots=True)
+class Warned(Message):
+    """From a worker: a line of its log, a warning or worse, for those who follow what happens."""
+
+    line: str
+    """Its plain values, as JSON."""
+
+
 _MESSAGES: dict[str, type[Message]] = {
     kind.__name__: kind
     for kind in (
@@ -186,6 +194,7 @@ _MESSAGES: dict[str, type[Message]] = {
         Reopen,
         Ready,
         Failing,
+        Warned,
         End,
         Spare,
         Find,

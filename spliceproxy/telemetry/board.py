@@ -140,8 +140,11 @@ class Board:
         self.upstreams = Upstreams(words[workers * SLOTS :], workers)
         size = region_bytes() // 8
         counted = memoryview(self._map)[_head_end(workers) :].cast("Q")
-        self.counters = [counted[n * size : (n + 1) * size] for n in range(workers)]
+        regions = [counted[n * size : (n + 1) * size] for n in range(workers + 1)]
+        self.counters = regions[:workers]
         """What each worker counts (telemetry/counters.py): `counters[n]` is worker n's region."""
+        self.history = regions[workers]
+        """What was counted before this process: a region that the supervisor writes."""
 
     @staticmethod
     def create(workers: int) -> int:
@@ -150,6 +153,11 @@ class Board:
         os.ftruncate(fd, _end(workers))
         os.pwrite(fd, _COUNT.pack(workers) + os.urandom((_HEAD - 1) * 8), 0)
         return fd
+
+    @staticmethod
+    def counters_start(workers: int) -> int:
+        """Bytes from the beginning of a board to the regions of `counters`, and of `history`."""
+        return _head_end(workers)
 
     @staticmethod
     def workers_of(fd: int) -> int:
@@ -183,4 +191,4 @@ def _head_end(workers: int) -> int:
 
 def _end(workers: int) -> int:
     """Bytes of a board without planes: whole pages."""
-    return _head_end(workers) + workers * region_bytes()
+    return _head_end(workers) + (workers + 1) * region_bytes()

@@ -19,7 +19,10 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
+
+if TYPE_CHECKING:
+    from spliceproxy.telemetry.counts import Counts
 
 MAX_CELLS: Final = 8192
 """Cells of one worker. What finds no place any more is counted with coarser names."""
@@ -128,6 +131,10 @@ HISTOGRAMS: Final[dict[str, int]] = {
 }
 SLOTS: Final = SIZE + HISTOGRAM
 _CELL: Final = -(-(NAMES + SLOTS) // 8) * 8  # whole cache lines
+
+LAYOUT: Final = (1, MAX_CELLS, _CELLS, _CELL, SLOTS, MAX_KINDS)
+"""What two programs must have in common so that one can read what the other counts. The first
+number changes where a slot gets another meaning."""
 
 KEEP_DEPARTED: Final = 1000
 """Cells whose names left the configuration that keep their place; the oldest give up theirs."""
@@ -273,6 +280,17 @@ class Region:
         slots[RECORDS_DROPPED] += missing
         slots[DEATHS] += 1
         return missing
+
+    def absorb(self, cells: Mapping[CellKey, Counts]) -> None:
+        """Count all that others counted, but for what they have open."""
+        slots = self.slots
+        for key, counts in cells.items():
+            at = self.cell(*key).at
+            for index, number in enumerate(counts.values):
+                if number and index != ACTIVE:
+                    slots[at + index] += number
+            for end, number in counts.ends.items():
+                slots[at + self.end(*end)] += number
 
     def _make(self, key: CellKey) -> Cell:
         slots = self.slots

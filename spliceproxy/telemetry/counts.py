@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import accumulate
 from operator import sub
 from typing import Final
@@ -41,11 +42,12 @@ class Counts:
 
     def __getitem__(self, slot: int) -> int:
         """The number in one slot."""
-        return self.packed >> slot * SLOT_BITS & _ONE_SLOT
+        return self.slots(slot, 1)[0]
 
     def slots(self, first: int, number: int) -> list[int]:
         """The numbers in several slots that lie side by side."""
-        return unpack(self.packed >> first * SLOT_BITS, number)
+        low = self.packed & slot_bits(first + number)  # first: what is shifted is short then
+        return unpack(low >> first * SLOT_BITS, number)
 
     @property
     def values(self) -> list[int]:
@@ -80,10 +82,15 @@ class Counts:
             self.ends[end] = self.ends.get(end, 0) + number
 
 
+@cache
+def slot_bits(number: int) -> int:
+    """All bits of the first `number` slots."""
+    return (1 << number * SLOT_BITS) - 1
+
+
 def unpack(packed: int, number: int) -> list[int]:
-    """The first `number` slots of a long integer."""
-    low = packed & (1 << number * SLOT_BITS) - 1
-    return memoryview(low.to_bytes(number * 8, "little")).cast("Q").tolist()
+    """The numbers in a long integer that has no more than `number` slots."""
+    return memoryview(packed.to_bytes(number * 8, "little")).cast("Q").tolist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,6 @@ class Histogram:
         return found
 
 
-_ONE_SLOT: Final = (1 << SLOT_BITS) - 1
 _BOUNDS: Final = upper_bounds()
 _EDGES: Final = (0, *_BOUNDS, _BOUNDS[-1])
 """Where buckets begin and end. Of the last one nobody knows how far it goes."""

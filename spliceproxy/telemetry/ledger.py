@@ -1,8 +1,8 @@
 """The counters of all workers, added up by whose they are, and kept up to date.
 
 Whoever asks often (a page every two seconds, a scraper every second) must not pay for what stands
-still: a cell whose bytes are those of the last look costs half a microsecond, one that has changed
-12. So it is looked at whole, and only what has come since is added.
+still. So a cell is looked at whole, and only what has come since is added: one whose bytes are
+those of the last look costs 0.4 µs, one that has changed 15.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from spliceproxy.telemetry.counters import (
+    ACTIVE,
     ENDS,
     FAILURES,
     NAMES,
@@ -26,15 +27,16 @@ from spliceproxy.telemetry.counters import (
     kinds_of,
     places,
 )
-from spliceproxy.telemetry.counts import SLOT_BITS, Counts
+from spliceproxy.telemetry.counts import Counts, slot_bits
 
 _TRIES: Final = 100
 """Looks at a region while its cells change places. It may stay so for long: its writer was killed
 or stopped in the middle. Then the last look stands, until somebody has put the region right."""
 
 _NAME_BYTES: Final = NAMES * 8
-_END_BITS: Final = (1 << FAILURES * SLOT_BITS) - (1 << ENDS * SLOT_BITS)
-_COUNT_BITS: Final = (1 << SLOTS * SLOT_BITS) - 1 ^ _END_BITS
+_END_BITS: Final = slot_bits(FAILURES) ^ slot_bits(ENDS)
+_COUNT_BITS: Final = slot_bits(SLOTS) ^ _END_BITS
+_OLDER_BITS: Final = _COUNT_BITS ^ slot_bits(ACTIVE + 1) ^ slot_bits(ACTIVE)
 _FIRST_END: Final = NAMES + ENDS
 _NOBODY: Final = bytes((NAMES + SLOTS) * 8)
 
@@ -42,9 +44,11 @@ _NOBODY: Final = bytes((NAMES + SLOTS) * 8)
 class Ledger:
     """All that was counted. `update` looks; between two of them nothing changes."""
 
-    def __init__(self, regions: Sequence[memoryview]) -> None:
-        """`regions` are the workers' ones (telemetry/counters.py), in order."""
-        self._regions = [_Region(words) for words in regions]
+    def __init__(self, regions: Sequence[memoryview], older: Sequence[memoryview] = ()) -> None:
+        """`regions` are the workers' ones (telemetry/counters.py), in order; `older` those of
+        processes before this one, whose counts go on, and whose live sessions are not ours."""
+        self._workers = [_Region(words, _COUNT_BITS) for words in regions]
+        self._regions = [*self._workers, *(_Region(words, _OLDER_BITS) for words in older)]
         self.workers: list[dict[str, int]] = []
         """By the names of WORKER_SLOTS."""
         self._forget()
@@ -72,7 +76,7 @@ class Ledger:
         session is counted twice, or not at all, because its cell changed places."""
         self.workers = [
             {name: region.words[index] for name, index in WORKER_SLOTS.items()}
-            for region in self._regions
+            for region in self._workers
         ]
         moved = False
         for region in self._regions:
@@ -95,7 +99,7 @@ class Ledger:
             place.homes = self._homes(key)
         before = _packed(change.before)
         now = _packed(place.raw)
-        new = (now & _COUNT_BITS) - (before & _COUNT_BITS)
+        new = (now & region.bits) - (before & region.bits)
         for counts in place.homes:
             counts.packed += new
         if (now ^ before) & _END_BITS:
@@ -139,8 +143,10 @@ class _Change(NamedTuple):
 class _Region:
     """One worker's region, and what it was at the last look."""
 
-    def __init__(self, words: memoryview) -> None:
+    def __init__(self, words: memoryview, bits: int) -> None:
+        """`bits`: those of the slots that are added up."""
         self.words = words
+        self.bits = bits
         self.kinds: list[End] = []
         self._places: list[_Place] = []
 

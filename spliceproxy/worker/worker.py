@@ -7,10 +7,12 @@ import os
 import random
 import signal
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from functools import partial
 from select import EPOLLIN, EPOLLOUT
 from typing import Final
 
+import orjson
 import structlog
 
 from spliceproxy.ipc import (
@@ -31,6 +33,7 @@ from spliceproxy.ipc import (
     Snapshot,
     Spare,
     Stop,
+    Warned,
     Watch,
 )
 from spliceproxy.ipc.queries import SessionQuery
@@ -41,6 +44,7 @@ from spliceproxy.telemetry import log
 from spliceproxy.telemetry.board import SESSIONS, Board
 from spliceproxy.telemetry.counters import Region
 from spliceproxy.telemetry.record import session_ids
+from spliceproxy.telemetry.tap import Line
 from spliceproxy.worker.census import Census
 from spliceproxy.worker.ending import Endings
 from spliceproxy.worker.limits import LimitsOfAll
@@ -110,6 +114,7 @@ class Worker:
         """Work until the supervisor says stop, or is gone. Returns the exit code."""
         self.loop.add(self._channel.fileno(), EPOLLIN, self._on_channel)
         self.loop.on_signal(signal.SIGUSR1, self._reopen)
+        log.tap(self._pass_on)
         self.pulse.beat()
         self.loop.run()
         if self.pulse.pipes is not None:
@@ -188,12 +193,20 @@ class Worker:
 
     def _tell(self, message: Message, *files: HasFileno) -> None:
         try:
-            self._channel.send(message, *files)
+            self._send(message, *files)
         except OSError:
             self._on_orphaned()
-            return
+
+    def _send(self, message: Message, *files: HasFileno) -> None:
+        self._channel.send(message, *files)
         if self._channel.waiting:
             self.loop.modify(self._channel.fileno(), EPOLLIN | EPOLLOUT)
+
+    def _pass_on(self, line: Line) -> None:
+        """A warning in the log is for the supervisor too, unless it does not read, or is gone."""
+        if line["level"] != "info" and not self._channel.waiting:
+            with suppress(OSError):
+                self._send(Warned(orjson.dumps(line).decode()))
 
     def _serve(self, number: int, name: str, fd: int, shared: bool) -> None:
         listener = self._listeners.get(name)

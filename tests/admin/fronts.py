@@ -49,7 +49,7 @@ def serving_front(
 
             async def serve() -> Front:
                 front = Front(routes, lambda: Tokens(WRITE.encode()), (), most, bounds)
-                await front.open(doors)
+                front.open(doors)
                 return front
 
             front = asyncio.run_coroutine_threadsafe(serve(), loop).result(10)

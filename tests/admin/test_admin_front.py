@@ -359,5 +359,5 @@ def test_after_handing_over_nothing_is_carried_out_any_more(front: Serving) -> N
         answer = heard(half)
         assert statuses(answer) == [503]
         assert json.loads(answer.split(b"\r\n\r\n")[1])["error"].startswith("another process")
-    with pytest.raises(ConnectionRefusedError):
-        connected(front.where)
+    with pytest.raises(TimeoutError):
+        say(front.where, GET + b"\r\n", timeout=0.3)

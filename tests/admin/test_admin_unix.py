@@ -166,7 +166,7 @@ def test_a_wrong_order_changes_nothing_and_says_what_would_be_right(
 def test_unknown_paths_and_methods_are_errors_in_json(door: Path) -> None:
     assert request(door, "GET", "/nowhere") == (
         404,
-        {"error": "there is no /nowhere; try /api/v1/status"},
+        {"error": "there is no /nowhere here; try /api/v1/status"},
     )
     assert request(door, "GET", "/api/v1/drain") == (
         405,

@@ -45,6 +45,8 @@ class FakeAdmin:
             "/api/v1/sessions": lambda query: self.house.sessions(query),
         }
         """By path; a function is asked with the query, or with the body of an order."""
+        self.opened = 0
+        """Streams that were opened so far."""
         self._streams: list[asyncio.Queue[bytes]] = []
         self._loop = asyncio.new_event_loop()
         self._runner: web.AppRunner | None = None
@@ -73,11 +75,6 @@ class FakeAdmin:
         """Send an event to every stream."""
         text = f"event: {event}\ndata: {json.dumps(value)}\n\n"
         self._loop.call_soon_threadsafe(self._send, text.encode())
-
-    @property
-    def streams(self) -> int:
-        """Streams that are open."""
-        return len(self._streams)
 
     def orders(self, path: str) -> list[Any]:
         """The bodies of the orders that came for a path."""
@@ -131,10 +128,12 @@ class FakeAdmin:
         return web.json_response(answer, status=status)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        headers = {"Content-Type": "text/event-stream", "Connection": "close"}
+        response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         waiting: asyncio.Queue[bytes] = asyncio.Queue()
         self._streams.append(waiting)
+        self.opened += 1
         try:
             await response.write(b": here\n\n")
             while data := await waiting.get():

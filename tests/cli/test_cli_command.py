@@ -20,12 +20,20 @@ COMMANDS = [
     "check",
     "forward",
     "status",
+    "top",
+    "sessions",
+    "tail",
+    "explain",
+    "dashboard",
     "reload",
     "upgrade",
     "drain",
     "undrain",
+    "weight",
+    "log-level",
     "demo",
     "schema",
+    "completion",
 ]
 
 
@@ -63,7 +71,7 @@ def test_help_loads_nothing_that_it_does_not_need() -> None:
         "import sys\n"
         "from spliceproxy.cli.app import run_command\n"
         "code = run_command(['--help'])\n"
-        "heavy = {'yaml', 'pydantic', 'structlog', 'rich', 'asyncio', 'orjson'}\n"
+        "heavy = {'yaml', 'pydantic', 'structlog', 'rich', 'asyncio', 'orjson', 'http.client'}\n"
         "print(code, sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -87,6 +95,17 @@ def test_no_arguments_show_the_help_and_are_a_usage_error(spliceproxy: Splicepro
         (["forward", ":8080"], "Missing argument 'UPSTREAM...'"),
         (["forward", "--workers", "0", ":8080", "127.0.0.1:1"], "Invalid value for '--workers'"),
         (["demo", "--seconds", "soon"], "Invalid value for '--seconds'"),
+        (["sessions", "--sort", "name"], "Invalid value for '--sort'"),
+        (["sessions", "--min-age", "old"], "Invalid value for '--min-age'"),
+        (["sessions", "--reset"], "--reset needs a filter, or sessions"),
+        (["sessions", "--reset", "--pool", "app"], "--reset asks on a terminal only; say --yes"),
+        (["sessions", "0-1", "--reset", "--pool", "app"], "--reset takes sessions or filters"),
+        (["explain"], "Missing option '--listener'"),
+        (["explain", "a.yaml", "--live", "--listener", "web"], "--live asks the running proxy"),
+        (["weight", "pool/app/a:1", "-1"], "No such option '-1'"),
+        (["weight", "pool/app/a:1", "many"], "Invalid value for 'N|default'"),
+        (["log-level", "loud"], "Invalid value for"),
+        (["completion", "tcsh"], "Invalid value for"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(

@@ -104,6 +104,7 @@ class LiveWing:
             lambda *_: None,
             on_failing=lambda *_: None,
         )
+        self.fleet.on_warned = events.take_warning
         self.parts: list[Part] = [setup.discovery, setup.log_level, self.weights]
         self.reloader = Reloader(setup, self.service, self.fleet, sealed)
         self.changes = Changes(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import structlog
-from live_wing import tapped_log
+from harness.upstreams import named
+from live_wing import live_wing, tapped_log
 
 from spliceproxy.control.events import KEPT, WAITING, Events, EventSubscription
 
@@ -103,6 +105,28 @@ def test_lines_of_other_threads_wake_who_waits(events: Events) -> None:
             thread.join()
         assert sorted(line["n"] for line in lines) == sorted([*range(100), *range(100)])
         subscription.close()
+
+    asyncio.run(follow())
+
+
+def test_what_a_worker_warns_of_is_told_too() -> None:
+    """Its session records go to a full disk."""
+
+    async def follow() -> None:
+        keys = {
+            "health": "off",
+            "log": {"level": "error", "sessions": {"to": "file:/dev/full"}},
+            "listeners": {"web": {"bind": "127.0.0.1:0", "pool": "app"}},
+        }
+        with named("x") as upstream:
+            text = json.dumps({**keys, "pools": {"app": {"upstreams": upstream.address}}})
+            async with live_wing(text) as wing:
+                subscription = wing.events.subscribe()
+                await wing.shares(3)
+                [line] = await some(subscription, 1)
+                assert (line["event"], line["level"]) == ("session records dropped", "warning")
+                assert (line["worker"], line["reason"]) == (0, "No space left on device")
+                subscription.close()
 
     asyncio.run(follow())
 

@@ -13,10 +13,10 @@ from harness.wait import wait_until
 FAST = {"interval": "50ms", "timeout": "1s", "rise": 1, "fall": 1}
 
 
-def yaml(upstreams: list[object], *listeners: str) -> str:
+def yaml(upstreams: list[object], *listeners: str, level: str = "info") -> str:
     pool = {"upstreams": upstreams, "health": FAST, "slow_start": "300ms"}
     keys = {
-        "log": {"level": "info"},
+        "log": {"level": level},
         "listeners": {name: {"bind": "127.0.0.1:0", "pool": "app"} for name in listeners},
         "pools": {"app": pool},
     }
@@ -108,3 +108,11 @@ def test_files_of_records_that_are_opened_anew() -> None:
         proxy.signal(signal.SIGUSR1)
         lines = lines_since(proxy, began, "files of session records are opened anew")
         assert events(lines) == [("info", "files of session records are opened anew")]
+
+
+def test_each_health_check_where_somebody_wants_to_know() -> None:
+    text = yaml(["127.0.0.1:9"], "web", level="debug")
+    with running_proxy(text) as proxy:
+        check = proxy.wait_log("health check")
+        assert (check["level"], check["pool"], check["passed"]) == ("debug", "app", False)
+        assert check["reason"] == proxy.wait_log("upstream down")["reason"]

@@ -61,6 +61,7 @@ class CountedProxy:
             states=self.states,
             fleet=SimpleNamespace(workers=lambda: iter(self.seats)),
             older_sessions=lambda: 5,
+            older_counters=(),
             reloaded=lambda: self.reloaded,
             certificates=lambda _listener: self.certificates,
             broken_files=lambda _listener: self.broken_files,

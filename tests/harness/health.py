@@ -43,9 +43,14 @@ class Rig:
         os.close(fd)
         self.states = UpstreamStates(self.upstreams)
         self.monitor = Monitor(self.states, most=most, jitter=random.Random(seed))
-        self.lines = lines
+        self._lines = lines
         self._slots = UpstreamSlots()
         self._slot_of: dict[str, int] = {}
+
+    @property
+    def lines(self) -> list[Line]:
+        """The log so far, from level info on."""
+        return [one for one in self._lines if one["log_level"] != "debug"]
 
     def apply(self, health: object, *upstreams: str, pool: str = "app", **keys: object) -> None:
         """Put a configuration in force: one pool, with this `health` and more `keys`."""

@@ -6,6 +6,7 @@ import json
 import random
 import signal
 import socket
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import upstreams
+from harness import promql, upstreams
 from harness.door import request
 from harness.expositions import Exposed
 from harness.ports import free_port
@@ -37,6 +38,19 @@ scrape_configs:
   - job_name: spliceproxy
     static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
 """
+EMPTY = {
+    "Certificates",
+    "Connects that fail",
+    "Errors by upstream",
+    "Files of certificates that cannot be used",
+    "Live sessions",
+    "Refused by the queue",
+    "TLS handshake",
+    "Time in the queue",
+    "Upstreams that are not up",
+    "Why sessions end, but for the normal ends",
+}
+"""Panels of which a query finds nothing where all is well, and there is no TLS, limit or queue."""
 Query = Callable[[str], dict[tuple[str, ...], float]]
 
 
@@ -59,7 +73,15 @@ def prometheus(target: int, directory: Path) -> Iterator[Query]:
             found = json.load(answer)["data"]["result"]
         return {tuple(one["metric"].values()): float(one["value"][1]) for one in found}
 
+    def ready() -> bool:
+        try:
+            query("up")
+        except urllib.error.HTTPError:  # it listens before it is
+            return False
+        return True
+
     with program(command, directory / "prometheus.log", ("127.0.0.1", port)):
+        wait_until(ready, 10, "Prometheus to be ready")
         yield query
 
 
@@ -68,6 +90,11 @@ def scrape(port: int, accept: str = "") -> tuple[bytes, str]:
     asked = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": accept})
     with urllib.request.urlopen(asked) as answer:
         return answer.read(), answer.headers["Content-Type"]
+
+
+def no_data(query: Query) -> set[str]:
+    """The panels of the dashboard of which a query finds nothing."""
+    return {title for title, text, _ in promql.panels() if not query(text)}
 
 
 def visit(proxy: Proxy, size: int) -> None:
@@ -121,6 +148,8 @@ def test_prometheus_finds_what_the_records_say_over_a_reload(tmp_path: Path, see
             durations = query("sum(spliceproxy_session_duration_seconds_sum)").popitem()[1]
             assert durations == pytest.approx(total(records, "duration_ms") / 1000, abs=0.001)
             assert query("sum(spliceproxy_sessions)") == {(): 0}
+            wait_until(lambda: not no_data(query) - EMPTY, 20, "data in the dashboard's panels")
+            assert not any(query(rule["expr"]) for rule in promql.alerts())
 
 
 def test_a_session_that_lives_is_told_with_its_upstream(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_a_board_grows_by_planes_and_never_shrinks_while_others_have_it() -> Non
     try:
         size = os.fstat(fd).st_size
         one, other = Board(fd, 2), Board(fd, 2)
-        assert size < 64 << 20
+        assert size < 128 << 20
         one.regions[1][SESSIONS] = 7
         one.planes.make_room(1)
         [plane, _] = other.planes.of(0)

@@ -240,12 +240,12 @@ def test_a_killed_worker_leaves_one_record_with_the_number_of_sessions_lost() ->
         for client in alive:
             client.close()
         records = proxy.wait_records(1 + len(alive) + 5)
-    assert set(record) == {*FIELDS, "pid", "lost"}
-    told = {key: record[key] for key in ("worker", "pid", "lost", "why", "closed_by")}
     lost = len(clients) - len(alive)
-    expected = {"worker": 0, "pid": victim, "lost": lost, "why": "worker_died"}
-    assert told == {**expected, "closed_by": "proxy"}
-    assert death["sessions_lost"] == lost
+    expected = {"worker": 0, "pid": victim, "lost": lost, "lost_records": 0, "why": "worker_died"}
+    assert set(record) == {*FIELDS, *expected}
+    assert {key: record[key] for key in expected} == expected
+    assert record["closed_by"] == "proxy"
+    assert (death["sessions_lost"], death["records_lost"]) == (lost, 0)
     assert record["session"] is None
     assert Counter(r["why"] for r in records) == {"worker_died": 1, "done": len(alive) + 5}
 

@@ -117,7 +117,7 @@ def blocks(values: Sequence[float | None], peak: float) -> str:
 
 
 def _workers(workers: Sequence[Json], width: int) -> Text:
-    line = Text("worker ", "bold")
+    line = Text.assemble(("worker ", "bold"))
     for number, one in enumerate(workers):
         line.append("   " if number else "")
         line.append(f"{one['worker']}", "bold")

@@ -218,7 +218,8 @@ function bytesWords({ bytes_up: up, bytes_down: down, spliced_up: splicedUp, spl
 }
 
 function rtt(microseconds) {
-  return milliseconds(microseconds == null ? null : microseconds / 1000);
+  if (microseconds == null || microseconds >= 1000) return milliseconds(microseconds && microseconds / 1000);
+  return `${count(microseconds)}\u00a0µs`;
 }
 
 function rttWords(session) {

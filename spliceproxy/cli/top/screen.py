@@ -108,7 +108,7 @@ def _sparkline(arrow: str, answers: Answers, key: str, width: int) -> Text:
     room = width - _LABEL - len(end)
     if room < 8 or not values:
         return label
-    shown = values[-room:]
+    shown = [*[None] * (room - len(values)), *values[-room:]]  # now is at the right
     return Text.assemble(label, (blocks(shown, peak), "cyan"), (end, "dim"))
 
 

@@ -94,10 +94,22 @@ def test_make_knows_the_commands_of_the_readme() -> None:
 
 
 def test_each_command_of_the_readme_exists_and_each_command_is_there() -> None:
-    named = set(re.findall(r"`spliceproxy (\w+)", README.read_text()))
+    named = set(re.findall(r"`spliceproxy ([\w-]+)", README.read_text()))
     assert named == set(commands.commands)
     context = click.Context(commands)
     assert named == set(commands.list_commands(context))
+
+
+def test_each_command_that_asks_a_running_proxy_has_its_place_in_the_page_of_commands() -> None:
+    page = (ROOT / "docs/commands.md").read_text()
+    headings = set(re.findall(r"[\w-]+", " ".join(re.findall(r"^## (.*)", page, re.MULTILINE))))
+    asking = {
+        name
+        for name, command in commands.commands.items()
+        if any(option.name == "admin" for option in command.params)
+    }
+    assert "top" in asking
+    assert asking <= headings
 
 
 def test_each_link_leads_somewhere() -> None:

@@ -3,17 +3,16 @@
 import { byId, icon, make, setShown, setText } from "./dom.js";
 import { ago, bytes, clock, count, exactTime, milliseconds, plural } from "./format.js";
 import { Refused } from "./api.js";
-import { howWords, whySentence } from "./words.js";
+import { howWords, NORMAL_ENDS, whySentence } from "./words.js";
 
 const MOST = 100;
 const LEVELS = { warning: "warning", error: "error", critical: "error" };
-const UNTOLD = new Set(["time", "level", "event", "logger", "pid", "timestamp"]);
+const UNTOLD = new Set(["time", "level", "event", "logger"]);
 
 export class News {
-  /** `stream` is the Stream to open, `clear()` is called when its filter is taken away here. */
+  /** `clear()` is called when the filter of the records is taken away here. */
   constructor(api, clear) {
     this.api = api;
-    this.paused = false;
     this.only = null;
     this.events = new Lines(byId("events"), byId("events-nothing"));
     this.records = new Lines(byId("records"), byId("records-nothing"));
@@ -69,7 +68,10 @@ export class News {
   }
 }
 
-/** The newest lines of a list, on top; many that come at once are painted at once. */
+/**
+ * The newest lines of a list, on top; many that come at once are painted at once. A line has a `key`
+ * and makes its node when it is painted, if it ever is.
+ */
 class Lines {
   constructor(list, nothing) {
     Object.assign(this, { list, nothing });
@@ -111,12 +113,13 @@ class Lines {
 
   #paint() {
     this.asked = 0;
-    const lines = this.waiting.splice(0);
-    for (const line of lines) {
-      this.keys.add(line.key);
-      line.node.dataset.key = line.key;
-    }
-    this.list.prepend(...lines.map((line) => line.node).reverse());
+    const nodes = this.waiting.splice(0).map(({ key, node }) => {
+      this.keys.add(key);
+      const made = node();
+      made.dataset.key = key;
+      return made;
+    });
+    this.list.prepend(...nodes.reverse());
     while (this.list.children.length > MOST) {
       this.keys.delete(this.list.lastElementChild.dataset.key);
       this.list.lastElementChild.remove();
@@ -131,12 +134,20 @@ function moment(time) {
 }
 
 function eventLine(event) {
+  return { key: JSON.stringify(event), node: () => eventNode(event) };
+}
+
+function eventNode(event) {
   const shape = LEVELS[event.level] ?? "dot";
   const fields = Object.entries(event).filter(([name, value]) => !UNTOLD.has(name) && value != null);
   const told = fields.map(([name, value]) => `${name} ${valueWords(value)}`);
   const level = shape === "dot" ? [] : [make("span", { class: "unseen", text: `${event.level}: ` })];
-  const text = make("span", { class: "line" }, ...level, make("b", { text: event.event }), " ", make("span", { class: "about", text: told.join(", ") }));
-  return { key: JSON.stringify(event), node: make("li", { class: shape }, icon(shape), text, moment(event.time)) };
+  const about = make("span", { class: "about", text: told.join(", ") });
+  return lineNode(shape, make("span", { class: "line" }, ...level, make("b", { text: event.event }), " ", about), event.time);
+}
+
+function lineNode(shape, line, time) {
+  return make("li", { class: shape }, icon(shape), line, moment(time));
 }
 
 function valueWords(value) {
@@ -148,28 +159,35 @@ let number = 0;
 
 function lostLine({ records }) {
   const text = `${plural(records, "more record")} came than could be told`;
-  const node = make("li", { class: "warning" }, icon("warning"), make("span", { class: "line", text }), moment(new Date().toISOString()));
+  const time = new Date().toISOString();
+  const node = () => lineNode("warning", make("span", { class: "line", text }), time);
   return { key: `lost ${(number += 1)}`, node };
 }
 
 function recordLine(record) {
-  const { why, closed_by: by, how, client, listener, upstream, pool, phase, start, duration_ms: lasted } = record;
+  return { key: `${record.session} ${record.start}`, node: () => recordNode(record) };
+}
+
+function recordNode(record) {
+  const { why, closed_by: by, how, start, duration_ms: lasted } = record;
   const ended = new Date(Date.parse(start) + (lasted ?? 0)).toISOString();
-  const to = upstream ?? pool;
-  const about = [`${client ?? ""} on ${listener ?? "?"}${to ? ` → ${to}` : ""}`, phase === "relay" ? "" : `in ${phase}`];
-  if (record.lost != null) about.push(`${plural(record.lost, "session")} lost`);
-  else about.push(`${milliseconds(lasted)}, ↑\u00a0${bytes(record.bytes_up)} ↓\u00a0${bytes(record.bytes_down)}`);
   const hint = [whySentence(why), `${by}, ${howWords(how)}, at ${clock(Date.parse(ended))}`, ...details(record)];
-  const fine = ["done", "drained", "removed", "operator"].includes(why);
   const line = make(
     "span",
     { class: "line", "data-hint": hint.join("\n") },
     make("b", { text: why }),
     ` by ${by} `,
-    make("span", { class: "about", text: about.filter(Boolean).join(", ") }),
+    make("span", { class: "about", text: circumstances(record) }),
   );
-  const shape = fine ? "up" : "error";
-  return { key: `${record.session} ${record.start}`, node: make("li", { class: shape }, icon(shape), line, moment(ended)) };
+  return lineNode(NORMAL_ENDS.has(why) ? "up" : "error", line, ended);
+}
+
+function circumstances({ client, listener, upstream, pool, phase, lost, pid, duration_ms: lasted, bytes_up: up, bytes_down: down }) {
+  if (lost != null) return `pid ${pid}, ${plural(lost, "session")} lost`;
+  const to = upstream ?? pool;
+  const place = `${client} on ${listener}${to ? ` → ${to}` : ""}`;
+  const moved = `${milliseconds(lasted)}, ↑\u00a0${bytes(up)} ↓\u00a0${bytes(down)}`;
+  return [place, phase === "relay" ? "" : `in ${phase}`, moved].filter(Boolean).join(", ");
 }
 
 function details({ session, retries, tls_error: tls, sni, connect_ms: connect, first_byte_ms: first, queue_ms: queued }) {

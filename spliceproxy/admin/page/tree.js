@@ -1,6 +1,6 @@
 // Listeners, pools and their upstreams: one table, dense, sorted and filtered as asked for.
 
-import { byId, setAttribute, setClass, setShown, setText } from "./dom.js";
+import { byId, setAttribute, setShown, setText } from "./dom.js";
 import { count } from "./format.js";
 import { SEVERITY } from "./model.js";
 import { VirtualRows } from "./rows.js";
@@ -53,13 +53,13 @@ export class Tree {
     this.#show(this.#held());
   }
 
-  /** Show a pool, or one of its upstreams, whatever the filter said before. */
-  reveal(pool, upstream = null) {
+  /** Show the row with this key, whatever the filter said before; `pool` is opened. */
+  reveal(key, pool) {
     this.filter.value = "";
     this.problems.checked = false;
-    if (upstream) this.toggled.set(pool, true);
+    this.toggled.set(pool, true);
     this.#changed();
-    this.rows.reveal(upstream ? `upstream/${pool}/${upstream}` : `pool/${pool}`);
+    this.rows.reveal(key);
   }
 
   #changed() {
@@ -78,8 +78,8 @@ export class Tree {
     const narrowed = this.filter.value.trim() || this.problems.checked;
     setText(byId("tree-nothing"), this.problems.checked && !this.filter.value ? "No problems." : "Nothing matches.");
     setText(byId("tree-count"), narrowed ? `${count(rows)} ${rows === 1 ? "row" : "rows"}` : "");
-    const wrong = [...this.model.listeners, ...this.model.pools, ...this.model.pools.flatMap((one) => one.upstreams)];
-    setText(byId("tree-problem-count"), count(wrong.filter((one) => one.problem && one.kind !== "pool").length));
+    const all = [...this.model.listeners, ...this.model.pools.flatMap((one) => one.upstreams)];
+    setText(byId("tree-problem-count"), count(all.filter((one) => one.problem).length));
   }
 
   *#items() {
@@ -157,11 +157,6 @@ export class Tree {
         return;
       }
     }
-  }
-
-  /** Say whether orders can be given: without, the table has no buttons. */
-  writable(writable) {
-    setClass(this.table, "writable", writable);
   }
 }
 

@@ -38,6 +38,9 @@ const WHYS = {
   internal_error: "A fault in spliceproxy itself; the log has the details.",
 };
 
+/** Ends that are no errors: both sides were done, or a person wanted it. */
+export const NORMAL_ENDS = new Set(["done", "drained", "removed", "operator"]);
+
 const HOWS = { fin: "closed", reset: "by a reset", close: "closed by force" };
 
 /** A sentence for a `why`. */

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,7 +90,7 @@ class Answer:
 class Stream:
     """An answer without end: lines, until the iterator or the connection ends."""
 
-    lines: AsyncIterator[bytes]
+    lines: AsyncGenerator[bytes, None]
     close: Callable[[], None]
     content_type: str = EVENTS
 

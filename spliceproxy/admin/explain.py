@@ -99,8 +99,8 @@ def explain_live(
         return values[-1] if values else None
 
     client = make_client(
-        one("source") or "",
-        one("peer") or "",
+        one("source"),
+        one("peer"),
         one("protocol"),
         one("sni"),
         query.get("alpn", ()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 import structlog
@@ -248,8 +248,9 @@ async def _send(request: web.BaseRequest, answer: Answer, gate: Gate) -> web.Str
 
 
 async def _tell_all(response: web.StreamResponse, stream: Stream) -> None:
-    async for line in stream.lines:
-        await response.write(line)
+    async with aclosing(stream.lines) as lines:
+        async for line in lines:
+            await response.write(line)
 
 
 def _raw_refusal(status: int, text: str) -> bytes:

@@ -8,6 +8,7 @@ import structlog
 
 from spliceproxy.admin.asking import Answer, Asked, AskError, seconds, tell
 from spliceproxy.control.house import House
+from spliceproxy.control.log_level import LogLevelError
 from spliceproxy.ipc.queries import filter_of
 
 _log = structlog.get_logger()
@@ -57,6 +58,31 @@ class Orders:
             )
         # Those of before an upgrade are with processes that hear of no drain.
         return tell({**asdict(drained), "older_sessions": self._house.older_sessions()})
+
+    async def weight(self, asked: Asked) -> Answer:
+        """{"target": "pool/app/10.0.0.1:80", "weight": 3}: its share of new sessions; null: the
+        configured one."""
+        example = '{"target": "pool/app/10.0.0.1:80", "weight": 3}'
+        order = asked.order("target", "weight", example=example)
+        if order.keys() != {"target", "weight"}:
+            raise AskError(f"the body is no order; send for example {example}")
+        target, weight = order["target"], order["weight"]
+        if not isinstance(target, str):
+            raise AskError(f"target is no text; send for example {example}")
+        if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int)):
+            raise AskError("weight is a whole number, or null for the configured one")
+        return tell(asdict(await self._house.weights.set(target, weight)))
+
+    async def log_level(self, asked: Asked) -> Answer:
+        """{"level": "debug"}: which lines of the log are written, here and in all workers."""
+        level = asked.order("level", example='{"level": "debug"}').get("level")
+        if not isinstance(level, str):
+            raise AskError('the body is no order; send for example {"level": "debug"}')
+        try:
+            before = self._house.log_level.set(level)
+        except LogLevelError as error:
+            raise AskError(str(error)) from None
+        return tell({"level": level, "before": before})
 
     async def reset(self, asked: Asked) -> Answer:
         """{"sessions": ["0-eb810881-1"]} or {"where": {"pool": "app"}}: end them by a reset."""

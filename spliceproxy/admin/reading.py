@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from spliceproxy.admin.asking import Answer, Asked, AskError, Stream, tell, unknown
+from spliceproxy.admin.explain import explain_live
 from spliceproxy.admin.ready import not_ready, not_well
 from spliceproxy.admin.status import Report, Statuses
 from spliceproxy.admin.stream import open_stream
@@ -21,7 +22,7 @@ _EQUAL = ("listener", "pool", "upstream", "route", "sni", "phase")
 _FILTERS = (*_EQUAL, "client", "min_age", "min_idle")
 FILTERS = frozenset({"id", "sort", "offset", "limit", *_FILTERS})
 """Parameters of /sessions."""
-EXPLAIN = frozenset({"listener", "source", "peer", "protocol", "sni", "alpn", "host"})
+EXPLAINED = frozenset({"listener", "source", "peer", "protocol", "sni", "alpn", "host"})
 """Parameters of /explain."""
 
 
@@ -126,14 +127,17 @@ class Reading:
             }
         )
 
-    async def explain(self, asked: Asked) -> Answer:
-        from spliceproxy.admin.explain import explain_live
+    async def events(self, _asked: Asked) -> Answer:
+        return tell({"events": self._house.events.recent()})
 
+    async def explain(self, asked: Asked) -> Answer:
+        if not asked.word("listener"):
+            raise AskError("which listener? write for example ?listener=web&source=10.1.2.3")
         house = self._house
-        in_force, closed = house.in_force(), frozenset(house.closed.names)
-        # In a thread: it may have to read long lists of networks.
+        in_force, draining = house.in_force(), frozenset(house.closed.names)
+        # Files of networks are read.
         return tell(
-            await asyncio.to_thread(explain_live, in_force, house.board, closed, asked.words)
+            await asyncio.to_thread(explain_live, in_force, house.board, draining, asked.words)
         )
 
     async def stream(self, asked: Asked) -> Stream:

@@ -55,7 +55,7 @@ class Statuses:
             "sessions": house.board.total(SESSIONS),
             "older_sessions": house.older_sessions(),
             "config_files": [str(path) for path in house.files()],
-            "log_level": in_force.config.log.level,
+            "log_level": house.log_level.level,
             "max_sessions": in_force.snapshot.max_sessions,
             "writable": writable,
             "workers": self._workers(),
@@ -129,19 +129,20 @@ class Statuses:
             "waiting": upstreams.queued(plan.slot),
             "sessions": upstreams.live(plan.slot),
             "max_sessions": plan.max_sessions,
-            "upstreams": [self._upstream(upstream) for upstream in plan.upstreams],
+            "upstreams": [self._upstream(plan.name, upstream) for upstream in plan.upstreams],
         }
 
-    def _upstream(self, plan: UpstreamPlan) -> Report:
-        """`states` has `up` alone, or all that keeps new sessions away; `held_back` is the percent
-        of its share that a slow start keeps from it."""
+    def _upstream(self, pool: str, plan: UpstreamPlan) -> Report:
+        """`states` has `up` alone, or all that keeps new sessions away; `weight` is the one in
+        force, whoever said so; `held_back` the percent of its share that a slow start keeps from
+        it."""
         house = self._house
         state = house.board.upstreams.state(plan.slot)
         return {
             "name": plan.name,
             "states": state_words(state),
             "weight": plan.weight,
-            "configured_weight": plan.weight,
+            "configured_weight": house.weights.configured(pool, plan.name),
             "held_back": held_back(state),
             "tier": plan.tier,
             "sessions": house.states.live(plan.slot),

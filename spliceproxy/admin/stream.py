@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import orjson
 
 from spliceproxy.admin.asking import Asked, Stream
+from spliceproxy.control.events import EventSubscription
 from spliceproxy.control.house import House
 from spliceproxy.control.record_streams import RecordStream
 from spliceproxy.ipc.queries import filter_of
@@ -21,16 +22,29 @@ PARAMETERS = frozenset({"records", "events", *_FILTERS})
 def open_stream(house: House, asked: Asked) -> Stream:
     """Raises AskError, QueryError; OSError where there are no fds left."""
     keep = asked.choice("records", "errors", "all", "off")
+    with_events = asked.choice("events", "on", "off") == "on"
     where = filter_of({name: asked.word(name) for name in _FILTERS if name in asked.words})
     records = None if keep == "off" else house.streams.open(keep, where)
-    return Stream(_lines(records), lambda: None if records is None else records.close())
+    events = house.events.subscribe() if with_events else None
+    sources = [one for one in (records, events) if one is not None]
+
+    def close() -> None:
+        for one in sources:
+            one.close()
+
+    return Stream(_lines(_told_of_records(records), _told_of_events(events)), close)
 
 
-async def _lines(records: RecordStream | None) -> AsyncIterator[bytes]:
-    """What is told, each time as a whole event or comment."""
+async def _lines(*sources: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """All that the sources tell, as it comes, and a sign of life where nothing does."""
     yield b": hello\n\n"
-    queue: asyncio.Queue[bytes | None] = asyncio.Queue(1)
-    reader = asyncio.create_task(_tell_records(records, queue))
+    queue: asyncio.Queue[bytes] = asyncio.Queue(1)
+
+    async def pass_on(source: AsyncIterator[bytes]) -> None:
+        async for told in source:
+            await queue.put(told)
+
+    tasks = [asyncio.create_task(pass_on(source)) for source in sources]
     try:
         while True:
             try:
@@ -38,22 +52,31 @@ async def _lines(records: RecordStream | None) -> AsyncIterator[bytes]:
                     told = await queue.get()
             except TimeoutError:
                 told = b": still here\n\n"
-            if told is None:
-                return
             yield told
     finally:
-        reader.cancel()
+        for task in tasks:
+            task.cancel()
 
 
-async def _tell_records(records: RecordStream | None, queue: asyncio.Queue[bytes | None]) -> None:
+async def _told_of_records(records: RecordStream | None) -> AsyncIterator[bytes]:
     if records is None:
         return
     async for told in records:
         if isinstance(told, int):
-            await queue.put(event("lost", orjson.dumps({"records": told})))
+            yield event("lost", orjson.dumps({"records": told}))
         else:
-            await queue.put(event("record", told))
-    await queue.put(None)
+            yield event("record", told)
+
+
+async def _told_of_events(events: EventSubscription | None) -> AsyncIterator[bytes]:
+    if events is None:
+        return
+    lost = 0
+    async for line in events:
+        if events.lost > lost:
+            yield event("lost", orjson.dumps({"events": events.lost - lost}))
+            lost = events.lost
+        yield event("event", orjson.dumps(line))
 
 
 def event(name: str, data: bytes) -> bytes:

@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack, closing
 
 import pytest
@@ -52,7 +52,7 @@ async def mistake(asked: Asked) -> Answer:
 
 
 async def endless(_asked: Asked) -> Stream:
-    async def lines() -> AsyncIterator[bytes]:
+    async def lines() -> AsyncGenerator[bytes, None]:
         while True:
             yield b"x" * 100_000
 

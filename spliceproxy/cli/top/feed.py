@@ -67,8 +67,10 @@ class Feed:
             if self.paused and not asked:
                 continue
             try:
-                self.answers = self._ask()
-                self.away_since = None
+                answers = self._ask()
+                if self.paused and not asked:  # it came too late
+                    continue
+                self.answers, self.away_since = answers, None
             except DoorError as error:
                 self.problem = str(error)
                 if self.away_since is None:

@@ -23,7 +23,10 @@ class Page {
     this.access = new Access(() => this.#accessChanged());
     this.api = new Api(this.access);
     this.history = new History();
-    this.poller = new Poller(() => this.#round(), (error, pause) => this.#failed(error, pause));
+    this.poller = new Poller(
+      () => this.#round(),
+      (error, pause) => this.#failed(error, pause),
+    );
     const refresh = () => this.poller.now();
     this.orders = new Orders(this.api, refresh);
     this.summary = new Summary(this.history);
@@ -70,7 +73,8 @@ class Page {
     this.orders.model = model;
     this.access.show(status.writable);
     setClass(document.body, "writable", status.writable);
-    for (const part of [this.summary, this.tree, this.flows, this.ends, this.news]) part.update(model);
+    for (const part of [this.summary, this.tree, this.flows, this.ends, this.news])
+      part.update(model);
     this.answered = Date.now();
     if (this.broken) this.stream.wake();
     this.broken = null;
@@ -82,7 +86,10 @@ class Page {
   /** Another process counts from 0, and another version may have another page. */
   #meet({ pid, version }) {
     if (pid !== this.pid) this.history.forget();
-    if (this.version && version !== this.version) notice(`spliceproxy ${version} runs now. Reload this page to have the one that belongs to it.`);
+    if (this.version && version !== this.version)
+      notice(
+        `spliceproxy ${version} runs now. Reload this page to have the one that belongs to it.`,
+      );
     this.pid = pid;
     this.version = version;
   }
@@ -98,7 +105,9 @@ class Page {
   #showWait() {
     if (!this.broken) return;
     const wait = Math.max(0, Math.ceil((this.broken.until - Date.now()) / 1000));
-    const since = this.answered ? `The last answer was ${duration((Date.now() - this.answered) / 1000)} ago; ` : "";
+    const since = this.answered
+      ? `The last answer was ${duration((Date.now() - this.answered) / 1000)} ago; `
+      : "";
     setText(byId("lost-wait"), `${since}trying again ${wait ? `in ${wait} s` : "now"}.`);
   }
 
@@ -110,7 +119,10 @@ class Page {
     setClass(document.body, "empty", !this.answered);
     setShown(byId("lost"), state === "lost");
     if (state !== "lost") return;
-    setText(byId("lost-text"), `${this.#reason()} ${this.answered ? "What stands here is what it said last." : ""}`);
+    setText(
+      byId("lost-text"),
+      `${this.#reason()} ${this.answered ? "What stands here is what it said last." : ""}`,
+    );
     document.title = `${word} · spliceproxy`;
   }
 

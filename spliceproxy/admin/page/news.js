@@ -1,13 +1,12 @@
-// What happens: lines of the proxy's log, and records of sessions that ended in errors, as they come.
+// What happens: the proxy's log, and records of sessions that ended in errors, as they come.
 
-import { byId, icon, make, setShown, setText } from "./dom.js";
-import { ago, bytes, clock, count, exactTime, milliseconds, plural } from "./format.js";
 import { Refused } from "./api.js";
-import { howWords, NORMAL_ENDS, whySentence } from "./words.js";
+import { byId, setShown, setText } from "./dom.js";
+import { ago } from "./format.js";
+import { eventLine, lostLine, recordLine } from "./news_lines.js";
 
+/** Lines of a list. */
 const MOST = 100;
-const LEVELS = { warning: "warning", error: "error", critical: "error" };
-const UNTOLD = new Set(["time", "level", "event", "logger"]);
 
 export class News {
   /** `clear()` is called when the filter of the records is taken away here. */
@@ -19,14 +18,16 @@ export class News {
     byId("records-clear").addEventListener("click", clear);
   }
 
-  /** The parameters of the stream, and what is shown of its records: `only` is `{closedBy, why}`. */
+  /** Show such records alone, `{closedBy, why}`; the parameters that the stream then has. */
   filter(only) {
     this.only = only;
     this.records.empty();
     setText(byId("records-title"), only ? "Sessions that ended" : "Last errors");
     setText(byId("records-about"), only ? `${only.closedBy}: ${only.why}` : "");
     setShown(byId("records-clear"), Boolean(only));
-    return only ? { records: "all", events: "on", why: only.why } : { records: "errors", events: "on" };
+    return only
+      ? { records: "all", events: "on", why: only.why }
+      : { records: "errors", events: "on" };
   }
 
   /** The stream is open: take what happened before. */
@@ -38,7 +39,11 @@ export class News {
 
   closed(error) {
     const busy = error instanceof Refused && error.status === 429;
-    this.#say(busy ? "The proxy has as many streams as it takes; trying again." : "Not connected; trying again.");
+    this.#say(
+      busy
+        ? "The proxy has as many streams as it takes; trying again."
+        : "Not connected; trying again.",
+    );
   }
 
   take(kind, data) {
@@ -69,8 +74,8 @@ export class News {
 }
 
 /**
- * The newest lines of a list, on top; many that come at once are painted at once. A line has a `key`
- * and makes its node when it is painted, if it ever is.
+ * The newest lines of a list, on top; many that come at once are painted at once. A line has a
+ * `key`, and makes its node when it is painted, if it ever is.
  */
 class Lines {
   constructor(list, nothing) {
@@ -108,7 +113,8 @@ class Lines {
   }
 
   refresh() {
-    for (const time of this.list.querySelectorAll("time")) setText(time, ago(Date.parse(time.dateTime)));
+    for (const time of this.list.querySelectorAll("time"))
+      setText(time, ago(Date.parse(time.dateTime)));
   }
 
   #paint() {
@@ -126,76 +132,4 @@ class Lines {
     }
     setShown(this.nothing, this.list.children.length === 0);
   }
-}
-
-function moment(time) {
-  const at = Date.parse(time);
-  return make("time", { datetime: time, text: ago(at), "data-hint": exactTime(at) });
-}
-
-function eventLine(event) {
-  return { key: JSON.stringify(event), node: () => eventNode(event) };
-}
-
-function eventNode(event) {
-  const shape = LEVELS[event.level] ?? "dot";
-  const fields = Object.entries(event).filter(([name, value]) => !UNTOLD.has(name) && value != null);
-  const told = fields.map(([name, value]) => `${name} ${valueWords(value)}`);
-  const level = shape === "dot" ? [] : [make("span", { class: "unseen", text: `${event.level}: ` })];
-  const about = make("span", { class: "about", text: told.join(", ") });
-  return lineNode(shape, make("span", { class: "line" }, ...level, make("b", { text: event.event }), " ", about), event.time);
-}
-
-function lineNode(shape, line, time) {
-  return make("li", { class: shape }, icon(shape), line, moment(time));
-}
-
-function valueWords(value) {
-  if (Array.isArray(value)) return value.join("; ");
-  return typeof value === "object" ? JSON.stringify(value) : value;
-}
-
-let number = 0;
-
-function lostLine({ records }) {
-  const text = `${plural(records, "more record")} came than could be told`;
-  const time = new Date().toISOString();
-  const node = () => lineNode("warning", make("span", { class: "line", text }), time);
-  return { key: `lost ${(number += 1)}`, node };
-}
-
-function recordLine(record) {
-  return { key: `${record.session} ${record.start}`, node: () => recordNode(record) };
-}
-
-function recordNode(record) {
-  const { why, closed_by: by, how, start, duration_ms: lasted } = record;
-  const ended = new Date(Date.parse(start) + (lasted ?? 0)).toISOString();
-  const hint = [whySentence(why), `${by}, ${howWords(how)}, at ${clock(Date.parse(ended))}`, ...details(record)];
-  const line = make(
-    "span",
-    { class: "line", "data-hint": hint.join("\n") },
-    make("b", { text: why }),
-    ` by ${by} `,
-    make("span", { class: "about", text: circumstances(record) }),
-  );
-  return lineNode(NORMAL_ENDS.has(why) ? "up" : "error", line, ended);
-}
-
-function circumstances({ client, listener, upstream, pool, phase, lost, pid, duration_ms: lasted, bytes_up: up, bytes_down: down }) {
-  if (lost != null) return `pid ${pid}, ${plural(lost, "session")} lost`;
-  const to = upstream ?? pool;
-  const place = `${client} on ${listener}${to ? ` → ${to}` : ""}`;
-  const moved = `${milliseconds(lasted)}, ↑\u00a0${bytes(up)} ↓\u00a0${bytes(down)}`;
-  return [place, phase === "relay" ? "" : `in ${phase}`, moved].filter(Boolean).join(", ");
-}
-
-function details({ session, retries, tls_error: tls, sni, connect_ms: connect, first_byte_ms: first, queue_ms: queued }) {
-  const found = [`session ${session}`];
-  if (sni) found.push(`asked for ${sni}`);
-  if (tls) found.push(`TLS: ${tls}`);
-  if (queued != null) found.push(`queued ${milliseconds(queued)}`);
-  if (connect != null) found.push(`connect ${milliseconds(connect)}, first byte ${milliseconds(first)}`);
-  if (retries) found.push(`${count(retries)} others tried`);
-  return found;
 }

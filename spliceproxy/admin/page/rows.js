@@ -3,8 +3,8 @@
 import { make, placeInOrder, setAttribute, setClass, setShown } from "./dom.js";
 
 const OVERSCAN = 6;
-const MARKED = 2000;
 /** Milliseconds. */
+const MARKED = 2000;
 
 export class VirtualRows {
   /**

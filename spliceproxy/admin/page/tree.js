@@ -6,8 +6,8 @@ import { SEVERITY } from "./model.js";
 import { VirtualRows } from "./rows.js";
 import { makeRow } from "./tree_rows.js";
 
-const COLLAPSED_FROM = 100;
 /** A pool with more upstreams than this is closed until somebody opens it. */
+const COLLAPSED_FROM = 100;
 
 const SORT_BY = {
   name: (item) => item.name,
@@ -76,7 +76,10 @@ export class Tree {
     const rows = items.filter((item) => item.kind !== "group").length;
     setShown(byId("tree-nothing"), rows === 0);
     const narrowed = this.filter.value.trim() || this.problems.checked;
-    setText(byId("tree-nothing"), this.problems.checked && !this.filter.value ? "No problems." : "Nothing matches.");
+    setText(
+      byId("tree-nothing"),
+      this.problems.checked && !this.filter.value ? "No problems." : "Nothing matches.",
+    );
     setText(byId("tree-count"), narrowed ? `${count(rows)} ${rows === 1 ? "row" : "rows"}` : "");
     const all = [...this.model.listeners, ...this.model.pools.flatMap((one) => one.upstreams)];
     setText(byId("tree-problem-count"), count(all.filter((one) => one.problem).length));
@@ -94,7 +97,9 @@ export class Tree {
     let headed = false;
     for (const pool of this.#sorted(this.model.pools)) {
       const whole = has(pool.name);
-      const upstreams = pool.upstreams.filter((one) => (!only || one.problem) && (whole || has(one.name)));
+      const upstreams = pool.upstreams.filter(
+        (one) => (!only || one.problem) && (whole || has(one.name)),
+      );
       if (!upstreams.length && !(whole && (!only || pool.problem))) continue;
       if (!headed) yield { kind: "group", key: "pools", name: "Pools and their upstreams" };
       headed = true;
@@ -117,7 +122,9 @@ export class Tree {
       column === "name"
         ? (one, other) => names.compare(value(one), value(other))
         : (one, other) => value(one) - value(other);
-    return [...items].sort((one, other) => (descending ? -compare(one, other) : compare(one, other)));
+    return [...items].sort((one, other) =>
+      descending ? -compare(one, other) : compare(one, other),
+    );
   }
 
   /** Numbers begin with the largest; a third click brings back the configuration's order. */

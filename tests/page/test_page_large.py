@@ -151,6 +151,19 @@ def test_many_upstreams_are_grouped_in_who_talks_to_whom(show: ShowProxy) -> Non
     assert busiest in labels
 
 
+def test_a_click_on_a_name_there_shows_it_in_the_table(show: ShowProxy) -> None:
+    screen, _ = show(many_upstreams())
+    screen.page.locator("#tree-filter").fill("small")
+    label = screen.page.locator(".node.right .node-label").first
+    name = label.text_content()
+    label.click()
+    screen.wait(lambda: name in screen.names(), "its row")
+    marked = screen.page.locator("#tree .revealed .name")
+    assert marked.text_content() == name
+    assert screen.page.locator("#tree-filter").input_value() == ""
+    screen.wait(lambda: marked.count() == 0, "the mark to go")
+
+
 def test_a_row_that_goes_out_of_sight_leaves_the_focus_with_the_table(show: ShowProxy) -> None:
     screen, _ = opened(show)
     screen.button("drain upstream 10.0.1.7:9000").focus()

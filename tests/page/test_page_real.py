@@ -112,6 +112,7 @@ def test_a_drained_upstream_gets_no_more_and_is_drained_when_its_sessions_end(
     assert f"It takes no new sessions; {other} takes them." in screen.dialog.inner_text()
     screen.confirm("Drain")
     screen.wait(lambda: screen.row(drained)["state"] == "draining", "its state")
+    screen.wait_text("#events li", f"draining target pool/app/{drained}")
     house.come(4)
     screen.wait(lambda: screen.row(other)["sessions"] == "7", "the new ones at the other")
     assert screen.row(drained)["sessions"] == "3"
@@ -126,6 +127,18 @@ def test_a_drained_upstream_gets_no_more_and_is_drained_when_its_sessions_end(
     # Ends are counted by reason, and records of errors would stand in the list.
     screen.wait_text("#ends-normal tr:not(.group)", "done")
     assert screen.page.locator("#ends-errors").is_hidden()
+
+
+def test_a_weight_that_is_set_is_obeyed(house: House, screen: Screen) -> None:
+    light, heavy = house.names
+    screen.button(f"weight of {light}: 1, change").click()
+    screen.dialog.get_by_label("Weight").fill("0")
+    screen.confirm("Set weight")
+    assert screen.notice() == f"pool/app/{light} has weight 0; the configuration says 1."
+    screen.wait(lambda: screen.row(light)["weight"] == "0 (1)", "the weight")
+    house.come(4)
+    screen.wait(lambda: screen.row(heavy)["sessions"] == "7", "the new ones at the other")
+    assert screen.row(light)["sessions"] == "3"
 
 
 def test_a_session_that_is_reset_ends_in_a_reset(house: House, screen: Screen) -> None:

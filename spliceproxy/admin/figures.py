@@ -76,8 +76,6 @@ _SHORTEST: Final = 1.0
 # Of the histograms, three lie side by side from CONNECT on: the spread of a scope.
 _SPREADS: Final = {"connect_ms": CONNECT, "first_byte_ms": FIRST_BYTE, "duration_ms": DURATION}
 _SPREAD: Final = HISTOGRAM * len(_SPREADS)
-
-
 NO_QUANTILES: Final[Figures] = {name: {"p50": None, "p99": None, "count": 0} for name in _SPREADS}
 
 

@@ -219,7 +219,8 @@ class Gate(asyncio.Protocol):
 
     async def part(self) -> None:
         """The last answer was written: say so, and wait until the other side has heard it."""
-        self._part()
+        if not self.gone.is_set():
+            self._part()
         await self.gone.wait()
 
     def close_if_silent(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -21,6 +22,10 @@ class Past(Generic[T]):
         while len(self._kept) > 1 and self._kept[1][0] <= time - self._keep:
             self._kept.popleft()
         self._kept.append((time, value))
+
+    def values(self) -> Iterator[T]:
+        """All that are remembered."""
+        return (value for _, value in self._kept)
 
     def at(self, time: float) -> tuple[float, T]:
         """The value whose time is nearest to `time`, and that. There must be one."""

@@ -40,20 +40,31 @@ class Present:
 
     def scopes(self) -> Iterator[tuple[Scope, Counts]]:
         """All that is configured, and what was counted of it."""
-        return ((scope, self.counts(scope)) for scope in self.sessions)
+        return ((scope, counts_of(scope, self.ledger)) for scope in self.sessions)
 
-    def counts(self, scope: Scope) -> Counts:
-        """What was counted of something that is configured."""
-        ledger = self.ledger
-        match scope:
-            case ("listener", name):
-                return ledger.listeners.get(name, _EMPTY)
-            case ("pool", name):
-                return ledger.pools.get(name, _EMPTY)
-            case ("upstream", pool, name):
-                return ledger.upstreams.get((pool, name), _EMPTY)
-            case _:
-                return ledger.total
+
+def counts_of(scope: Scope, ledger: Ledger) -> Counts:
+    """What was counted of a listener, a pool, an upstream or all."""
+    match scope:
+        case ("listener", name):
+            return ledger.listeners.get(name, _EMPTY)
+        case ("pool", name):
+            return ledger.pools.get(name, _EMPTY)
+        case ("upstream", pool, name):
+            return ledger.upstreams.get((pool, name), _EMPTY)
+        case _:
+            return ledger.total
+
+
+def configured(snapshot: Snapshot) -> Iterator[Scope]:
+    """All that is configured."""
+    yield TOTAL
+    for listener in snapshot.listeners:
+        yield listener_scope(listener.name)
+    for pool in snapshot.pools:
+        yield pool_scope(pool.name)
+        for one in pool.upstreams:
+            yield upstream_scope(pool.name, one.name)
 
 
 def live_sessions(
@@ -75,7 +86,7 @@ def live_sessions(
 class Mark:
     """What had been counted at one moment."""
 
-    tallies: Mapping[Scope, Tally] = field(default_factory=dict)
+    tallies: dict[Scope, Tally] = field(default_factory=dict)
     """Also of edges."""
     ends: Mapping[End, int] = field(default_factory=dict)
     workers: list[dict[str, int]] = field(default_factory=list)

@@ -34,8 +34,8 @@ class Client:
 
 
 def make_client(
-    source: str = "",
-    peer: str = "",
+    source: str | None = None,
+    peer: str | None = None,
     protocol: str | None = None,
     sni: str | None = None,
     alpn: Sequence[str] = (),
@@ -61,7 +61,7 @@ def make_client(
     )
 
 
-def _address(key: str, text: str) -> str:
+def _address(key: str, text: str | None) -> str:
     if not text:
         return ""
     try:

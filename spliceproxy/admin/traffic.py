@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Final, TypeVar
 
@@ -19,6 +19,7 @@ from spliceproxy.admin.figures import (
     TOTAL,
     Figures,
     Scope,
+    Tally,
     listener_scope,
     pool_scope,
     rates,
@@ -29,7 +30,7 @@ from spliceproxy.admin.gauges import Shown, metrics_moment, workers_now
 from spliceproxy.admin.history import INTERVAL, MOST, History
 from spliceproxy.admin.labels import UpstreamLabels
 from spliceproxy.admin.past import Past
-from spliceproxy.admin.present import Mark, Present, live_sessions
+from spliceproxy.admin.present import Mark, Present, configured, counts_of, live_sessions
 from spliceproxy.control.house import House
 from spliceproxy.control.parts import InForce
 from spliceproxy.ipc import Snapshot
@@ -162,7 +163,7 @@ class Traffic:
         snapshot, board = self._in_force.snapshot, self._house.board
         clock, known = self._clock(), self._present
         if known is None or known.snapshot is not snapshot:
-            self._follow(snapshot)
+            self._follow(snapshot, () if known is None else known.sessions)
         elif clock - known.clock < fresh:
             return known
         self._ledger.update()
@@ -177,8 +178,8 @@ class Traffic:
         self._present = now
         return now
 
-    def _follow(self, snapshot: Snapshot) -> None:
-        """Another configuration is in force."""
+    def _follow(self, snapshot: Snapshot, before: Collection[Scope]) -> None:
+        """Another configuration is in force; `before` is what was configured."""
         pools = snapshot.pools
         upstreams = [(pool.name, one.name) for pool in pools for one in pool.upstreams]
         self._labels.follow(dict.fromkeys(upstreams), self._ledger.upstreams)
@@ -192,6 +193,17 @@ class Traffic:
             *(pool_scope(pool.name) for pool in pools[:MOST]),
             *(upstream_scope(*key) for key in upstreams[:MOST]),
         }
+        self._go_on(scope for scope in configured(snapshot) if scope not in before)
+
+    def _go_on(self, new: Iterable[Scope]) -> None:
+        """These names may have been here before: what they counted then did not come just now."""
+        for scope in new:
+            counts = counts_of(scope, self._ledger)
+            for mark in self._marks.values():
+                mark.tallies.setdefault(scope, Tally.of(counts))
+            if scope in self._tracked:
+                for spreads in self._spreads.values():
+                    spreads.setdefault(scope, spread(counts))
 
     def sample(self) -> None:
         """Remember what is so now."""
@@ -202,7 +214,9 @@ class Traffic:
             at, before = self._marks.at(now.clock) if known else (now.clock, mark)
             self._marks.add(now.clock, mark)
             tracked = [scope for scope in now.sessions if scope in self._tracked]
-            self._spreads.add(now.clock, {one: spread(now.counts(one)) for one in tracked})
+            self._spreads.add(
+                now.clock, {one: spread(counts_of(one, self._ledger)) for one in tracked}
+            )
             rows = {}
             for scope in tracked:
                 came = rates(

@@ -63,10 +63,10 @@ class ColonBash(BashComplete):
 
 
 @click.command(short_help="Print the script for completion by Tab.")
-@click.argument("shell", type=click.Choice(SHELLS))
+@click.argument("shell", metavar="SHELL", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print the script that has SHELL complete commands, options, and names of the running proxy:
-    listeners, pools, upstreams and what can be drained.
+    """Print the script that has SHELL (bash, zsh or fish) complete commands, options, and names of
+    the running proxy: listeners, pools, upstreams and what can be drained.
 
     \b
     bash, in ~/.bashrc:    eval "$(spliceproxy completion bash)"

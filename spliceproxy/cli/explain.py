@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from spliceproxy.cli.client import Admin, admin_option, ask, with_query
     help="Where the client comes in.",
     shell_complete=suggestions.listeners,
 )
-@click.option("--source", metavar="IP", default="", help="Its address; without: a UNIX socket.")
+@click.option("--source", metavar="IP", help="Its address; without: a UNIX socket.")
 @click.option("--sni", metavar="NAME", help="The name that it asks for by TLS.")
 @click.option("--alpn", metavar="NAME", multiple=True, help="A protocol that it offers by TLS.")
 @click.option("--host", metavar="NAME", help="The host of its HTTP/1 request.")
@@ -34,24 +34,13 @@ from spliceproxy.cli.client import Admin, admin_option, ask, with_query
 @click.option(
     "--peer",
     metavar="IP",
-    default="",
     help="The proxy in front, whose PROXY header names --source.",
 )
 @click.option("--live", is_flag=True, help="Ask the running proxy instead of a file.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 @admin_option
 def explain(
-    file: Path | None,
-    listener: str,
-    source: str,
-    sni: str | None,
-    alpn: Sequence[str],
-    host: str | None,
-    protocol: str | None,
-    peer: str,
-    live: bool,
-    as_json: bool,
-    admin: Admin,
+    file: Path | None, listener: str, live: bool, as_json: bool, admin: Admin, **client: Any
 ) -> None:
     """Tell what becomes of a client: which access rule and which route it meets, whether its TLS
     ends here, which pool it is sent to, and which upstreams it may get.
@@ -71,15 +60,15 @@ def explain(
     if live:
         if file is not None:
             raise click.UsageError("--live asks the running proxy; leave FILE out")
-        answer = _ask(admin, listener, source, sni, alpn, host, protocol, peer)
+        answer = _ask(admin, {"listener": listener, **client})
     else:
         from spliceproxy.admin.explain import explain as explain_scene
         from spliceproxy.admin.questions import make_client
         from spliceproxy.cli.explain_file import scene_of
         from spliceproxy.cli.run import default_file
 
-        client = make_client(source, peer, protocol, sni, alpn, host)
-        answer = explain_scene(scene_of(file or default_file()), listener, client)
+        asked = make_client(**client)
+        answer = explain_scene(scene_of(file or default_file()), listener, asked)
     if as_json:
         click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
@@ -90,23 +79,11 @@ def explain(
     show(console, explained(answer, room(console)))
 
 
-def _ask(
-    admin: Admin,
-    listener: str,
-    source: str,
-    sni: str | None,
-    alpn: Sequence[str],
-    host: str | None,
-    protocol: str | None,
-    peer: str,
-) -> dict[str, Any]:
+def _ask(admin: Admin, question: Mapping[str, Any]) -> dict[str, Any]:
+    """The running proxy's answer; of what is asked several times each is a parameter."""
     parameters = [
-        ("listener", listener),
-        ("source", source or None),
-        ("peer", peer or None),
-        ("protocol", protocol),
-        ("sni", sni),
-        ("host", host),
-        *(("alpn", one) for one in alpn),
+        (name, one)
+        for name, value in question.items()
+        for one in (value if isinstance(value, tuple) else (value,))
     ]
     return ask(admin, "GET", with_query("/api/v1/explain", parameters))

@@ -10,10 +10,11 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.command("log-level", short_help="Have the running proxy log more, or less.")
-@click.argument("level", type=click.Choice(LEVELS))
+@click.argument("level", metavar="LEVEL", type=click.Choice(LEVELS))
 @admin_option
 def log_level(level: str, admin: Admin) -> None:
-    """Have the running proxy log messages of LEVEL and above, without touching its configuration.
+    """Have the running proxy log messages of LEVEL and above, without touching its configuration:
+    debug, info, warning or error.
 
     It holds until a reload that changes `log.level`, or the end of the process.
     """

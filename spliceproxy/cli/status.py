@@ -10,7 +10,9 @@ from spliceproxy.cli.client import Admin, admin_option
 
 
 @click.command(short_help="Show the running proxy: workers, listeners, pools.")
-@click.option("--json", "as_json", is_flag=True, help="Print what the admin API answers.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print what the admin API answers, with the `traffic`."
+)
 @admin_option
 def status(as_json: bool, admin: Admin) -> None:
     """Show the running proxy: its workers, listeners, pools and upstreams.
@@ -20,9 +22,9 @@ def status(as_json: bool, admin: Admin) -> None:
     gets by now. A weight that somebody set stands behind the configured one. A listener that is
     draining lets nobody in. Beside a pool stands how many clients wait in its queue, if any.
 
-    Sessions are those that live at this moment. Up is from clients to upstreams. Bytes, ends and
-    errors are per second, of the last ten seconds; the times of connects are of the last minute,
-    the median and the one that 99 of 100 stay below.
+    Sessions are those that live at this moment. Bytes to upstreams (↑) and to clients (↓), ends and
+    errors are per second, of the last ten seconds; the times of connects are of the last minute:
+    the median, and what 99 of 100 stay below (p99).
 
     Certificates of listeners are shown with the time that is left of them; of a file that cannot
     be used (broken) what was good last is shown to clients.

@@ -7,8 +7,9 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,7 @@ def _console_line(name: str, value: Json, *, colour: bool) -> str:
 class _Tail:
     """Follows one stream, over the ends of the proxy that tells it."""
 
-    def __init__(self, admin: Admin, path: str, printer: Any) -> None:
+    def __init__(self, admin: Admin, path: str, printer: Callable[[str, Json], str]) -> None:
         """`printer` makes a line of an event's name and value."""
         self._admin = admin
         self._path = path
@@ -157,7 +158,8 @@ def event_line(event: Json, colour: bool) -> str:
 def _event_parts(event: Json, colour: bool) -> Iterator[str]:
     dim, bold, reset = ("\x1b[2m", "\x1b[1m", "\x1b[0m") if colour else ("", "", "")
     tint = _LEVELS.get(event["level"], "") if colour else ""
-    clock = event["time"].partition("T")[2].rstrip("Z")
+    moment = datetime.fromisoformat(event["time"]).astimezone()
+    clock = moment.isoformat(timespec="milliseconds")[11:23]
     yield f"{dim}{clock}{reset} {tint}{event['level']:<7}{reset if tint else ''} "
     yield f"{bold}{event['event']}{reset}"
     for key, value in event.items():

@@ -135,10 +135,9 @@ class Supervisor:
             listener_slots=self._setup.slots.listeners,
         )
         self._fleet.on_warned = self._events.take_warning
-        # The aftermath first: it sees the configuration change before the others clear flags.
-        aftermath = Aftermath(states, self._fleet.tell)
         self._parts: list[Part] = [
-            aftermath,
+            # First: it sees the configuration change before the others clear flags.
+            Aftermath(states, self._fleet.tell),
             self._setup.discovery,
             self._setup.access,
             self._setup.certificates,
@@ -333,12 +332,8 @@ class Supervisor:
         self._notifier.notify(READY=1, MAINPID=os.getpid(), STATUS=f"{self._workers} workers ready")
 
     async def _ping(self) -> None:
-        """Tell the watchdog that all is well, twice as often as it asks, while that is true."""
         await self._succession.serving.wait()
-        while self._notifier.watchdog:
-            if self._fleet.well:
-                self._notifier.notify(WATCHDOG=1)
-            await asyncio.sleep(self._notifier.watchdog / 2)
+        await self._notifier.feed_watchdog(lambda: self._fleet.well)
 
     async def _end(self) -> int:
         if self._fleet.failed.is_set() and not self._stop.is_set():

@@ -7,9 +7,10 @@ from the environment when it is read: workers must not inherit it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 
 from spliceproxy.errors import BindError
@@ -59,6 +60,14 @@ class Notifier:
             self._sock.sendto(text.encode(), self._address)
         except OSError:
             return
+
+    async def feed_watchdog(self, well: Callable[[], bool]) -> None:
+        """Say that all is well, twice as often as is asked, while that is true; without end, where
+        it is asked at all."""
+        while self.watchdog:
+            if well():
+                self.notify(WATCHDOG=1)
+            await asyncio.sleep(self.watchdog / 2)
 
     def close(self) -> None:
         """Close the socket; later notifications go nowhere."""

@@ -60,7 +60,7 @@ OLDER_SESSIONS: Final = _family(
     "older_sessions",
     "gauge",
     "",
-    "Live sessions of processes that this one replaced in an upgrade; no other number has them.",
+    "Live sessions of processes that this one replaced in an upgrade; in no other gauge.",
 )
 CONNECT_FAILURES: Final = _family(
     "connect_failures_total",

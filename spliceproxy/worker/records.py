@@ -61,22 +61,24 @@ class Records:
     def tell(self, session: Session, closed_by: ClosedBy, how: How, why: Why) -> None:
         """A session ends now; its parts are still there."""
         kept = session.listener.records_all or self._keeps(session, why)
-        if kept or self._streams.open:
-            self._pass_on(session_record(session, closed_by, how, why), kept)
+        watched = bool(self._streams.open) and self._streams.wants(why)
+        if kept or watched:
+            self._pass_on(session_record(session, closed_by, how, why), kept, watched)
 
     def tell_refused(self, session: Session, how: How, why: Why) -> None:
         """A client was refused before its session began."""
         kept = session.listener.records_all or self._keeps(session, why)
-        if kept or self._streams.open:
-            self._pass_on(refusal_record(session, how, why), kept)
+        watched = bool(self._streams.open) and self._streams.wants(why)
+        if kept or watched:
+            self._pass_on(refusal_record(session, how, why), kept, watched)
 
     def _keeps(self, session: Session, why: Why) -> bool:
         """Whether the configuration has this record written."""
         plan = session.listener.plan
         return wanted(plan.keep, plan.sample, why, random.random)
 
-    def _pass_on(self, record: Record, kept: bool) -> None:
-        if self._streams.open:
+    def _pass_on(self, record: Record, kept: bool, watched: bool) -> None:
+        if watched:
             self._streams.tell(record)
         writer = self._writer
         if kept and writer is not None:

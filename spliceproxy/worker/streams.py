@@ -13,7 +13,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.ipc.queries import RECORD_LOOKS, Matcher, SessionFilter, encode_lost
-from spliceproxy.telemetry.record import NORMAL_ENDS, Record, render
+from spliceproxy.telemetry.record import NORMAL_ENDS, Record, Why, render
 
 if TYPE_CHECKING:
     from spliceproxy.worker.loop import Loop
@@ -35,13 +35,17 @@ class Streams:
         """Tell these records through `fd`, which is this object's from now on."""
         self.open.append(Stream(fd, keep, where))
 
+    def wants(self, why: Why) -> bool:
+        """Whether anybody may want to know of a session that ended so."""
+        return why not in NORMAL_ENDS or any(not stream.errors for stream in self.open)
+
     def tell(self, record: Record) -> None:
         """Tell everybody who wants to know."""
-        now = self._loop.now
-        over = [stream for stream in self.open if not stream.tell(record, now)]
-        for stream in over:
-            self.open.remove(stream)
-            stream.close()
+        normal, now = record["why"] in NORMAL_ENDS, self._loop.now
+        for stream in tuple(self.open):
+            if not (normal and stream.errors) and not stream.tell(record, now):
+                self.open.remove(stream)
+                stream.close()
 
     def look(self) -> None:
         """Once a second: tell what was lost, and see who is gone."""
@@ -60,12 +64,13 @@ class Streams:
 class Stream:
     """One watcher's end."""
 
-    __slots__ = ("_errors", "_left", "_lost", "_matches", "_second", "_sock")
+    __slots__ = ("_left", "_lost", "_matches", "_second", "_sock", "errors")
 
     def __init__(self, fd: int, keep: str, where: SessionFilter) -> None:
         self._sock = socket.socket(fileno=fd)
         self._sock.setblocking(False)
-        self._errors = keep == "errors"
+        self.errors = keep == "errors"
+        """It wants no session that ended as it should."""
         self._matches = Matcher(where, RECORD_LOOKS)
         self._second = 0.0
         """When the second began in which `_left` more records may go."""
@@ -73,9 +78,7 @@ class Stream:
         self._lost = 0
 
     def tell(self, record: Record, now: float) -> bool:
-        """Tell of a session, if it is wanted; False: nobody listens any more."""
-        if self._errors and record["why"] in NORMAL_ENDS:
-            return True
+        """Tell of a session, if it is meant; False: nobody listens any more."""
         if not self._matches(record):
             return True
         if now - self._second >= 1.0:

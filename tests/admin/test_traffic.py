@@ -143,6 +143,24 @@ def test_an_upstream_that_came_a_moment_ago_has_quantiles_of_what_it_did() -> No
     run(test)
 
 
+def test_an_upstream_that_comes_back_is_not_told_to_do_at_once_what_it_did_before() -> None:
+    def test(proxy: CountedProxy) -> None:
+        proxy.session(B, up=10**9, connect=300, times=1000)
+        after(proxy, 10)
+        proxy.apply({**CONFIG, "pools": {"app": {"upstreams": [A]}}})
+        after(proxy, 90)
+        proxy.apply()
+        proxy.session(B, up=10, connect=300)
+        after(proxy, 5)
+        found = proxy.traffic.traffic()["upstreams"]["app"][B]
+        assert (found["ended"], found["rates"]["bytes_up"]) == (1001, 1.0)
+        assert found["connect_ms"]["count"] == 1
+        history = proxy.traffic.history()["upstreams"]["app"][B]["bytes_up"]
+        assert history[-2:] == [None, 2.0]
+
+    run(test)
+
+
 def test_names_that_left_are_part_of_the_total_of_their_listener_and_of_ends() -> None:
     def test(proxy: CountedProxy) -> None:
         proxy.session(B, up=5, end=IDLE)

@@ -60,6 +60,7 @@ def tailing(fake: FakeAdmin, *options: str, out: int | IO[bytes] | None = None) 
             stdin=subprocess.DEVNULL,
             stdout=file if out is None else out,
             stderr=errors,
+            env={**os.environ, "TZ": "XXX-2"},
         )
         try:
             wait_until(lambda: fake.opened > before, 15, "it listens")
@@ -100,7 +101,7 @@ def test_events_are_lines_of_the_log_and_cannot_paint(fake: FakeAdmin) -> None:
         fake.tell("event", event)
         [line] = tail.wait_lines(1)
     assert line == (
-        "09:00:00.000 warning upstream down  pool=app  upstream=10.0.0.3:80  "
+        "11:00:00.000 warning upstream down  pool=app  upstream=10.0.0.3:80  "
         'reason="\\u001b[31mred"  lost=3'
     )
 

@@ -3,6 +3,7 @@ given back."""
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -14,6 +15,8 @@ from command import Spliceproxy
 from fake_admin import FakeAdmin
 from fake_house import House
 from harness.fds import children
+from harness.proxy import running_proxy
+from harness.upstreams import echo
 from harness.wait import wait_until
 from tmux import Terminal, quoted, terminal
 
@@ -214,11 +217,12 @@ def test_it_says_so_when_the_proxy_is_away_and_goes_on_when_it_is_back(
 ) -> None:
     start(shell, fake)
     fake.go_away()
-    screen = shell.wait_for("away for ")
+    screen = shell.wait_for("no answer for ")
     assert "8 upstreams" in screen
+    assert screen.splitlines()[5].startswith(f"no spliceproxy answers at {fake.path}"[:80])
     fake.house.not_ready = ["pool app has no upstream that can be used"]
     fake.come_back()
-    shell.wait(lambda now: "away" not in now, "it is back")
+    shell.wait(lambda now: "no answer" not in now, "it is back")
     shell.wait_for("pool app has no upstream")
 
 
@@ -242,8 +246,6 @@ def test_the_terminal_is_given_back(key: str, code: str, shell: Terminal, fake: 
 def test_the_terminal_is_given_back_after_a_signal(
     number: signal.Signals, shell: Terminal, fake: FakeAdmin
 ) -> None:
-    import os
-
     start(shell, fake)
     os.kill(top_pid(shell), number)
     shell.wait(lambda now: f"\n{128 + number}\n$" in now, "the shell")
@@ -300,3 +302,28 @@ def test_nobody_at_the_start_is_an_error(tmp_path: Path, spliceproxy: Spliceprox
     shown = spliceproxy("top", "--admin", tmp_path / "nobody")
     assert (shown.returncode, shown.stdout) == (1, "")
     assert shown.stderr.startswith(f"spliceproxy: no spliceproxy answers at {tmp_path}/nobody;")
+
+
+def test_a_real_proxy_is_watched_over_its_end(tmp_path: Path, shell: Terminal) -> None:
+    door = tmp_path / "real.sock"
+    with echo() as upstream:
+        text = (
+            f'admin: {{bind: "unix:{door}"}}\n'
+            'listeners: {web: {bind: "127.0.0.1:0", pool: app}}\n'
+            f'pools: {{app: {{upstreams: "{upstream.address}"}}}}\n'
+        )
+        with running_proxy(text, workers=2) as proxy, proxy.connect("web") as client:
+            host, port = client.getsockname()
+            shell.type(quoted(*COMMAND, "--interval", "0.2", "--admin", door))
+            shell.press("Enter")
+            screen = shell.wait_for("1 upstream, by ↓/s")
+            assert names(screen) == [upstream.address]
+            shell.wait_for("1 session   ended 0/s")
+            shell.press("s")
+            shell.wait_for(f"{host}:{port}")
+            shell.press("l")
+            shell.wait_for("1 listener, by ↓/s")
+            client.close()
+            shell.wait_for("0 sessions   ended ")
+        shell.wait_for("no answer for ")
+        shell.press("q")

@@ -57,6 +57,7 @@ class FakeProxy:
         self.listeners, self.pools = listeners, pools
         self.round = 0
         self.pid = 4711
+        self.version = "0.1.0"
         self.began = time.time() - 93_784
         self.not_ready: list[str] = []
         self.workers = 2
@@ -94,7 +95,7 @@ class FakeProxy:
     def status(self) -> Json:
         live = sum(self.live(one) for one in self.upstreams())
         return {
-            "version": "0.1.0", "pid": self.pid, "uptime_seconds": time.time() - self.began,
+            "version": self.version, "pid": self.pid, "uptime_seconds": time.time() - self.began,
             "started": moment(self.began), "ready": not self.not_ready, "not_ready": self.not_ready,
             "sessions": live, "older_sessions": 0, "config_files": ["/etc/spliceproxy/app.yaml"],
             "log_level": "info", "max_sessions": 50000, "writable": True,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from fake_api import FakeApi
 from harness.wait import wait_until
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request
 
@@ -78,7 +79,13 @@ class Screen:
         wait_until(lambda: node.text_content() == word, timeout, f"the page to say {word}")
 
     def wait(self, found: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
-        return wait_until(found, timeout, what)
+        """The first true value of `found()`; what the browser tells meanwhile is heard."""
+
+        def heard() -> Any:
+            self.page.evaluate("0")
+            return found()
+
+        return wait_until(heard, timeout, what)
 
     def wait_text(self, selector: str, text: str) -> None:
         """Until the element has this text in it."""
@@ -134,4 +141,10 @@ class Screen:
 def new_screen(browser: Browser, url: str, **context: Any) -> Screen:
     """A page of a browser context of its own, with the settings of `new_context`."""
     settings = {"viewport": {"width": 1400, "height": 900}, **context}
-    return Screen(browser.new_context(**settings).new_page(), url)
+    made = browser.new_context(**settings)
+    made.set_default_timeout(10_000)
+    return Screen(made.new_page(), url)
+
+
+ShowProxy = Callable[..., tuple[Screen, FakeApi]]
+"""Opens the page of a proxy: the screen, and the fake behind it."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from conftest import ShowProxy
 from fake_api import FakeApi
 from scenarios import many_upstreams
-from screen import Screen
+from screen import Screen, ShowProxy
 
 MOST_NODES = 2500
 """Elements of the whole page; each row has about thirty."""
@@ -150,6 +149,19 @@ def test_many_upstreams_are_grouped_in_who_talks_to_whom(show: ShowProxy) -> Non
     numbers = api.answers["traffic"]["upstreams"]["large"]
     busiest = max(numbers, key=lambda one: sum(numbers[one]["rates"].values()))
     assert busiest in labels
+
+
+def test_a_click_on_a_name_there_shows_it_in_the_table(show: ShowProxy) -> None:
+    screen, _ = show(many_upstreams())
+    screen.page.locator("#tree-filter").fill("small")
+    label = screen.page.locator(".node.right .node-label").first
+    name = label.text_content()
+    label.click()
+    screen.wait(lambda: name in screen.names(), "its row")
+    marked = screen.page.locator("#tree .revealed .name")
+    assert marked.text_content() == name
+    assert screen.page.locator("#tree-filter").input_value() == ""
+    screen.wait(lambda: marked.count() == 0, "the mark to go")
 
 
 def test_a_row_that_goes_out_of_sight_leaves_the_focus_with_the_table(show: ShowProxy) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import ShowProxy
 from fake_api import FakeApi, fake_api
 from scenarios import record, usual
-from screen import Screen
+from screen import Screen, ShowProxy
 
 
 def rounds(api: FakeApi) -> int:
@@ -23,7 +22,8 @@ def test_it_says_that_nobody_answers_and_comes_back_by_itself(show: ShowProxy) -
     screen.wait_connection("reconnecting")
     screen.wait_text("#lost", f"No answer from {screen.place}")
     screen.wait_text("#lost", "What stands here is what it said last.")
-    screen.wait_text("#lost-wait", "Trying again in")
+    screen.wait_text("#lost-wait", "trying again in")
+    assert screen.page.title() == "reconnecting · spliceproxy"
     assert screen.row("10.0.0.1:9000") == before
     api.start()
     screen.wait_connection("live")
@@ -57,6 +57,12 @@ def test_a_proxy_that_started_anew_is_asked_for_its_history(show: ShowProxy) -> 
     assert api.asked.count("GET /api/v1/history") == 1
     api.proxy.pid += 1
     screen.wait(lambda: api.asked.count("GET /api/v1/history") == 2, "the history")
+
+
+def test_another_version_asks_for_its_own_page(show: ShowProxy) -> None:
+    screen, api = show()
+    api.proxy.version = "0.2.0"
+    screen.wait(lambda: screen.notice().startswith("spliceproxy 0.2.0 runs now."), "the notice")
 
 
 def test_a_paused_page_asks_nothing_and_stands_still(show: ShowProxy) -> None:

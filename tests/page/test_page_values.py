@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from conftest import ShowProxy
 from scenarios import all_down, empty, one_upstream, record, usual
+from screen import ShowProxy
 
-from spliceproxy.telemetry.record import WHYS
+from spliceproxy.telemetry.record import NORMAL_ENDS, WHYS
 
 UNKNOWN = "\N{EN DASH}"
 
@@ -169,6 +169,8 @@ def test_ends_are_grouped_and_each_has_a_sentence(show: ShowProxy) -> None:
         sorted(WHYS),
     )
     assert unknown == []
+    normal = screen.page.evaluate("import('./words.js').then((m) => [...m.NORMAL_ENDS])")
+    assert set(normal) == NORMAL_ENDS
 
 
 def test_what_happens_appears_while_one_watches(show: ShowProxy) -> None:

@@ -4,7 +4,10 @@ import { ask, closeDialog, labelled, notice } from "./dialog.js";
 import { byId, make, setAttribute, setText } from "./dom.js";
 
 const KEY = "spliceproxy.token";
-const NO_ORDERS = "No orders can be given with this token: it is for reading, or of a proxy that has started anew since.";
+const NO_ORDERS =
+  "This token gives no orders: it is for reading, or of a proxy that has started anew since.";
+const REFUSED =
+  "The token is not accepted any more; `spliceproxy dashboard` prints a link with the one that is.";
 
 /** Keeps the token for as long as this tab lives, and no longer. */
 export class Access {
@@ -19,7 +22,7 @@ export class Access {
     byId("lock").addEventListener("click", () => this.#lockDialog());
   }
 
-  /** A link from `spliceproxy dashboard` carries a token behind the #, which no server ever sees. */
+  /** A link from `spliceproxy dashboard` carries a token behind the #, which is sent nowhere. */
   #takeFromAddress() {
     const token = new URLSearchParams(location.hash.slice(1)).get("token");
     if (token == null) return false;
@@ -40,7 +43,7 @@ export class Access {
     if (token !== this.token) return; // another one was entered meanwhile
     if (token) {
       this.#keep("");
-      notice("The token is not accepted any more: a proxy that starts anew makes a new one. `spliceproxy dashboard` prints a link with it.", true);
+      notice(REFUSED, true);
       this.changed();
     } else {
       this.#askForToken();
@@ -55,7 +58,13 @@ export class Access {
     const lock = byId("lock");
     setText(byId("lock-word"), writable ? "writable" : "read-only");
     setAttribute(byId("lock-icon"), "href", writable ? "#icon-unlocked" : "#icon-locked");
-    setAttribute(lock, "data-hint", writable ? "Orders can be given: drain, weight, reset." : "Drain, weight and reset need the write token.");
+    setAttribute(
+      lock,
+      "data-hint",
+      writable
+        ? "Orders can be given: drain, weight, reset."
+        : "Drain, weight and reset need the write token.",
+    );
     if (opened) notice("Orders can be given now.");
     else if (!writable && this.token) notice(NO_ORDERS, true);
   }
@@ -64,7 +73,11 @@ export class Access {
   #askForToken() {
     if (this.asked) return;
     this.asked = true;
-    this.#tokenDialog("A token is needed", "This proxy shows itself to those who have its token.", "Open");
+    this.#tokenDialog(
+      "A token is needed",
+      "This proxy shows itself to those who have its token.",
+      "Open",
+    );
   }
 
   #lockDialog() {
@@ -81,21 +94,32 @@ export class Access {
     } else if (this.writable) {
       ask({
         title: "Orders can be given",
-        sentences: ["This way in needs no token: whoever comes by it may drain, set weights and reset."],
+        sentences: [
+          "This way in needs no token: whoever comes by it may drain, set weights and reset.",
+        ],
         action: "Good",
         run: async () => {},
       });
     } else {
-      const text = "Drain, weight and reset need the write token. `spliceproxy dashboard` prints a link with it; or enter the token itself.";
+      const text = "Drain, weight and reset need the write token.";
       this.#tokenDialog("Give orders from this page", text, "Unlock");
     }
   }
 
   #tokenDialog(title, text, action) {
-    const input = make("input", { type: "password", id: "token", autocomplete: "off", spellcheck: "false", required: "" });
+    const input = make("input", {
+      type: "password",
+      id: "token",
+      autocomplete: "off",
+      spellcheck: "false",
+      required: "",
+    });
     ask({
       title,
-      sentences: [text, "It is kept until this tab is closed."],
+      sentences: [
+        text,
+        "`spliceproxy dashboard` prints a link with it; or enter the token itself.",
+      ],
       fields: [labelled("Token", input)],
       action,
       run: async () => {

@@ -1,8 +1,8 @@
 // The page: asks the proxy in rounds, and has each part of the page show what it said.
 
 import { Access } from "./access.js";
-import { Api, Refused } from "./api.js";
-import { startNotices } from "./dialog.js";
+import { Api, Refused, Unreachable } from "./api.js";
+import { notice, startNotices } from "./dialog.js";
 import { byId, setAttribute, setClass, setShown, setText } from "./dom.js";
 import { Ends } from "./ends.js";
 import { Flows } from "./flows.js";
@@ -23,7 +23,10 @@ class Page {
     this.access = new Access(() => this.#accessChanged());
     this.api = new Api(this.access);
     this.history = new History();
-    this.poller = new Poller(() => this.#round(), (error, pause) => this.#failed(error, pause));
+    this.poller = new Poller(
+      () => this.#round(),
+      (error, pause) => this.#failed(error, pause),
+    );
     const refresh = () => this.poller.now();
     this.orders = new Orders(this.api, refresh);
     this.summary = new Summary(this.history);
@@ -42,7 +45,9 @@ class Page {
     });
     this.refreshHint = showHints();
     this.pid = null;
+    this.version = "";
     this.answered = 0;
+    this.broken = null;
   }
 
   start() {
@@ -50,7 +55,7 @@ class Page {
     startThemes();
     byId("pause").addEventListener("click", () => this.#pause(!this.poller.paused));
     document.addEventListener("keydown", (event) => this.#shortcut(event));
-    this.#show("connecting", "connecting");
+    this.#showState();
     this.#filter(null);
     this.poller.now();
     setInterval(() => this.#showWait(), 1000);
@@ -61,54 +66,80 @@ class Page {
     const traffic = await this.api.get("traffic");
     const status = await this.api.get("status");
     setClock(traffic.time);
-    if (status.pid !== this.pid) this.history.forget(); // another process, which counts from 0
-    this.pid = status.pid;
+    this.#meet(status);
     if (this.history.missing) this.history.load(await this.api.get("history"));
     this.history.append(traffic);
     const model = build(status, traffic);
     this.orders.model = model;
     this.access.show(status.writable);
     setClass(document.body, "writable", status.writable);
-    for (const part of [this.summary, this.tree, this.flows, this.ends, this.news]) part.update(model);
+    for (const part of [this.summary, this.tree, this.flows, this.ends, this.news])
+      part.update(model);
     this.answered = Date.now();
     if (this.broken) this.stream.wake();
     this.broken = null;
-    this.#show("live", "live");
+    this.#showState();
     await this.sessions.round(model);
     this.refreshHint();
   }
 
+  /** Another process counts from 0, and another version may have another page. */
+  #meet({ pid, version }) {
+    if (pid !== this.pid) this.history.forget();
+    if (this.version && version !== this.version)
+      notice(
+        `spliceproxy ${version} runs now. Reload this page to have the one that belongs to it.`,
+      );
+    this.pid = pid;
+    this.version = version;
+  }
+
   #failed(error, pause) {
-    const denied = error instanceof Refused && error.status === 401;
-    if (!(error instanceof Refused) && error.constructor === Error) console.error(error);
+    if (!(error instanceof Refused || error instanceof Unreachable)) console.error(error);
     this.broken = { error, until: Date.now() + pause };
-    this.#show(denied ? "denied" : "lost", denied ? "no access" : "reconnecting");
+    this.#showState();
     this.#showWait();
   }
 
-  /** The line that says since when nobody answers, and when the next try is. */
+  /** Say when the next try is; once a second, so not to those who have the page read to them. */
   #showWait() {
-    if (!this.broken || this.poller.paused) return;
-    const since = this.answered ? ` for ${duration((Date.now() - this.answered) / 1000)}` : "";
+    if (!this.broken) return;
     const wait = Math.max(0, Math.ceil((this.broken.until - Date.now()) / 1000));
-    const { error } = this.broken;
-    const told =
-      error instanceof Refused
-        ? error.status === 401
-          ? "This proxy shows itself to those who have its token."
-          : `The proxy refused: ${error.message}.`
-        : `No answer from ${location.host}${since}. ${this.answered ? "What stands here is what it said last." : ""}`;
-    setText(byId("lost-text"), told);
-    setText(byId("lost-wait"), wait ? `Trying again in ${wait} s.` : "Trying now.");
+    const since = this.answered
+      ? `The last answer was ${duration((Date.now() - this.answered) / 1000)} ago; `
+      : "";
+    setText(byId("lost-wait"), `${since}trying again ${wait ? `in ${wait} s` : "now"}.`);
   }
 
-  #show(state, word) {
-    const node = byId("connection");
-    setAttribute(node, "class", `connection ${state}`);
+  #showState() {
+    const [state, word] = this.#state();
+    setAttribute(byId("connection"), "class", `connection ${state}`);
     setText(byId("connection-word"), word);
-    setClass(document.body, "stale", state === "lost" || state === "denied");
+    setClass(document.body, "stale", state === "lost");
     setClass(document.body, "empty", !this.answered);
-    setShown(byId("lost"), state === "lost" || state === "denied");
+    setShown(byId("lost"), state === "lost");
+    if (state !== "lost") return;
+    setText(
+      byId("lost-text"),
+      `${this.#reason()} ${this.answered ? "What stands here is what it said last." : ""}`,
+    );
+    document.title = `${word} · spliceproxy`;
+  }
+
+  /** The connection's state, as a class and as a word. */
+  #state() {
+    if (this.poller.paused) return ["paused", "paused"];
+    if (this.broken?.error.status === 401) return ["lost", "no access"];
+    if (this.broken) return ["lost", "reconnecting"];
+    return this.answered ? ["live", "live"] : ["connecting", "connecting"];
+  }
+
+  #reason() {
+    const { error } = this.broken;
+    if (error.status === 401) return "This proxy shows itself to those who have its token.";
+    if (error instanceof Refused) return `The proxy refused: ${error.message}.`;
+    if (error instanceof Unreachable) return `No answer from ${location.host}.`;
+    return `This page has a fault: ${error.message}.`;
   }
 
   #pause(paused) {
@@ -117,7 +148,7 @@ class Page {
     setAttribute(byId("pause"), "aria-pressed", paused);
     setText(byId("pause-word"), paused ? "go on" : "pause");
     setAttribute(byId("pause-icon"), "href", paused ? "#icon-play" : "#icon-pause");
-    if (paused) this.#show("paused", "paused");
+    this.#showState();
   }
 
   #accessChanged() {
@@ -129,11 +160,11 @@ class Page {
     this.stream.open(this.news.filter(only));
   }
 
-  #reveal({ key, name }) {
+  /** Show in the table what was clicked among the ribbons. */
+  #reveal({ key }) {
     const [kind, pool] = key.split("/");
-    if (kind === "upstream") this.tree.reveal(pool, name);
-    else if (kind === "listener") this.tree.reveal(name);
-    else this.tree.reveal(pool);
+    if (kind === "others") this.tree.reveal(`pool/${pool}`, pool);
+    else this.tree.reveal(key, pool);
   }
 
   /** `/` leads to the filter, as in many programs. */

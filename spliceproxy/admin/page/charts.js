@@ -11,7 +11,12 @@ export class Sparkline {
     this.line = makeSvg("path", { class: "spark-line" });
     this.node = makeSvg(
       "svg",
-      { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+      {
+        class: "spark",
+        viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+        preserveAspectRatio: "none",
+        "aria-hidden": "true",
+      },
       this.area,
       this.line,
     );
@@ -28,7 +33,7 @@ export class Sparkline {
   }
 }
 
-/** The paths of the line and of the area under it. Nulls are gaps; the newest value is at the right. */
+/** The paths of the line and of the area under it; nulls are gaps, the newest value is last. */
 export function paths(values, slots) {
   const top = Math.max(1e-9, ...values.filter((value) => value != null));
   const step = WIDTH / (slots - 1);

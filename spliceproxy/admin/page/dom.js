@@ -2,7 +2,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** A new element. `attributes`: `text`, `class` and whatever setAttribute takes; null leaves out. */
+/** A new element. `attributes`: `text`, and whatever setAttribute takes; null leaves out. */
 export function make(name, attributes = {}, ...children) {
   return fill(document.createElement(name), attributes, children);
 }

@@ -1,6 +1,16 @@
-// Why sessions ended: a bar for each (closed_by, why), normal ends and errors on scales of their own.
+// Why sessions ended: a bar for each (closed_by, why); errors have a scale of their own.
 
-import { byId, Cell, icon, Keyed, make, placeInOrder, setAttribute, setShown, setText } from "./dom.js";
+import {
+  byId,
+  Cell,
+  icon,
+  Keyed,
+  make,
+  placeInOrder,
+  setAttribute,
+  setShown,
+  setText,
+} from "./dom.js";
 import { count, percent, perSecond } from "./format.js";
 import { howWords, whySentence } from "./words.js";
 
@@ -25,7 +35,14 @@ export class Ends {
       const own = items.filter((item) => item.error === error);
       const most = Math.max(1, ...own.map((item) => item.count));
       const sum = own.reduce((total, item) => total + item.count, 0);
-      found.push(...own.map((item) => ({ ...item, body, share: item.count / most, chosen: this.chosen === item.key })));
+      found.push(
+        ...own.map((item) => ({
+          ...item,
+          body,
+          share: item.count / most,
+          chosen: this.chosen === item.key,
+        })),
+      );
       setShown(body, own.length > 0);
       setText(about, `${count(sum)}, ${percent(sum / (all || 1))}`);
     }
@@ -61,7 +78,9 @@ function together(ends) {
     item.hows.push(`${howWords(how)} ${count(number)}`);
     found.set(key, item);
   }
-  return [...found.values()].sort((one, other) => other.count - one.count || one.key.localeCompare(other.key));
+  return [...found.values()].sort(
+    (one, other) => other.count - one.count || one.key.localeCompare(other.key),
+  );
 }
 
 class EndRow {
@@ -69,7 +88,13 @@ class EndRow {
     this.item = item;
     const sentence = whySentence(item.why);
     const about = `about-${item.closed_by}-${item.why}`;
-    this.button = make("button", { type: "button", class: "why", "aria-describedby": about, "aria-pressed": "false", text: item.why });
+    this.button = make("button", {
+      type: "button",
+      class: "why",
+      "aria-describedby": about,
+      "aria-pressed": "false",
+      text: item.why,
+    });
     this.button.addEventListener("click", () => click(this.item));
     this.bar = make("span", { class: "bar" });
     this.rate = new Cell("td", "number");
@@ -78,7 +103,13 @@ class EndRow {
     this.node = make(
       "tr",
       { class: item.error ? "error" : "" },
-      make("th", { scope: "row" }, icon(item.error ? "error" : "up"), this.button, make("span", { id: about, class: "unseen", text: sentence })),
+      make(
+        "th",
+        { scope: "row" },
+        icon(item.error ? "error" : "up"),
+        this.button,
+        make("span", { id: about, class: "unseen", text: sentence }),
+      ),
       make("td", { class: "by", text: item.closed_by }),
       make("td", { class: "bar-cell", "aria-hidden": "true" }, this.bar),
       this.rate.node,
@@ -92,7 +123,11 @@ class EndRow {
     if (this.bar.style.scale !== scale) this.bar.style.scale = scale;
     this.rate.show(item.rate > 0 ? `${perSecond(item.rate)}/s` : "0", item.rate > 0 ? "" : "zero");
     this.count.show(count(item.count));
-    setAttribute(this.button, "data-hint", `${this.sentence}\n${item.closed_by}: ${item.hows.join(", ")}`);
+    setAttribute(
+      this.button,
+      "data-hint",
+      `${this.sentence}\n${item.closed_by}: ${item.hows.join(", ")}`,
+    );
     this.press(item.chosen);
   }
 

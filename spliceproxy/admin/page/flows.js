@@ -1,17 +1,25 @@
-// Who talks to whom: listener → pool → upstream, as thick as the throughput of the last ten seconds.
+// Who talks to whom: listener → pool → upstream, as thick as the throughput.
 
-import { byId, Keyed, makeSvg, placeInOrder, setAttribute, setClass, setShown, setText } from "./dom.js";
-import { bytes, count, plural, rate } from "./format.js";
+import {
+  byId,
+  Keyed,
+  makeSvg,
+  placeInOrder,
+  setAttribute,
+  setClass,
+  setShown,
+  setText,
+} from "./dom.js";
+import { bytes, plural, rate } from "./format.js";
+import { graphOf, none } from "./graph.js";
 import { layOut } from "./layout.js";
 
-const UPSTREAMS = 14;
-/** Upstreams that have a place of their own, of all pools together; the rest are "n others". */
 const LARGEST = 300;
-const LETTER = 7.4;
 /** Pixels that a letter takes, and rather more than less. */
+const LETTER = 7.4;
 
 export class Flows {
-  /** `reveal(pool, upstream)` shows one in the table. */
+  /** `reveal(node)` shows one in the table. */
   constructor(reveal) {
     this.svg = byId("flows");
     this.figure = byId("flows-figure");
@@ -51,7 +59,13 @@ export class Flows {
     placeInOrder(byId("flows-ribbons"), this.ribbons.nodes(ribbons));
     const letters = { left: lettersIn(gutters.left), middle: 14, right: lettersIn(gutters.right) };
     const marks = columns.flatMap((column, index) =>
-      column.map((node) => ({ ...node, ...nodes.get(node.key), bar, side: SIDES[index], letters: letters[SIDES[index]] })),
+      column.map((node) => ({
+        ...node,
+        ...nodes.get(node.key),
+        bar,
+        side: SIDES[index],
+        letters: letters[SIDES[index]],
+      })),
     );
     placeInOrder(byId("flows-nodes"), this.nodes.nodes(marks));
     this.#keepOneStop();
@@ -74,7 +88,8 @@ export class Flows {
   #tell() {
     const { links, total } = this.graph;
     const [kind, key] = split(this.focused);
-    const belongs = (link) => (kind === "link" ? `${link.from} ${link.to}` === key : link.from === key || link.to === key);
+    const belongs = (link) =>
+      kind === "link" ? `${link.from} ${link.to}` === key : link.from === key || link.to === key;
     for (const { node, item } of this.ribbons.known.values()) {
       setClass(node, "chosen", this.focused && belongs(item));
       setClass(node, "faded", this.focused && !belongs(item));
@@ -140,11 +155,22 @@ class NodeMark {
     const { key, name, x, y, height, middle, slot, bar, side, letters } = item;
     setAttribute(this.node, "data-key", `node ${key}`);
     setAttribute(this.node, "class", `node ${side} ${item.shape ?? ""}`);
-    place(this.bar, { x, y: height < 1 ? middle - 0.5 : y, width: bar, height: Math.max(1, height) });
+    place(this.bar, {
+      x,
+      y: height < 1 ? middle - 0.5 : y,
+      width: bar,
+      height: Math.max(1, height),
+    });
     // In the middle ribbons pass beside the name: only name and bar are the pool's.
     const high = side === "middle" ? Math.min(slot, 18) : slot;
-    const wide = side === "left" ? x + bar : bar + 6 + (side === "middle" ? name.length : letters) * LETTER;
-    place(this.target, { x: side === "left" ? 0 : x, y: middle - high / 2, width: wide, height: high });
+    const wide =
+      side === "left" ? x + bar : bar + 6 + (side === "middle" ? name.length : letters) * LETTER;
+    place(this.target, {
+      x: side === "left" ? 0 : x,
+      y: middle - high / 2,
+      width: wide,
+      height: high,
+    });
     setText(this.label, shortened(name, letters));
     setAttribute(this.label, "x", side === "left" ? x - 6 : x + bar + 6);
     setAttribute(this.label, "y", middle);
@@ -158,7 +184,8 @@ function lettersIn(pixels) {
 }
 
 function place(node, places) {
-  for (const [name, value] of Object.entries(places)) setAttribute(node, name, Math.round(value * 10) / 10);
+  for (const [name, value] of Object.entries(places))
+    setAttribute(node, name, Math.round(value * 10) / 10);
 }
 
 /** The middle of a long name says least. */
@@ -172,77 +199,6 @@ function split(key) {
   if (!key) return [null, null];
   const at = key.indexOf(" ");
   return [key.slice(0, at), key.slice(at + 1)];
-}
-
-/** Three columns and the links between them; names that are in no configuration any more have none. */
-function graphOf(model) {
-  const { listeners, pools, traffic } = model;
-  const known = new Set([...listeners, ...pools].map((one) => one.key));
-  const edges = traffic.edges.filter((one) => known.has(`listener/${one.listener}`) && known.has(`pool/${one.pool}`));
-  const shown = namedUpstreams(pools, edges);
-  const links = new Map();
-  const total = none();
-  for (const edge of edges) {
-    add(total, edge);
-    const pool = `pool/${edge.pool}`;
-    addLink(links, `listener/${edge.listener}`, pool, edge.listener, edge.pool, edge);
-    if (!edge.upstream) continue;
-    const key = `upstream/${edge.pool}/${edge.upstream}`;
-    const others = shown.others.get(edge.pool);
-    if (shown.keys.has(key)) addLink(links, pool, key, edge.pool, edge.upstream, edge);
-    else if (others) addLink(links, pool, others.key, edge.pool, others.name, edge);
-  }
-  const used = new Set([...links.values()].flatMap((one) => [one.from, one.to]));
-  const node = ({ key, name, state }) => ({ key, name, shape: state.shape });
-  const upstreams = pools.flatMap((pool) => {
-    const own = pool.upstreams.filter((one) => shown.keys.has(one.key)).map((one) => ({ ...node(one), pool: pool.name }));
-    const others = shown.others.get(pool.name);
-    return others ? [...own, { ...others, pool: pool.name }] : own;
-  });
-  const columns = [listeners.map(node), pools.map(node), upstreams].map((column) => column.filter((one) => used.has(one.key)));
-  // Where nothing moves, the sessions say who is with whom.
-  const moving = [...links.values()].some((one) => one.moving >= 1);
-  const found = [...links.values()].map((one) => ({ ...one, value: moving ? one.moving : one.sessions }));
-  return { columns, links: found, total };
-}
-
-/** Of each pool the upstreams with most to say, as many as there is room for. */
-function namedUpstreams(pools, edges) {
-  const busy = new Map();
-  for (const { pool, upstream, rates, sessions } of edges) {
-    const key = `upstream/${pool}/${upstream}`;
-    busy.set(key, (busy.get(key) ?? 0) + rates.bytes_up + rates.bytes_down + sessions * 1e-6);
-  }
-  const each = Math.max(2, Math.floor(UPSTREAMS / Math.max(1, pools.length)));
-  const keys = new Set();
-  const others = new Map();
-  for (const pool of pools) {
-    const most = [...pool.upstreams].sort((one, other) => (busy.get(other.key) ?? 0) - (busy.get(one.key) ?? 0));
-    const own = most.length > each + 1 ? most.slice(0, each) : most;
-    for (const { key } of own) keys.add(key);
-    const rest = most.length - own.length;
-    if (rest) others.set(pool.name, { key: `others/${pool.name}`, name: `${count(rest)} others` });
-  }
-  return { keys, others };
-}
-
-function none() {
-  return { sessions: 0, ended: 0, up: 0, down: 0, bytes: 0, moving: 0 };
-}
-
-function add(sum, { sessions, ended, bytes_up: up, bytes_down: down, rates }) {
-  sum.sessions += sessions;
-  sum.ended += ended;
-  sum.bytes += up + down;
-  sum.up += rates.bytes_up;
-  sum.down += rates.bytes_down;
-  sum.moving += rates.bytes_up + rates.bytes_down;
-}
-
-function addLink(links, from, to, fromName, toName, edge) {
-  const key = `${from} ${to}`;
-  if (!links.has(key)) links.set(key, { from, to, fromName, toName, ...none() });
-  add(links.get(key), edge);
 }
 
 function sumAt(links, key) {

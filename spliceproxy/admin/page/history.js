@@ -1,4 +1,4 @@
-// The last ten minutes: what the proxy remembers, asked once, and from then on what each round says.
+// The last ten minutes: what the proxy remembers, asked once, then what each round says.
 
 const NOTHING = Object.freeze([]);
 
@@ -24,12 +24,18 @@ export class History {
     this.interval = answer.interval_seconds;
     this.times = [...answer.times];
     this.length = this.times.length;
-    const add = (key, series) => this.groups.set(key, mapValues(series, (values) => [...values]));
+    const add = (key, series) =>
+      this.groups.set(
+        key,
+        mapValues(series, (values) => [...values]),
+      );
     add("total", answer.total);
-    for (const [name, series] of Object.entries(answer.listeners)) add(keyOf("listener", name), series);
+    for (const [name, series] of Object.entries(answer.listeners))
+      add(keyOf("listener", name), series);
     for (const [name, series] of Object.entries(answer.pools)) add(keyOf("pool", name), series);
     for (const [pool, upstreams] of Object.entries(answer.upstreams)) {
-      for (const [name, series] of Object.entries(upstreams)) add(keyOf("upstream", pool, name), series);
+      for (const [name, series] of Object.entries(upstreams))
+        add(keyOf("upstream", pool, name), series);
     }
   }
 
@@ -97,10 +103,12 @@ export function keyOf(...names) {
 
 function* measured(traffic) {
   yield ["total", traffic.total];
-  for (const [name, numbers] of Object.entries(traffic.listeners)) yield [keyOf("listener", name), numbers];
+  for (const [name, numbers] of Object.entries(traffic.listeners))
+    yield [keyOf("listener", name), numbers];
   for (const [name, numbers] of Object.entries(traffic.pools)) yield [keyOf("pool", name), numbers];
   for (const [pool, upstreams] of Object.entries(traffic.upstreams)) {
-    for (const [name, numbers] of Object.entries(upstreams)) yield [keyOf("upstream", pool, name), numbers];
+    for (const [name, numbers] of Object.entries(upstreams))
+      yield [keyOf("upstream", pool, name), numbers];
   }
 }
 

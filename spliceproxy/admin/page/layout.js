@@ -17,7 +17,8 @@ export function layOut(columns, links, { width, most, gutters }) {
     through.set(`in ${to}`, (through.get(`in ${to}`) ?? 0) + number);
   }
   for (const nodes of columns) {
-    for (const { key } of nodes) value.set(key, Math.max(through.get(`out ${key}`) ?? 0, through.get(`in ${key}`) ?? 0));
+    for (const { key } of nodes)
+      value.set(key, Math.max(through.get(`out ${key}`) ?? 0, through.get(`in ${key}`) ?? 0));
   }
   const tall = (scale) => Math.max(...columns.map((nodes) => columnHeight(nodes, value, scale)));
   const least = tall(0);
@@ -27,19 +28,33 @@ export function layOut(columns, links, { width, most, gutters }) {
   const height = Math.max(least, tall(scale));
 
   const places = new Map();
-  const xs = [gutters.left, (gutters.left + width - gutters.right - BAR) / 2, width - gutters.right - BAR];
+  const xs = [
+    gutters.left,
+    (gutters.left + width - gutters.right - BAR) / 2,
+    width - gutters.right - BAR,
+  ];
   columns.forEach((nodes, column) => {
     let y = (height - columnHeight(nodes, value, scale)) / 2;
     for (const { key } of nodes) {
       const own = value.get(key) * scale;
       const slot = Math.max(LEAST, own);
-      places.set(key, { x: xs[column], y: y + (slot - own) / 2, height: own, slot, middle: y + slot / 2, out: 0, in: 0 });
+      places.set(key, {
+        x: xs[column],
+        y: y + (slot - own) / 2,
+        height: own,
+        slot,
+        middle: y + slot / 2,
+        out: 0,
+        in: 0,
+      });
       y += slot + GAP;
     }
   });
   const order = (one, other) => one.x - other.x || one.y - other.y;
   const byPlace = (name) => (one, other) => order(places.get(one[name]), places.get(other[name]));
-  const sorted = [...links].sort((one, other) => byPlace("from")(one, other) || byPlace("to")(one, other));
+  const sorted = [...links].sort(
+    (one, other) => byPlace("from")(one, other) || byPlace("to")(one, other),
+  );
   const paths = sorted.map((link) => {
     const from = places.get(link.from);
     const to = places.get(link.to);
@@ -74,7 +89,9 @@ function largestScale(tall, room, total) {
 function ribbon(x1, y1, x2, y2, thick) {
   const bend = round((x1 + x2) / 2);
   const [a, b, c, d] = [y1, y2, y2 + thick, y1 + thick].map(round);
-  return `M${round(x1)} ${a}C${bend} ${a} ${bend} ${b} ${round(x2)} ${b}V${c}C${bend} ${c} ${bend} ${d} ${round(x1)} ${d}Z`;
+  const [left, right] = [round(x1), round(x2)];
+  const there = `M${left} ${a}C${bend} ${a} ${bend} ${b} ${right} ${b}`;
+  return `${there}V${c}C${bend} ${c} ${bend} ${d} ${left} ${d}Z`;
 }
 
 function round(number) {

@@ -1,17 +1,39 @@
-// What the tables show: each listener, pool and upstream with its traffic and what is wrong with it.
+// What the tables show: each listener, pool and upstream, with its traffic and its state.
 
 import { keyOf } from "./history.js";
 import { duration, percent, plural } from "./format.js";
 
-const NO_RATES = Object.freeze({ ended: 0, errors: 0, bytes_up: 0, bytes_down: 0, connect_failures: 0 });
+const NO_RATES = Object.freeze({
+  ended: 0,
+  errors: 0,
+  bytes_up: 0,
+  bytes_down: 0,
+  connect_failures: 0,
+});
 const NO_QUANTILES = Object.freeze({ p50: null, p99: null, count: 0 });
 const NO_TRAFFIC = Object.freeze({
-  sessions: 0, ended: 0, errors: 0, retries: 0, bytes_up: 0, bytes_down: 0, connect_failures: {},
-  rates: NO_RATES, connect_ms: NO_QUANTILES, first_byte_ms: NO_QUANTILES, duration_ms: NO_QUANTILES,
-}); // prettier-ignore
+  sessions: 0,
+  ended: 0,
+  errors: 0,
+  retries: 0,
+  bytes_up: 0,
+  bytes_down: 0,
+  connect_failures: {},
+  rates: NO_RATES,
+  connect_ms: NO_QUANTILES,
+  first_byte_ms: NO_QUANTILES,
+  duration_ms: NO_QUANTILES,
+});
 
 /** How bad a state is; what is worst names the shape and the colour. */
-export const SEVERITY = Object.freeze({ up: 0, slow: 1, draining: 2, ejected: 3, warning: 4, down: 5 });
+export const SEVERITY = Object.freeze({
+  up: 0,
+  slow: 1,
+  draining: 2,
+  ejected: 3,
+  warning: 4,
+  down: 5,
+});
 
 /** Everything of one round: `status` and `traffic` are the answers of the proxy. */
 export function build(status, traffic) {
@@ -23,8 +45,12 @@ export function build(status, traffic) {
 
 function poolItem(pool, status, traffic) {
   const measured = traffic.upstreams[pool.name] ?? {};
-  const usedBy = status.listeners.filter((one) => one.pools.includes(pool.name)).map((one) => one.name);
-  const upstreams = pool.upstreams.map((one) => upstreamItem(one, pool, measured[one.name] ?? NO_TRAFFIC));
+  const usedBy = status.listeners
+    .filter((one) => one.pools.includes(pool.name))
+    .map((one) => one.name);
+  const upstreams = pool.upstreams.map((one) =>
+    upstreamItem(one, pool, measured[one.name] ?? NO_TRAFFIC),
+  );
   const total = upstreams.length;
   const state =
     pool.usable === 0
@@ -104,7 +130,11 @@ function listenerState(listener, pools) {
   }
   const gone = listener.pools.filter((name) => pools.get(name)?.usable === 0);
   if (gone.length) {
-    return { shape: "warning", word: "pool down", hint: `Nobody in ${gone.join(", ")} can be used.` };
+    return {
+      shape: "warning",
+      word: "pool down",
+      hint: `Nobody in ${gone.join(", ")} can be used.`,
+    };
   }
   return { shape: "up", word: "open" };
 }

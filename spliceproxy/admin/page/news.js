@@ -1,33 +1,33 @@
-// What happens: lines of the proxy's log, and records of sessions that ended in errors, as they come.
+// What happens: the proxy's log, and records of sessions that ended in errors, as they come.
 
-import { byId, icon, make, setShown, setText } from "./dom.js";
-import { ago, bytes, clock, count, exactTime, milliseconds, plural } from "./format.js";
 import { Refused } from "./api.js";
-import { howWords, whySentence } from "./words.js";
+import { byId, setShown, setText } from "./dom.js";
+import { ago } from "./format.js";
+import { eventLine, lostLine, recordLine } from "./news_lines.js";
 
+/** Lines of a list. */
 const MOST = 100;
-const LEVELS = { warning: "warning", error: "error", critical: "error" };
-const UNTOLD = new Set(["time", "level", "event", "logger", "pid", "timestamp"]);
 
 export class News {
-  /** `stream` is the Stream to open, `clear()` is called when its filter is taken away here. */
+  /** `clear()` is called when the filter of the records is taken away here. */
   constructor(api, clear) {
     this.api = api;
-    this.paused = false;
     this.only = null;
     this.events = new Lines(byId("events"), byId("events-nothing"));
     this.records = new Lines(byId("records"), byId("records-nothing"));
     byId("records-clear").addEventListener("click", clear);
   }
 
-  /** The parameters of the stream, and what is shown of its records: `only` is `{closedBy, why}`. */
+  /** Show such records alone, `{closedBy, why}`; the parameters that the stream then has. */
   filter(only) {
     this.only = only;
     this.records.empty();
     setText(byId("records-title"), only ? "Sessions that ended" : "Last errors");
     setText(byId("records-about"), only ? `${only.closedBy}: ${only.why}` : "");
     setShown(byId("records-clear"), Boolean(only));
-    return only ? { records: "all", events: "on", why: only.why } : { records: "errors", events: "on" };
+    return only
+      ? { records: "all", events: "on", why: only.why }
+      : { records: "errors", events: "on" };
   }
 
   /** The stream is open: take what happened before. */
@@ -39,7 +39,11 @@ export class News {
 
   closed(error) {
     const busy = error instanceof Refused && error.status === 429;
-    this.#say(busy ? "The proxy has as many streams as it takes; trying again." : "Not connected; trying again.");
+    this.#say(
+      busy
+        ? "The proxy has as many streams as it takes; trying again."
+        : "Not connected; trying again.",
+    );
   }
 
   take(kind, data) {
@@ -69,7 +73,10 @@ export class News {
   }
 }
 
-/** The newest lines of a list, on top; many that come at once are painted at once. */
+/**
+ * The newest lines of a list, on top; many that come at once are painted at once. A line has a
+ * `key`, and makes its node when it is painted, if it ever is.
+ */
 class Lines {
   constructor(list, nothing) {
     Object.assign(this, { list, nothing });
@@ -106,78 +113,23 @@ class Lines {
   }
 
   refresh() {
-    for (const time of this.list.querySelectorAll("time")) setText(time, ago(Date.parse(time.dateTime)));
+    for (const time of this.list.querySelectorAll("time"))
+      setText(time, ago(Date.parse(time.dateTime)));
   }
 
   #paint() {
     this.asked = 0;
-    const lines = this.waiting.splice(0);
-    for (const line of lines) {
-      this.keys.add(line.key);
-      line.node.dataset.key = line.key;
-    }
-    this.list.prepend(...lines.map((line) => line.node).reverse());
+    const nodes = this.waiting.splice(0).map(({ key, node }) => {
+      this.keys.add(key);
+      const made = node();
+      made.dataset.key = key;
+      return made;
+    });
+    this.list.prepend(...nodes.reverse());
     while (this.list.children.length > MOST) {
       this.keys.delete(this.list.lastElementChild.dataset.key);
       this.list.lastElementChild.remove();
     }
     setShown(this.nothing, this.list.children.length === 0);
   }
-}
-
-function moment(time) {
-  const at = Date.parse(time);
-  return make("time", { datetime: time, text: ago(at), "data-hint": exactTime(at) });
-}
-
-function eventLine(event) {
-  const shape = LEVELS[event.level] ?? "dot";
-  const fields = Object.entries(event).filter(([name, value]) => !UNTOLD.has(name) && value != null);
-  const told = fields.map(([name, value]) => `${name} ${valueWords(value)}`);
-  const level = shape === "dot" ? [] : [make("span", { class: "unseen", text: `${event.level}: ` })];
-  const text = make("span", { class: "line" }, ...level, make("b", { text: event.event }), " ", make("span", { class: "about", text: told.join(", ") }));
-  return { key: JSON.stringify(event), node: make("li", { class: shape }, icon(shape), text, moment(event.time)) };
-}
-
-function valueWords(value) {
-  if (Array.isArray(value)) return value.join("; ");
-  return typeof value === "object" ? JSON.stringify(value) : value;
-}
-
-let number = 0;
-
-function lostLine({ records }) {
-  const text = `${plural(records, "more record")} came than could be told`;
-  const node = make("li", { class: "warning" }, icon("warning"), make("span", { class: "line", text }), moment(new Date().toISOString()));
-  return { key: `lost ${(number += 1)}`, node };
-}
-
-function recordLine(record) {
-  const { why, closed_by: by, how, client, listener, upstream, pool, phase, start, duration_ms: lasted } = record;
-  const ended = new Date(Date.parse(start) + (lasted ?? 0)).toISOString();
-  const to = upstream ?? pool;
-  const about = [`${client ?? ""} on ${listener ?? "?"}${to ? ` → ${to}` : ""}`, phase === "relay" ? "" : `in ${phase}`];
-  if (record.lost != null) about.push(`${plural(record.lost, "session")} lost`);
-  else about.push(`${milliseconds(lasted)}, ↑\u00a0${bytes(record.bytes_up)} ↓\u00a0${bytes(record.bytes_down)}`);
-  const hint = [whySentence(why), `${by}, ${howWords(how)}, at ${clock(Date.parse(ended))}`, ...details(record)];
-  const fine = ["done", "drained", "removed", "operator"].includes(why);
-  const line = make(
-    "span",
-    { class: "line", "data-hint": hint.join("\n") },
-    make("b", { text: why }),
-    ` by ${by} `,
-    make("span", { class: "about", text: about.filter(Boolean).join(", ") }),
-  );
-  const shape = fine ? "up" : "error";
-  return { key: `${record.session} ${record.start}`, node: make("li", { class: shape }, icon(shape), line, moment(ended)) };
-}
-
-function details({ session, retries, tls_error: tls, sni, connect_ms: connect, first_byte_ms: first, queue_ms: queued }) {
-  const found = [`session ${session}`];
-  if (sni) found.push(`asked for ${sni}`);
-  if (tls) found.push(`TLS: ${tls}`);
-  if (queued != null) found.push(`queued ${milliseconds(queued)}`);
-  if (connect != null) found.push(`connect ${milliseconds(connect)}, first byte ${milliseconds(first)}`);
-  if (retries) found.push(`${count(retries)} others tried`);
-  return found;
 }

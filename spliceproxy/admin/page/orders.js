@@ -22,11 +22,24 @@ export class Orders {
     const { sessions, target } = item;
     const end = make("input", { type: "checkbox", id: "drain-end" });
     const seconds = make("input", {
-      type: "number", id: "drain-seconds", min: 1, max: 86400, value: 60, required: "",
-      "aria-label": "seconds in which the sessions end", disabled: "",
-    }); // prettier-ignore
+      type: "number",
+      id: "drain-seconds",
+      min: 1,
+      max: 86400,
+      value: 60,
+      required: "",
+      "aria-label": "seconds in which the sessions end",
+      disabled: "",
+    });
     end.addEventListener("change", () => (seconds.disabled = !end.checked));
-    const field = make("div", { class: "field" }, end, make("label", { for: "drain-end", text: "End them within" }), seconds, "seconds");
+    const field = make(
+      "div",
+      { class: "field" },
+      end,
+      make("label", { for: "drain-end", text: "End them within" }),
+      seconds,
+      "seconds",
+    );
     ask({
       title: `Drain ${meant(item)}?`,
       sentences: [...this.#drainWords(item), goOn(sessions)],
@@ -35,7 +48,9 @@ export class Orders {
       run: async () => {
         const over = end.checked ? { over: seconds.valueAsNumber } : {};
         const answer = await this.#order("drain", { target, ...over });
-        const left = answer.sessions ? `${plural(answer.sessions, "session")} left.` : "No session is left.";
+        const left = answer.sessions
+          ? `${plural(answer.sessions, "session")} left.`
+          : "No session is left.";
         return `${target} is drained: it takes no new sessions. ${left}`;
       },
     });
@@ -49,7 +64,9 @@ export class Orders {
       action: "Undrain",
       run: async () => {
         const answer = await this.#order("undrain", { target });
-        return answer.changed ? `${target} takes new sessions again.` : `${target} was not drained.`;
+        return answer.changed
+          ? `${target} takes new sessions again.`
+          : `${target} was not drained.`;
       },
     });
   }
@@ -57,21 +74,43 @@ export class Orders {
   /** What a drain means for those who would come. */
   #drainWords(item) {
     if (item.kind === "listener") {
-      return ["It gives up its addresses: new clients are refused, those that wait in its queue are still served."];
+      return [
+        "It gives up its addresses: new clients are refused.",
+        "Those that wait in its queue are still served.",
+      ];
     }
     const pool = item.kind === "pool" ? item : this.model.pool(item.pool);
     const usable = pool.upstreams.filter((one) => one.states.includes("up"));
     const left = item.kind === "pool" ? [] : usable.filter((one) => one.name !== item.name);
-    const takes = item.kind === "pool" ? "None of its upstreams takes new sessions" : "It takes no new sessions";
-    if (left.length) return [`${takes}; ${listed(left.map((one) => one.name), 3)} ${left.length === 1 ? "takes" : "take"} them.`];
-    const whose = pool.usedBy.length ? ` New clients of ${listed(pool.usedBy)} that belong there wait in its queue or are refused.` : "";
+    const takes =
+      item.kind === "pool"
+        ? "None of its upstreams takes new sessions"
+        : "It takes no new sessions";
+    if (left.length)
+      return [
+        `${takes}; ${listed(
+          left.map((one) => one.name),
+          3,
+        )} ${left.length === 1 ? "takes" : "take"} them.`,
+      ];
+    const whose = pool.usedBy.length
+      ? ` New clients of ${listed(pool.usedBy)} that belong there wait in its queue or are refused.`
+      : "";
     return [`${takes}, and no other upstream of ${pool.name} can be used.${whose}`];
   }
 
   /** Set the weight of an upstream. */
   weight(item) {
     const { pool, target, weight, configured_weight: configured } = item;
-    const input = make("input", { type: "number", id: "weight", min: 0, max: 1000, step: 1, value: weight, required: "" });
+    const input = make("input", {
+      type: "number",
+      id: "weight",
+      min: 0,
+      max: 1000,
+      step: 1,
+      value: weight,
+      required: "",
+    });
     const fields = [labelled("Weight", input)];
     if (configured != null && weight !== configured) {
       const back = make("button", { type: "button", text: `Back to ${configured}, as configured` });
@@ -81,14 +120,21 @@ export class Orders {
     ask({
       title: `Weight of ${meant(item)}`,
       sentences: [
-        `Its share of the new sessions of ${pool}, next to the weights of the others; with 0 it takes none. It holds over a reload, until it is set back.`,
+        `Its share of the new sessions of ${pool}, next to the weights of the others.`,
+        "With 0 it takes none. It holds over a reload, until it is set back.",
       ],
       fields,
       action: "Set weight",
       run: async () => {
         const wanted = input.valueAsNumber;
-        const answer = await this.#order("weight", { target, weight: wanted === configured ? null : wanted });
-        const word = answer.weight === answer.configured_weight ? ", as configured" : `; the configuration says ${answer.configured_weight}`;
+        const answer = await this.#order("weight", {
+          target,
+          weight: wanted === configured ? null : wanted,
+        });
+        const word =
+          answer.weight === answer.configured_weight
+            ? ", as configured"
+            : `; the configuration says ${answer.configured_weight}`;
         return `${target} has weight ${answer.weight}${word}.`;
       },
     });
@@ -100,7 +146,8 @@ export class Orders {
     ask({
       title: "Reset this session?",
       sentences: [
-        `${session.client} on ${session.listener}, to ${session.upstream ?? session.pool ?? "nobody yet"}: both sides see a reset.`,
+        `${session.client} on ${session.listener} → ${session.upstream ?? session.pool ?? "nobody yet"}.`,
+        "Both sides see a reset.",
         `Its record says operator. (${session.session})`,
       ],
       action: "Reset",
@@ -109,12 +156,12 @@ export class Orders {
     });
   }
 
-  /** Reset all sessions that match. `where` are the API's filters, `words` says them, `matching` how many. */
+  /** Reset all that match: `where` are the API's filters, `words` says them. */
   resetAll(where, words, matching) {
     ask({
       title: `Reset ${plural(matching, "session")}?`,
       sentences: [
-        `All sessions with ${words} end now, also those that come to match until then; both sides see a reset.`,
+        `All sessions with ${words} end now; both sides see a reset.`,
         "Their records say operator.",
       ],
       action: `Reset ${count(matching)}`,
@@ -142,9 +189,13 @@ function meant({ kind, name, pool }) {
 
 function goOn(sessions) {
   if (!sessions) return "It has no sessions now.";
-  return sessions === 1 ? "Its one session goes on until it ends by itself." : `Its ${count(sessions)} sessions go on until they end by themselves.`;
+  return sessions === 1
+    ? "Its one session goes on until it ends by itself."
+    : `Its ${count(sessions)} sessions go on until they end by themselves.`;
 }
 
 function resetWords(answer) {
-  return answer.reset ? `${plural(answer.reset, "session was", "sessions were")} reset.` : "No session was reset: they had ended already.";
+  return answer.reset
+    ? `${plural(answer.reset, "session was", "sessions were")} reset.`
+    : "No session was reset: they had ended already.";
 }

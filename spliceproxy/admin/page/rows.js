@@ -1,8 +1,10 @@
 // A long table of which only the rows in sight exist: 5000 upstreams cost as much as 30.
 
-import { make, placeInOrder, setAttribute } from "./dom.js";
+import { make, placeInOrder, setAttribute, setClass, setShown } from "./dom.js";
 
 const OVERSCAN = 6;
+/** Milliseconds. */
+const MARKED = 2000;
 
 export class VirtualRows {
   /**
@@ -39,18 +41,17 @@ export class VirtualRows {
     this.paint();
   }
 
-  /** Bring one item into sight. */
+  /** Bring one item into sight, and mark it for a moment. */
   reveal(key) {
     const index = this.items.findIndex((item) => item.key === key);
     if (index < 0) return;
     this.scroller.scrollTop = (index - 1) * this.rowHeight;
     this.top = this.scroller.scrollTop;
     this.paint();
-  }
-
-  /** The object of a row in sight. */
-  row(key) {
-    return this.rows.get(key);
+    const { node } = this.rows.get(key);
+    node.scrollIntoView({ block: "nearest" });
+    setClass(node, "revealed", true);
+    setTimeout(() => setClass(node, "revealed", false), MARKED);
   }
 
   /** Have the rows in sight say what the items say. */
@@ -103,5 +104,5 @@ function spacer() {
 function setHeight(row, pixels) {
   const height = `${pixels}px`;
   if (row.style.height !== height) row.style.height = height;
-  row.hidden = pixels === 0;
+  setShown(row, pixels > 0);
 }

@@ -1,11 +1,12 @@
 // Live sessions: filtered, sorted and paged by the proxy, which alone can see all of them.
 
-import { byId, Cell, Keyed, make, placeInOrder, setAttribute, setShown, setText } from "./dom.js";
-import { bytes, count, duration, exactTime, milliseconds, rate } from "./format.js";
+import { byId, Keyed, make, placeInOrder, setAttribute, setShown, setText } from "./dom.js";
+import { count, duration } from "./format.js";
+import { SessionRow } from "./session_rows.js";
 
 const PAGE = 50;
-const TYPING = 250;
 /** Milliseconds after the last letter: half an address is an error to the proxy. */
+const TYPING = 250;
 const SUGGESTED = 20;
 const FILTERS = ["client", "listener", "pool", "upstream", "min_idle"];
 
@@ -78,7 +79,10 @@ export class Sessions {
     placeInOrder(this.body, this.rows.nodes(items));
     setAttribute(this.table, "aria-rowcount", matching + 1);
     const last = offset + sessions.length;
-    setText(byId("sessions-range"), matching ? `${count(offset + 1)}–${count(last)} of ${count(matching)}` : "none");
+    setText(
+      byId("sessions-range"),
+      matching ? `${count(offset + 1)}–${count(last)} of ${count(matching)}` : "none",
+    );
     byId("sessions-previous").disabled = offset === 0;
     byId("sessions-next").disabled = last >= matching;
     const filtered = Object.keys(this.where()).length > 0;
@@ -87,8 +91,14 @@ export class Sessions {
     const reset = byId("sessions-reset");
     reset.disabled = !filtered || matching === 0;
     setText(reset, filtered && matching ? `Reset ${count(matching)}…` : "Reset matching…");
-    setAttribute(reset, "data-hint", filtered ? null : "Choose by a filter first whose sessions are meant.");
-    const told = silent.length ? `Worker ${silent.join(", ")} did not answer in time: its sessions are missing here.` : "";
+    setAttribute(
+      reset,
+      "data-hint",
+      filtered ? null : "Choose by a filter first whose sessions are meant.",
+    );
+    const told = silent.length
+      ? `Worker ${silent.join(", ")} did not answer in time: its sessions are missing here.`
+      : "";
     setText(byId("sessions-silent"), told);
   }
 
@@ -99,8 +109,14 @@ export class Sessions {
   }
 
   #offerNames(model) {
-    offer(this.inputs.listener, model.listeners.map((one) => one.name));
-    offer(this.inputs.pool, model.pools.map((one) => one.name));
+    offer(
+      this.inputs.listener,
+      model.listeners.map((one) => one.name),
+    );
+    offer(
+      this.inputs.pool,
+      model.pools.map((one) => one.name),
+    );
     const pool = this.inputs.pool.value;
     const pools = pool ? model.pools.filter((one) => one.name === pool) : model.pools;
     const typed = this.inputs.upstream.value.trim();
@@ -142,89 +158,12 @@ export class Sessions {
 /** Have a select (or a datalist) offer these names behind its first `kept` options. */
 function offer(list, names, kept = 1) {
   const { options } = list;
-  const same = options.length === names.length + kept && names.every((name, index) => options[index + kept].value === name);
+  const same =
+    options.length === names.length + kept &&
+    names.every((name, index) => options[index + kept].value === name);
   if (same) return;
   const chosen = list.value;
   while (options.length > kept) options[kept].remove();
   list.append(...names.map((name) => make("option", { value: name, text: name })));
   if (chosen && names.includes(chosen)) list.value = chosen;
-}
-
-class SessionRow {
-  constructor(reset) {
-    this.client = new Cell("th", "col-client");
-    this.client.node.scope = "row";
-    this.where = new Cell("td", "col-where");
-    this.phase = new Cell("td", "col-phase");
-    const numbers = ["age", "idle", "rate-up", "rate-down", "bytes", "rtt", "rtt-upstream"];
-    this.numbers = Object.fromEntries(numbers.map((name) => [name, new Cell("td", `number col-${name}`)]));
-    this.button = make("button", { type: "button", class: "quiet", text: "reset" });
-    this.button.addEventListener("click", () => reset(this.session));
-    this.node = make(
-      "tr",
-      {},
-      this.client.node,
-      this.where.node,
-      this.phase.node,
-      ...Object.values(this.numbers).map((cell) => cell.node),
-      make("td", { class: "col-reset" }, this.button),
-    );
-  }
-
-  update(session) {
-    this.session = session;
-    const { client, listener, pool, upstream, phase } = session;
-    this.client.show(client, "", identity(session));
-    this.where.show(`${listener} → ${upstream ?? pool ?? "?"}`, "", place(session));
-    this.phase.show(...phaseWords(session, phase));
-    const show = (name, text, zero, hint = "") => this.numbers[name].show(text, zero ? "zero" : "", hint);
-    show("age", duration(session.age_seconds), false, exactTime(Date.parse(session.start)));
-    show("idle", session.idle_seconds < 1 ? "now" : duration(session.idle_seconds), session.idle_seconds < 1);
-    show("rate-up", rate(session.rate_up), !session.rate_up);
-    show("rate-down", rate(session.rate_down), !session.rate_down);
-    show("bytes", bytes(session.bytes_up + session.bytes_down), false, bytesWords(session));
-    show("rtt", rtt(session.client_rtt_us), session.client_rtt_us == null, rttWords(session));
-    show("rtt-upstream", rtt(session.upstream_rtt_us), session.upstream_rtt_us == null, rttWords(session));
-    setAttribute(this.button, "aria-label", `reset the session of ${client}`);
-  }
-}
-
-function identity({ session, worker, peer, client, local, sni, alpn, tls_version: tls }) {
-  const words = [`session ${session}, worker ${worker}`, `to ${local}`, peer === client ? "" : `by ${peer}`];
-  if (sni) words.push(`asks for ${sni}`);
-  if (tls || alpn) words.push([tls, alpn].filter(Boolean).join(", "));
-  return words.filter(Boolean).join("\n");
-}
-
-function place({ listener, route, pool, upstream, retries }) {
-  const words = [`listener ${listener}`, route ? `route ${route}` : "", pool ? `pool ${pool}` : "", upstream ? `upstream ${upstream}` : ""];
-  if (retries) words.push(`${count(retries)} other upstreams were tried before`);
-  return words.filter(Boolean).join("\n");
-}
-
-/** Before the relay the phase; in it what the two flows do, where they do not simply wait. */
-function phaseWords({ flow_up: up, flow_down: down }, phase) {
-  if (phase !== "relay") return [phase, "early", `It is in ${phase}: no upstream has it yet.`];
-  const flows = [[up, "↑"], [down, "↓"]].filter(([state]) => state && state !== "open"); // prettier-ignore
-  const words = flows.map(([state, arrow]) => `${arrow} ${state}`).join(" ");
-  return [words || "open", words ? "" : "zero", `up: ${up}, down: ${down}\n${FLOWS}`];
-}
-
-const FLOWS = "open: nothing to move; moving: more in its next turn; blocked: its destination is full; paused: by bandwidth";
-
-function bytesWords({ bytes_up: up, bytes_down: down, spliced_up: splicedUp, spliced_down: splicedDown }) {
-  const spliced = (number) => (number ? `, ${bytes(number)} of it spliced` : "");
-  return `up ${bytes(up)}${spliced(splicedUp)}\ndown ${bytes(down)}${spliced(splicedDown)}`;
-}
-
-function rtt(microseconds) {
-  return milliseconds(microseconds == null ? null : microseconds / 1000);
-}
-
-function rttWords(session) {
-  const side = (name) => {
-    const again = session[`${name}_retrans`];
-    return `${name} ${rtt(session[`${name}_rtt_us`])}${again ? `, ${count(again)} segments sent again` : ""}`;
-  };
-  return `${side("client")}\n${side("upstream")}`;
 }

@@ -38,7 +38,7 @@ const LONGEST_PAUSE = 30_000;
 
 /** One stream of the API that is opened again when it ends, less and less often while it fails. */
 export class Stream {
-  /** `onOpen()`, `onItem(event, data)`, `onClosed(error)`; the error is null where it simply ended. */
+  /** `onOpen()`, `onItem(event, data)`, `onClosed(error)`: null where it simply ended. */
   constructor(api, { onOpen, onItem, onClosed }) {
     this.api = api;
     this.on = { onOpen, onItem, onClosed };

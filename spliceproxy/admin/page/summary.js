@@ -1,11 +1,30 @@
 // The head of the page: ready or not, the numbers of all together, and the workers.
 
 import { Sparkline } from "./charts.js";
-import { byId, Keyed, make, placeInOrder, setAttribute, setClass, setShown, setText } from "./dom.js";
-import { bytes, count, duration, exactTime, milliseconds, percent, perSecond, plural, rate } from "./format.js";
+import {
+  byId,
+  Keyed,
+  make,
+  placeInOrder,
+  setAttribute,
+  setClass,
+  setShown,
+  setText,
+} from "./dom.js";
+import {
+  bytes,
+  count,
+  duration,
+  exactTime,
+  milliseconds,
+  percent,
+  perSecond,
+  plural,
+  rate,
+} from "./format.js";
 
-const WINDOW = 10;
 /** Seconds over which new sessions are counted, as the proxy's own rates are. */
+const WINDOW = 10;
 
 export class Summary {
   constructor(history) {
@@ -30,12 +49,18 @@ export class Summary {
     sessions.show(count(total.sessions), sessionsWords(status));
     down.show(rate(rates.bytes_down), `${bytes(total.bytes_down)} since the start`);
     up.show(rate(rates.bytes_up), `${bytes(total.bytes_up)} since the start`);
-    arrivals.show(perSecond(this.#arrivals(traffic)), `${count(total.ended + total.sessions)} since the start`);
+    arrivals.show(
+      perSecond(this.#arrivals(traffic)),
+      `${count(total.ended + total.sessions)} since the start`,
+    );
     errors.show(perSecond(rates.errors), `${count(total.errors)} since the start`);
     errors.alarm(rates.errors > 0);
     setText(byId("connect-p50"), milliseconds(total.connect_ms.p50));
     setText(byId("connect-p99"), `p99 ${milliseconds(total.connect_ms.p99)}`);
-    setText(byId("first-byte"), `first byte ${milliseconds(total.first_byte_ms.p50)}, p99 ${milliseconds(total.first_byte_ms.p99)}`);
+    setText(
+      byId("first-byte"),
+      `first byte ${milliseconds(total.first_byte_ms.p50)}, p99 ${milliseconds(total.first_byte_ms.p99)}`,
+    );
     this.#showWorkers(status.workers, traffic.workers);
     if (this.drawn !== this.history.version) {
       this.drawn = this.history.version;
@@ -52,7 +77,11 @@ export class Summary {
     setShown(byId("reasons"), !ready && reasons.length > 0);
     setText(byId("version"), status.version);
     setText(byId("uptime"), `up ${duration(status.uptime_seconds)}`);
-    const place = [`Since ${exactTime(Date.parse(status.started))}`, `pid ${status.pid}`, ...status.config_files];
+    const place = [
+      `Since ${exactTime(Date.parse(status.started))}`,
+      `pid ${status.pid}`,
+      ...status.config_files,
+    ];
     setAttribute(byId("uptime"), "data-hint", place.join("\n"));
     document.title = `${ready ? "" : "not ready · "}${plural(status.sessions, "session")} · spliceproxy`;
   }
@@ -60,7 +89,9 @@ export class Summary {
   /** New sessions per second, from what rounds counted; at first those that ended. */
   #arrivals({ time, total }) {
     const seen = total.ended + total.sessions;
-    this.earlier = this.earlier.filter((one) => time - one.time <= WINDOW + 1 && one.seen <= seen && one.time < time);
+    this.earlier = this.earlier.filter(
+      (one) => time - one.time <= WINDOW + 1 && one.seen <= seen && one.time < time,
+    );
     const [oldest] = this.earlier;
     this.earlier.push({ time, seen });
     return oldest ? (seen - oldest.seen) / (time - oldest.time) : total.rates.ended;
@@ -68,12 +99,21 @@ export class Summary {
 
   #showWorkers(workers, measured) {
     const numbers = new Map(measured.map((one) => [one.worker, one]));
-    const items = workers.map((one) => ({ ...one, key: one.worker, numbers: numbers.get(one.worker) }));
+    const items = workers.map((one) => ({
+      ...one,
+      key: one.worker,
+      numbers: numbers.get(one.worker),
+    }));
     placeInOrder(byId("workers"), this.workers.nodes(items));
     const busiest = Math.max(0, ...measured.map((one) => one.cpu ?? 0));
     setText(byId("workers-cpu"), percent(busiest));
     const dead = workers.filter((one) => !one.ready).length;
-    setText(byId("workers-about"), dead ? `${plural(dead, "worker")} not ready` : `busiest of ${plural(workers.length, "worker")}`);
+    setText(
+      byId("workers-about"),
+      dead
+        ? `${plural(dead, "worker")} not ready`
+        : `busiest of ${plural(workers.length, "worker")}`,
+    );
     setClass(byId("workers-about"), "alarm", dead > 0);
   }
 }
@@ -122,7 +162,11 @@ class WorkerBar {
     setClass(this.node, "gone", !ready);
     const words = ready ? `${percent(numbers?.cpu)} CPU` : "not ready";
     setText(this.node.lastChild, `worker ${worker}: ${words}`);
-    setAttribute(this.node, "data-hint", [`Worker ${worker}: ${words}`, ...details(pid, sessions, age, numbers)].join("\n"));
+    setAttribute(
+      this.node,
+      "data-hint",
+      [`Worker ${worker}: ${words}`, ...details(pid, sessions, age, numbers)].join("\n"),
+    );
   }
 }
 
@@ -130,10 +174,12 @@ function details(pid, sessions, age, numbers) {
   const found = [pid ? `pid ${pid}, for ${duration(age)}` : "", plural(sessions, "session")];
   if (numbers) {
     found.push(
-      `loop: busy ${percent(numbers.busy)}, longest turn ${milliseconds(numbers.lag_ms)}, ${perSecond(numbers.events_per_wake)} events a wake`,
-      `pipes: ${count(numbers.pipes_lent)} lent, ${count(numbers.pipes_pooled)} pooled, ${count(numbers.pipes_refused)} refused`,
+      `busy ${percent(numbers.busy)}, longest turn ${milliseconds(numbers.lag_ms)}`,
+      `${perSecond(numbers.events_per_wake)} events a wake`,
+      `pipes: ${count(numbers.pipes_lent)} lent, ${count(numbers.pipes_pooled)} pooled`,
       `memory ${bytes(numbers.memory_bytes)}`,
     );
+    if (numbers.pipes_refused) found.push(`${count(numbers.pipes_refused)} pipes refused`);
     if (numbers.accept_pauses) found.push(`accepting paused ${count(numbers.accept_pauses)} times`);
     if (numbers.records_dropped) found.push(`${plural(numbers.records_dropped, "record")} dropped`);
     if (numbers.deaths) found.push(`died ${plural(numbers.deaths, "time")}`);
@@ -142,6 +188,9 @@ function details(pid, sessions, age, numbers) {
 }
 
 function sessionsWords({ max_sessions: most, older_sessions: older }) {
-  const words = [most ? `of at most ${count(most)}` : "", older ? `${count(older)} in an older process` : ""];
+  const words = [
+    most ? `of at most ${count(most)}` : "",
+    older ? `${count(older)} in an older process` : "",
+  ];
   return words.filter(Boolean).join(", ") || "live now";
 }

@@ -1,13 +1,13 @@
 // Listeners, pools and their upstreams: one table, dense, sorted and filtered as asked for.
 
-import { byId, setAttribute, setClass, setShown, setText } from "./dom.js";
+import { byId, setAttribute, setShown, setText } from "./dom.js";
 import { count } from "./format.js";
 import { SEVERITY } from "./model.js";
 import { VirtualRows } from "./rows.js";
 import { makeRow } from "./tree_rows.js";
 
-const COLLAPSED_FROM = 100;
 /** A pool with more upstreams than this is closed until somebody opens it. */
+const COLLAPSED_FROM = 100;
 
 const SORT_BY = {
   name: (item) => item.name,
@@ -53,13 +53,13 @@ export class Tree {
     this.#show(this.#held());
   }
 
-  /** Show a pool, or one of its upstreams, whatever the filter said before. */
-  reveal(pool, upstream = null) {
+  /** Show the row with this key, whatever the filter said before; `pool` is opened. */
+  reveal(key, pool) {
     this.filter.value = "";
     this.problems.checked = false;
-    if (upstream) this.toggled.set(pool, true);
+    this.toggled.set(pool, true);
     this.#changed();
-    this.rows.reveal(upstream ? `upstream/${pool}/${upstream}` : `pool/${pool}`);
+    this.rows.reveal(key);
   }
 
   #changed() {
@@ -76,10 +76,13 @@ export class Tree {
     const rows = items.filter((item) => item.kind !== "group").length;
     setShown(byId("tree-nothing"), rows === 0);
     const narrowed = this.filter.value.trim() || this.problems.checked;
-    setText(byId("tree-nothing"), this.problems.checked && !this.filter.value ? "No problems." : "Nothing matches.");
+    setText(
+      byId("tree-nothing"),
+      this.problems.checked && !this.filter.value ? "No problems." : "Nothing matches.",
+    );
     setText(byId("tree-count"), narrowed ? `${count(rows)} ${rows === 1 ? "row" : "rows"}` : "");
-    const wrong = [...this.model.listeners, ...this.model.pools, ...this.model.pools.flatMap((one) => one.upstreams)];
-    setText(byId("tree-problem-count"), count(wrong.filter((one) => one.problem && one.kind !== "pool").length));
+    const all = [...this.model.listeners, ...this.model.pools.flatMap((one) => one.upstreams)];
+    setText(byId("tree-problem-count"), count(all.filter((one) => one.problem).length));
   }
 
   *#items() {
@@ -94,7 +97,9 @@ export class Tree {
     let headed = false;
     for (const pool of this.#sorted(this.model.pools)) {
       const whole = has(pool.name);
-      const upstreams = pool.upstreams.filter((one) => (!only || one.problem) && (whole || has(one.name)));
+      const upstreams = pool.upstreams.filter(
+        (one) => (!only || one.problem) && (whole || has(one.name)),
+      );
       if (!upstreams.length && !(whole && (!only || pool.problem))) continue;
       if (!headed) yield { kind: "group", key: "pools", name: "Pools and their upstreams" };
       headed = true;
@@ -117,7 +122,9 @@ export class Tree {
       column === "name"
         ? (one, other) => names.compare(value(one), value(other))
         : (one, other) => value(one) - value(other);
-    return [...items].sort((one, other) => (descending ? -compare(one, other) : compare(one, other)));
+    return [...items].sort((one, other) =>
+      descending ? -compare(one, other) : compare(one, other),
+    );
   }
 
   /** Numbers begin with the largest; a third click brings back the configuration's order. */
@@ -157,11 +164,6 @@ export class Tree {
         return;
       }
     }
-  }
-
-  /** Say whether orders can be given: without, the table has no buttons. */
-  writable(writable) {
-    setClass(this.table, "writable", writable);
   }
 }
 

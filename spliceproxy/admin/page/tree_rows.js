@@ -67,11 +67,27 @@ class NumbersRow {
     this.#showState(item);
     const most = item.max_sessions;
     const full = most && sessions >= 0.9 * most;
-    this.sessions.show(count(sessions), tone(sessions, full), most ? `${count(sessions)} of at most ${count(most)}` : "");
-    this.up.show(rate(rates.bytes_up), tone(rates.bytes_up >= 0.5), moved("up", traffic.bytes_up, traffic.spliced_up));
-    this.down.show(rate(rates.bytes_down), tone(rates.bytes_down >= 0.5), moved("down", traffic.bytes_down, traffic.spliced_down));
+    this.sessions.show(
+      count(sessions),
+      tone(sessions, full),
+      most ? `${count(sessions)} of at most ${count(most)}` : "",
+    );
+    this.up.show(
+      rate(rates.bytes_up),
+      tone(rates.bytes_up >= 0.5),
+      moved("up", traffic.bytes_up, traffic.spliced_up),
+    );
+    this.down.show(
+      rate(rates.bytes_down),
+      tone(rates.bytes_down >= 0.5),
+      moved("down", traffic.bytes_down, traffic.spliced_down),
+    );
     this.p50.show(milliseconds(connect.p50), tone(connect.p50 != null));
-    this.p99.show(milliseconds(connect.p99), tone(connect.p99 != null), connect.count ? `of ${plural(connect.count, "connect")} in the last minute` : "");
+    this.p99.show(
+      milliseconds(connect.p99),
+      tone(connect.p99 != null),
+      connect.count ? `of ${plural(connect.count, "connect")} in the last minute` : "",
+    );
     const wrong = rates.errors + rates.connect_failures;
     this.errors.show(perSecond(wrong), tone(wrong, wrong > 0), errorsHint(traffic));
     this.#showLine(item);
@@ -130,17 +146,35 @@ function about(item) {
   if (item.kind === "listener") {
     const pools = listed(item.pools, 3);
     return [
-      [item.addresses.join(", "), item.tls ? "TLS" : "", pools && `→ ${pools}`].filter(Boolean).join("  "),
+      [item.addresses.join(", "), item.tls ? "TLS" : "", pools && `→ ${pools}`]
+        .filter(Boolean)
+        .join("  "),
       "",
-      [item.addresses.join("\n"), ...(item.routes ?? []).map(routeWords), item.pool && `else → ${item.pool}`].filter(Boolean).join("\n"),
+      [
+        item.addresses.join("\n"),
+        ...(item.routes ?? []).map(routeWords),
+        item.pool && `else → ${item.pool}`,
+      ]
+        .filter(Boolean)
+        .join("\n"),
     ];
   }
   if (item.kind === "pool") {
-    const words = [item.waiting ? `${count(item.waiting)} waiting` : "", item.balance, item.required ? "required" : ""];
-    const used = item.usedBy.length ? `Used by ${listed(item.usedBy, 10)}.` : "No listener uses it.";
+    const words = [
+      item.waiting ? `${count(item.waiting)} waiting` : "",
+      item.balance,
+      item.required ? "required" : "",
+    ];
+    const used = item.usedBy.length
+      ? `Used by ${listed(item.usedBy, 10)}.`
+      : "No listener uses it.";
     return [words.filter(Boolean).join(", "), item.waiting ? "warn" : "", used];
   }
-  return [item.tier ? `tier ${item.tier}` : "", "", item.tier ? "Used when lower tiers have none." : ""];
+  return [
+    item.tier ? `tier ${item.tier}` : "",
+    "",
+    item.tier ? "Used when lower tiers have none." : "",
+  ];
 }
 
 function routeWords(route) {
@@ -153,12 +187,15 @@ function tone(value, alarming = false) {
 }
 
 function moved(way, all, spliced) {
-  return all ? `${bytes(all)} ${way} since the start${spliced ? `, ${bytes(spliced)} of it spliced` : ""}` : "";
+  return all
+    ? `${bytes(all)} ${way} since the start${spliced ? `, ${bytes(spliced)} of it spliced` : ""}`
+    : "";
 }
 
 function errorsHint({ errors, retries, connect_failures: failures }) {
   const words = [errors && plural(errors, "error"), retries && `${count(retries)} retried`];
-  for (const [why, number] of Object.entries(failures)) if (number) words.push(`${why} ${count(number)}`);
+  for (const [why, number] of Object.entries(failures))
+    if (number) words.push(`${why} ${count(number)}`);
   const found = words.filter(Boolean);
   return found.length ? `${found.join(", ")} since the start` : "";
 }

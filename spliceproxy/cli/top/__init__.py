@@ -40,13 +40,13 @@ def top(view: str, interval: float, admin: Admin) -> None:
     last minute; the lines of blocks are the throughput of the last ten minutes, five seconds each.
 
     \b
-    l p u s        listeners, pools, upstreams, sessions
-    < >            sort by the column to the left, to the right; r turns the order around
-    /              show only what has this text in a name; in sessions also pool=app,
-                   client=10.0.0.0/8 and the like, as `spliceproxy sessions` has them
-    arrows         scroll, also PgUp, PgDn, Home and End
-    space          stand still, and go on
-    ? q            help, quit
+    l p u s  listeners, pools, upstreams, sessions
+    < >      sort by the column to the left, to the right; r turns the order
+    /        show only what has this text in a name; in sessions also pool=app,
+             client=10.0.0.0/8 and so on, as `spliceproxy sessions` has them
+    arrows   scroll, also PgUp, PgDn, Home and End
+    space    stand still, and go on
+    ? q      help, quit
 
     Where standard output is no terminal it prints what it sees once, and ends.
     """

@@ -15,8 +15,8 @@ A start goes through it in this order:
 - `access`: the tables of who may come in, by rules and by files that are followed.
 - `parts`: what follows the configuration beside the workers: `health`, `ejection`, `slow_start`,
   and `aftermath`, which ends sessions whose upstream is gone.
-- `doors`: the listening sockets of the admin API. Who serves them is handed down from above, and gets
-  a `house`: all that it may see and do. `draining` and `closed` (listeners), `weights` and
+- `doors`: the listening sockets of the admin API. Who serves them is handed down from above, and
+  gets a `house`: all that it may see and do. `draining` and `closed` (listeners), `weights` and
   `log_level` are what somebody ordered; `sessions` and `record_streams` ask the workers, `events`
   remembers the log.
 - `succession`: a new process takes the place of this one. `upgrade` is the old one's side of it,

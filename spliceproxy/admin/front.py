@@ -10,11 +10,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
 from contextlib import aclosing, suppress
+from http import HTTPStatus
 from typing import Any
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
+from yarl import URL
 
 from spliceproxy.admin.accepting import Acceptor
 from spliceproxy.admin.api import Routes
@@ -38,6 +42,7 @@ _CLOSING = 1.0
 """Seconds that answers under way may take when the doors close."""
 _FOR_EVER = 86400.0
 """Seconds: the gate closes connections, not the parser."""
+_NO_URL = URL("/")
 
 _PARSER: dict[str, Any] = {
     "access_log": None,
@@ -79,7 +84,7 @@ class Front:
         self._crowds = {entry: Crowd(most) for entry in Entry}
         self._streams = streams
         self._bounds = bounds
-        self._http = web.Server(self._serve)
+        self._http = web.Server(self._serve, request_factory=_request)
         self._acceptors: list[Acceptor] = []
         # What is left to it is the tracebacks of those who do not speak HTTP.
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
@@ -176,14 +181,15 @@ class Front:
     ) -> web.StreamResponse:
         """Tell all that it tells, until it ends or nobody listens any more."""
         crowd, gate = self._crowds[connection.entry], connection.gate
-        if crowd.streams >= self._streams:
+        if crowd.streams >= self._streams or request.method == "HEAD":
             stream.close()
-            return await _send(request, wrong(429, "there are too many streams; try later"), gate)
-        crowd.streams += 1
+            too_many = wrong(429, "there are too many streams; try later")
+            head = Answer(b"", content_type=stream.content_type)
+            return await _send(request, head if request.method == "HEAD" else too_many, gate)
         response = web.StreamResponse(headers={**HEADERS, "Content-Type": stream.content_type})
         response.force_close()
-        await response.prepare(request)
-        telling = asyncio.create_task(_tell_all(response, stream))
+        crowd.streams += 1
+        telling = asyncio.create_task(_tell_all(request, response, stream))
         unwanted = asyncio.create_task(gate.unwanted.wait())
         try:
             await asyncio.wait((telling, unwanted), return_when=asyncio.FIRST_COMPLETED)
@@ -192,7 +198,7 @@ class Front:
             stream.close()
             for task in (telling, unwanted):
                 task.cancel()
-        with suppress(asyncio.CancelledError, ConnectionError):
+        with suppress(asyncio.CancelledError):
             await telling
         await response.write_eof()
         return response
@@ -221,6 +227,18 @@ class _Connection(web.RequestHandler):
         return response
 
 
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    """A request without its URL: aiohttp's raises where a host is odd, and nobody needs it here."""
+    message = message._replace(url=_NO_URL)
+    return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
+
+
 def entry_of(door: Door) -> Entry:
     """Which kind of door it is. What counts is where it listens, not who comes."""
     if door.metrics:
@@ -247,7 +265,8 @@ async def _send(request: web.BaseRequest, answer: Answer, gate: Gate) -> web.Str
     return response
 
 
-async def _tell_all(response: web.StreamResponse, stream: Stream) -> None:
+async def _tell_all(request: web.BaseRequest, response: web.StreamResponse, stream: Stream) -> None:
+    await response.prepare(request)
     async with aclosing(stream.lines) as lines:
         async for line in lines:
             await response.write(line)
@@ -256,12 +275,12 @@ async def _tell_all(response: web.StreamResponse, stream: Stream) -> None:
 def _raw_refusal(status: int, text: str) -> bytes:
     """A whole answer, for where no request was read."""
     answer = wrong(status, text)
-    phrase = {408: "Request Timeout", 413: "Content Too Large", 503: "Service Unavailable"}[status]
     headers: dict[str, Any] = {
         **HEADERS,
         "Content-Type": answer.content_type,
         "Content-Length": len(answer.body),
         "Connection": "close",
     }
-    lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {headers[name]}" for name in headers)]
-    return "\r\n".join([*lines, "", ""]).encode() + answer.body
+    first = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
+    lines = [first, *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    return "\r\n".join(lines).encode() + answer.body

@@ -178,11 +178,17 @@ class Gate(asyncio.Protocol):
         self._said += len(data)
         most = self._bounds.most_said
         if self._said <= most:
-            self._inner.data_received(data)
+            self._hear(data)
         elif self._doing is _Doing.ASKING:
             self._part_with(413, f"a request has {most} bytes at the most")
         elif not self.unwanted.is_set():
             self.cut_off()
+
+    def _hear(self, data: bytes) -> None:
+        try:
+            self._inner.data_received(data)
+        except Exception:  # what the parser did not expect of anybody
+            self._part_with(400, "this is not HTTP as it is understood here")
 
     def eof_received(self) -> bool | None:
         return None

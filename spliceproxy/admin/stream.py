@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import orjson
 
-from spliceproxy.admin.asking import Asked, Stream
+from spliceproxy.admin.asking import Asked, AskError, Stream
 from spliceproxy.control.events import EventSubscription
 from spliceproxy.control.house import House
 from spliceproxy.control.record_streams import RecordStream
@@ -20,11 +20,14 @@ PARAMETERS = frozenset({"records", "events", *_FILTERS})
 
 
 def open_stream(house: House, asked: Asked) -> Stream:
-    """Raises AskError, QueryError; OSError where there are no fds left."""
+    """Raises AskError, QueryError."""
     keep = asked.choice("records", "errors", "all", "off")
     with_events = asked.choice("events", "on", "off") == "on"
     where = filter_of({name: asked.word(name) for name in _FILTERS if name in asked.words})
-    records = None if keep == "off" else house.streams.open(keep, where)
+    try:
+        records = None if keep == "off" else house.streams.open(keep, where)
+    except OSError as error:
+        raise AskError(f"no stream can be opened now: {error.strerror}", 503) from None
     events = house.events.subscribe() if with_events else None
     sources = [one for one in (records, events) if one is not None]
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from spliceproxy import config
 from spliceproxy.admin.api import Route, Routes
@@ -23,6 +24,9 @@ class Serving:
 
     def __init__(self, front: Front, where: Where, loop: asyncio.AbstractEventLoop) -> None:
         self.where = where
+        self.failures: list[dict[str, Any]] = []
+        """What the event loop had to catch."""
+        loop.set_exception_handler(lambda _loop, context: self.failures.append(context))
         self._front = front
         self._loop = loop
 

@@ -227,6 +227,7 @@ def test_head_tells_the_same_without_a_body(told: Told) -> None:
         answer = ask(told.door, "HEAD", target)
         assert (answer.status, answer.body) == (200, b"")
         assert int(answer.headers["Content-Length"]) > 10
+    assert ask(told.door, "HEAD", "/api/v1/stream").headers["Content-Type"] == "text/event-stream"
 
 
 def test_sessions_are_found_by_filters_in_order_and_in_parts(told: Told) -> None:

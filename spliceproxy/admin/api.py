@@ -9,7 +9,7 @@ from spliceproxy.admin.asking import Answer, Asked, Handler
 from spliceproxy.admin.guard import Entry, Need
 from spliceproxy.admin.orders import Orders
 from spliceproxy.admin.pages import load_pages
-from spliceproxy.admin.reading import EXPLAINED, FILTERS, Reading, TellToken
+from spliceproxy.admin.reading import EXPLAIN, FILTERS, Reading, TellToken
 from spliceproxy.admin.stream import PARAMETERS
 from spliceproxy.admin.traffic import Traffic
 from spliceproxy.control.house import House
@@ -71,7 +71,7 @@ def make_routes(house: House, traffic: Traffic, token: TellToken) -> Mapping[Ent
         f"{API}/history": Route(Need.READ, reading.history),
         f"{API}/sessions": Route(Need.READ, reading.sessions, FILTERS),
         f"{API}/events": Route(Need.READ, reading.events),
-        f"{API}/explain": Route(Need.READ, reading.explain, EXPLAINED),
+        f"{API}/explain": Route(Need.READ, reading.explain, EXPLAIN),
         f"{API}/stream": Route(Need.READ, reading.stream, PARAMETERS),
         f"{API}/drain": Route(Need.WRITE, orders.drain),
         f"{API}/undrain": Route(Need.WRITE, orders.undrain),

@@ -1,28 +1,28 @@
 """Which rule takes a client, which pool and which upstream, and why: what a worker would do.
 
 Nothing here decides: routes are tried by the worker's own `Router`, tiers and tables are its own.
-A file and a running proxy are explained alike; they differ in their `Sight`.
+A file and a running proxy are explained alike; they differ in their `Scene`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from spliceproxy.admin.explain_access import access_rule
 from spliceproxy.admin.explain_pool import explain_pool
 from spliceproxy.admin.questions import Client, make_client
+from spliceproxy.admin.scene import OnBoard, Scene
 from spliceproxy.config.suggest import nearest
 from spliceproxy.control.draining import UnknownTargetError
 from spliceproxy.ipc import ListenerPlan, PoolPlan, RoutePlan
-from spliceproxy.telemetry.board import listener_sessions
 from spliceproxy.wire.networks import NONE
 from spliceproxy.worker.pool import client_key
 from spliceproxy.worker.router import NO_ROUTE, Facts, Router, ends_tls
 
 if TYPE_CHECKING:
-    from spliceproxy.config import Config, IpNetwork, Listener
+    from spliceproxy.config import IpNetwork, Listener
     from spliceproxy.control.parts import InForce
     from spliceproxy.telemetry.board import Board
 
@@ -30,56 +30,6 @@ _KEYS = ("source", "protocol", "sni", "alpn", "host")
 """What a route may ask of a client."""
 
 Json = dict[str, Any]
-
-
-class Sight(Protocol):
-    """How things stand, by the slots of the plans."""
-
-    def state(self, slot: int) -> int:
-        """DOWN, EJECTED and DRAINING, added up, and what is held back."""
-
-    def live(self, slot: int) -> int:
-        """Live sessions with an upstream, or of a pool."""
-
-    def listener_live(self, slot: int) -> int:
-        """Live sessions of a listener."""
-
-
-class AtRest:
-    """All is well, and nobody is there."""
-
-    def state(self, slot: int) -> int:  # noqa: ARG002 - as Sight has it
-        return 0
-
-    live = listener_live = state
-
-
-class OnBoard:
-    """What the workers and the supervisor say at this moment."""
-
-    def __init__(self, board: Board) -> None:
-        self._board = board
-        self.state = board.upstreams.state
-        self.live = board.upstreams.live
-
-    def listener_live(self, slot: int) -> int:
-        return self._board.total(listener_sessions(slot))
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What a client meets."""
-
-    config: Config
-    listeners: Sequence[ListenerPlan]
-    pools: Sequence[PoolPlan]
-    sight: Sight
-    live: bool = True
-    """It is a running proxy."""
-    draining: Collection[str] = ()
-    """Listeners that let nobody in."""
-    unknown: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By pool, what stands for upstreams that are not known here."""
 
 
 def explain_live(
@@ -140,7 +90,6 @@ class _Explanation:
 
     def answer(self) -> Json:
         client, plan = self._client, self._plan
-        live, most = self._scene.sight.listener_live(plan.slot), plan.max_sessions
         access = access_rule(self._written.access, plan.access, client.source)
         answer: Json = {
             "listener": plan.name,
@@ -153,8 +102,8 @@ class _Explanation:
                 "alpn": [name.decode("ascii", "backslashreplace") for name in client.alpn],
                 "host": client.host,
             },
-            "sessions": live,
-            "max_sessions": most,
+            "sessions": self._scene.sight.listener_live(plan.slot),
+            "max_sessions": plan.max_sessions,
             "proxy_header": self._header,
             "access": access,
             "limits": _limits(self._written),

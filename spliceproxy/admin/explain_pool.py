@@ -14,7 +14,7 @@ from spliceproxy.worker.pool import Upstream
 from spliceproxy.worker.tier import EJECTED_ONES, EVERYONE, HEALTHY, Tier, groups_of, turns
 
 if TYPE_CHECKING:
-    from spliceproxy.admin.explain import Sight
+    from spliceproxy.admin.scene import Sight
 
 _STATES = {DRAINING: "draining", DOWN: "down", EJECTED: "ejected"}
 

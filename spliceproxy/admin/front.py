@@ -29,8 +29,6 @@ from spliceproxy.ipc.queries import QueryError
 
 _log = structlog.get_logger()
 
-MOST_STREAMS = 16
-"""Answers without end, of each kind of door."""
 _LONGEST_LINE = 8190
 """Bytes of a request line, or of one header."""
 _LOOK, _LOOKS = 0.02, 25
@@ -72,12 +70,14 @@ class Front:
         tokens: Callable[[], Tokens],
         hosts: Collection[str],
         most: int,
+        streams: int,
         bounds: Bounds = BOUNDS,
     ) -> None:
-        """`tokens` are those in force, `hosts` the names of this machine, `most` the connections of
-        each kind of door."""
+        """`tokens` are those in force, `hosts` the names of this machine. Each kind of door has
+        `most` connections, of which `streams` may be answers without end."""
         self._reception = Reception(routes, tokens, hosts)
         self._crowds = {entry: Crowd(most) for entry in Entry}
+        self._streams = streams
         self._bounds = bounds
         self._http = web.Server(self._serve)
         self._acceptors: list[Acceptor] = []
@@ -176,7 +176,7 @@ class Front:
     ) -> web.StreamResponse:
         """Tell all that it tells, until it ends or nobody listens any more."""
         crowd, gate = self._crowds[connection.entry], connection.gate
-        if crowd.streams >= MOST_STREAMS:
+        if crowd.streams >= self._streams:
             stream.close()
             return await _send(request, wrong(429, "there are too many streams; try later"), gate)
         crowd.streams += 1

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 MOST_CONNECTIONS = 256
+MOST_STREAMS = 16
 """Of each kind of door."""
 _FD_SHARE = 16
 """One kind of door may have one of so many fds: health checks and workers need theirs."""
+_STREAMS_FD_SHARE = 64
+"""The same of its streams, each of which has an fd for each worker."""
 
 
 class Admin:
@@ -100,6 +103,7 @@ class Admin:
             self._tokens.now,
             self._hosts,
             min(MOST_CONNECTIONS, nofile // _FD_SHARE),
+            max(1, min(MOST_STREAMS, nofile // _STREAMS_FD_SHARE // self._house.board.workers)),
         )
         front.open(self._doors)
         return front

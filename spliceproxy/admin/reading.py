@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from spliceproxy.admin.asking import Answer, Asked, AskError, Stream, tell, unknown
-from spliceproxy.admin.explain import explain_live
 from spliceproxy.admin.ready import not_ready, not_well
 from spliceproxy.admin.status import Report, Statuses
 from spliceproxy.admin.stream import open_stream
@@ -22,7 +21,7 @@ _EQUAL = ("listener", "pool", "upstream", "route", "sni", "phase")
 _FILTERS = (*_EQUAL, "client", "min_age", "min_idle")
 FILTERS = frozenset({"id", "sort", "offset", "limit", *_FILTERS})
 """Parameters of /sessions."""
-EXPLAINED = frozenset({"listener", "source", "peer", "protocol", "sni", "alpn", "host"})
+EXPLAIN = frozenset({"listener", "source", "peer", "protocol", "sni", "alpn", "host"})
 """Parameters of /explain."""
 
 
@@ -131,13 +130,15 @@ class Reading:
         return tell({"events": self._house.events.recent()})
 
     async def explain(self, asked: Asked) -> Answer:
+        from spliceproxy.admin.explain import explain_live
+
         if not asked.word("listener"):
             raise AskError("which listener? write for example ?listener=web&source=10.1.2.3")
         house = self._house
-        in_force, draining = house.in_force(), frozenset(house.closed.names)
-        # Files of networks are read.
+        in_force, closed = house.in_force(), frozenset(house.closed.names)
+        # In a thread: it may have to read long lists of networks.
         return tell(
-            await asyncio.to_thread(explain_live, in_force, house.board, draining, asked.words)
+            await asyncio.to_thread(explain_live, in_force, house.board, closed, asked.words)
         )
 
     async def stream(self, asked: Asked) -> Stream:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spliceproxy.admin.explain import AtRest, Scene
+from spliceproxy.admin.scene import AtRest, Scene
 from spliceproxy.config import Config, ConfigError, load, load_list
 from spliceproxy.control.access import AccessTables
 from spliceproxy.control.discovery.found import Found, found_at_once, is_place, within

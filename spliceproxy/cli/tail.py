@@ -7,7 +7,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -89,7 +89,7 @@ def _console_line(name: str, value: Json, *, colour: bool) -> str:
 class _Tail:
     """Follows one stream, over the ends of the proxy that tells it."""
 
-    def __init__(self, admin: Admin, path: str, printer: Any) -> None:
+    def __init__(self, admin: Admin, path: str, printer: Callable[[str, Json], str]) -> None:
         """`printer` makes a line of an event's name and value."""
         self._admin = admin
         self._path = path

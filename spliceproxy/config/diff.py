@@ -30,6 +30,8 @@ _TIMES = frozenset(
     {"connect", "idle", "half_close", "session", "drain", "interval", "timeout", "time"}
     | {"user_timeout", "slow_start", "min_ttl", "max_ttl", "preread", "handshake"}
 )
+_NONE = {"bind": "auto", "servers": "system"}
+"""The words for None in lists."""
 _RATES = frozenset({"up", "down"})
 _PREFIXES = frozenset({"v4", "v6"})
 _APART = ("upstreams", "access", "routes")
@@ -180,14 +182,14 @@ def _top_lines(changes: dict[str, tuple[object, object]]) -> Iterator[str]:
 
 def _text(key: str, value: object) -> str:
     name = key.rpartition(".")[2]
-    if value is None:
+    if value is None or (value == () and name == "bind"):
         return "off"
-    if isinstance(value, bool) and name == "verify":
+    if isinstance(value, bool) and name in ("verify", "upstreams"):
         return "on" if value else "off"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return "[" + ", ".join(str(one) for one in value) + "]"
+        return "[" + ", ".join(_NONE[name] if one is None else str(one) for one in value) + "]"
     if isinstance(value, float) and name in _TIMES:
         return time_text(value)
     if isinstance(value, int) and name in _SIZES:

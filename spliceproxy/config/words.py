@@ -36,7 +36,7 @@ def _section(section: BaseModel, node: Schema) -> dict[str, Any]:
     words = {}
     for name, field in type(section).model_fields.items():
         key, value = field.alias or name, getattr(section, name)
-        if key in _APART or value == () or (value is None and _is_absent(field)):
+        if key in _APART or (value in (None, ()) and _is_absent(value, field)):
             continue
         told = _value(value, node["properties"][key])
         if isinstance(section, PoolHealth):
@@ -47,9 +47,9 @@ def _section(section: BaseModel, node: Schema) -> dict[str, Any]:
     return words
 
 
-def _is_absent(field: FieldInfo) -> bool:
-    """Whether None means that the key is not there."""
-    return field.default is None and field.default_factory is None
+def _is_absent(value: object, field: FieldInfo) -> bool:
+    """Whether an empty value means that the key is not there."""
+    return field.default == value and field.default_factory is None
 
 
 def _value(value: Any, node: Schema) -> Any:
@@ -66,7 +66,9 @@ def _value(value: Any, node: Schema) -> Any:
         least, most = value
         return str(least) if least == most else f"{least}-{most}"
     if isinstance(value, tuple):
-        return [_value(one, inner["x-items"]) for one in value]
+        items = inner["x-items"]
+        off = not value and "off" in _words(items)
+        return "off" if off else [_value(one, items) for one in value]
     return _none(node) if value is None else _scalar(value, unit)
 
 
@@ -96,8 +98,13 @@ def _unit(node: Schema) -> str:
 
 def _none(node: Schema) -> str:
     """The word for a value that is None."""
-    words = {word for choice in node.get("anyOf", ()) for word in choice.get("enum", ())}
+    words = _words(node)
     return next((word for word in _NONE if word in words), "off")
+
+
+def _words(node: Schema) -> set[object]:
+    """Those that may stand for a value."""
+    return {word for choice in node.get("anyOf", ()) for word in choice.get("enum", ())}
 
 
 def _masked(key: str, value: Any) -> Any:

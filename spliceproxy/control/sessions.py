@@ -18,8 +18,9 @@ from spliceproxy.ipc.queries import QueryError, SessionFilter, SessionQuery
 
 PATIENCE: Final = 3.0
 """Seconds that a worker may take to answer."""
-AT_ONCE: Final = 2
-"""Questions that the workers are asked at the same time; further ones wait."""
+REST, LONGEST_REST = 3.0, 1.0
+"""Between two questions the workers are left alone for so many times as long as the first one took:
+whoever asks without end takes no more of them than that. The longest rest is in seconds."""
 MOST_NAMED: Final = 1000
 """Sessions that can be named in one order."""
 
@@ -57,7 +58,9 @@ class LiveSessions:
         self._patience = patience
         self._numbers = count(1)
         self._questions: dict[int, _Question] = {}
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._turn = asyncio.Lock()
+        self._free_at = 0.0
+        """The loop's time from which the next question may be asked."""
         fleet.on_answer = self._on_answer
 
     async def find(self, query: SessionQuery) -> FoundSessions:
@@ -88,7 +91,10 @@ class LiveSessions:
 
     async def _ask(self, message: Callable[[int], Message]) -> _Question:
         """Ask every worker that serves; `message(number)` makes the question."""
-        async with self._turns:
+        loop = asyncio.get_running_loop()
+        async with self._turn:
+            await asyncio.sleep(max(0.0, self._free_at - loop.time()))
+            began = loop.time()
             workers = [worker for worker in self._fleet.workers() if worker.ready]
             number = next(self._numbers)
             question = _Question({worker.index for worker in workers})
@@ -103,6 +109,8 @@ class LiveSessions:
                 pass  # those that did not answer are told
             finally:
                 del self._questions[number]
+                took = loop.time() - began
+                self._free_at = loop.time() + min(LONGEST_REST, REST * took)
             return question
 
     def _on_answer(self, worker: WorkerProcess, answer: Found | WasReset, fds: list[int]) -> None:

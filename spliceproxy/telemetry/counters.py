@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_CELLS: Final = 8192
 """Cells of one worker. What finds no place any more is counted with coarser names."""
+RESERVED: Final = 1024
+"""Places for cells of listeners alone: there is one for each (MAX_LISTENERS of the board)."""
 
 # The head of a region.
 USED: Final = 0
@@ -296,7 +298,7 @@ class Region:
         slots = self.slots
         if self._free:
             at = self._free.pop()
-        elif slots[USED] < MAX_CELLS:
+        elif slots[USED] < (MAX_CELLS - RESERVED if key.pool else MAX_CELLS):
             at = place(slots[USED])
         else:
             return self._coarser(key)
@@ -309,11 +311,11 @@ class Region:
         return cell
 
     def _coarser(self, key: CellKey) -> Cell:
-        """All places are taken: count it with the listener, or else with everybody."""
-        for other in (CellKey(key.listener), next(iter(self._cells))):
-            if other in self._cells:
-                return self._cells[other]
-        raise AssertionError("a full region has cells")
+        """All places are taken: count it with its listener; where not even that has one, because
+        hundreds came and went, with the first one."""
+        if key.pool:
+            return self.cell(key.listener)
+        return next(iter(self._cells.values()))
 
     def _fold(self, key: CellKey) -> None:
         """Add a cell to its listener's own one, and give up its place; whoever has it counts there

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-LOOKS: Final = 1000
-"""Sessions that are looked at in one turn."""
-TELLS: Final = 50
-"""Sessions that are told, or reset, in one turn: about a millisecond."""
+LOOKS: Final = 200
+"""Sessions that are looked at in one turn: half a millisecond, where there is much to look at."""
+TELLS: Final = 20
+"""Sessions that are told, or reset, in one turn: about as long."""
 
 Sessions = list["Session"]
 

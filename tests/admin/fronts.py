@@ -48,7 +48,7 @@ def serving_front(
             routes = dict.fromkeys(Entry, Routes(paths))
 
             async def serve() -> Front:
-                front = Front(routes, lambda: Tokens(WRITE.encode()), (), most, bounds)
+                front = Front(routes, lambda: Tokens(WRITE.encode()), (), most, most, bounds)
                 front.open(doors)
                 return front
 

@@ -144,7 +144,7 @@ def test_metrics_have_a_door_for_themselves_and_for_health(served: Served) -> No
     assert request(where, "GET", "/readyz", headers=elsewhere) == (200, {"status": "ready"})
     for target in ("/", "/api/v1/status", "/api/v1/token"):
         code, answer = request(where, "GET", target, headers=bearer(WRITE))
-        assert (code, answer["error"]) == (404, f"there is no {target} here; try /healthz")
+        assert (code, answer["error"]) == (404, f"there is no {target} here; try /metrics")
     assert request(where, "POST", "/api/v1/reload", headers=bearer(WRITE))[0] == 404
 
 

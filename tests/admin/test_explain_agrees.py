@@ -16,8 +16,9 @@ from harness.proxy import Proxy, running_proxy
 from harness.serving import Upstream, serving
 from harness.tls import client_hello
 
-from spliceproxy.admin.explain import Scene, explain
+from spliceproxy.admin.explain import explain
 from spliceproxy.admin.questions import make_client
+from spliceproxy.admin.scene import Scene
 from spliceproxy.cli.explain_file import scene_of
 from spliceproxy.wire.postgres import SSL_REQUEST
 

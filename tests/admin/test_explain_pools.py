@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spliceproxy.admin.explain import OnBoard
 from spliceproxy.admin.explain_pool import explain_pool
+from spliceproxy.admin.scene import OnBoard
 from spliceproxy.control.hash_tables import HASHES, plan_tables
 from spliceproxy.ipc import PoolPlan, QueuePlan, TcpPlan, UpstreamPlan
 from spliceproxy.ipc.sealed import at_once

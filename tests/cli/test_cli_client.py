@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command import Spliceproxy
 from fake_admin import FakeAdmin
+from harness.proxy import running_proxy
 
 
 @pytest.fixture
@@ -150,3 +152,38 @@ def test_what_the_proxy_refuses_is_told(fake: FakeAdmin, spliceproxy: Spliceprox
     shown = spliceproxy("weight", "pool/ap/10.0.0.1:80", "3", "--admin", fake.path)
     assert (shown.returncode, shown.stdout) == (1, "")
     assert shown.stderr == "spliceproxy: there is no pool ap; did you mean app?\n"
+
+
+def test_a_running_proxy_obeys_them_and_is_seen_to(
+    tmp_path: Path, spliceproxy: Spliceproxy
+) -> None:
+    door = tmp_path / "real.sock"
+    text = (
+        f'admin: {{bind: ["unix:{door}", "127.0.0.1:0"]}}\n'
+        'listeners: {web: {bind: "127.0.0.1:0", pool: app}}\n'
+        "pools: {app: {upstreams: [127.0.0.1:9001, 127.0.0.1:9002]}}\n"
+    )
+    target = "pool/app/127.0.0.1:9001"
+    env = {"SPLICEPROXY_ADMIN": str(door)}
+    with running_proxy(text) as proxy:
+        shown = spliceproxy("weight", target, "3", env=env)
+        assert shown.stdout == f"{target}: weight 3, configured 1\n"
+        assert "1 → 3" in spliceproxy("status", env=env).stdout
+        explained = spliceproxy("explain", "--live", "--listener", "web", env=env).stdout
+        assert re.search(r"^127\.0\.0\.1:9001 +75% ", explained, re.MULTILINE)
+        shown = spliceproxy("weight", target, "default", env=env)
+        assert shown.stdout == f"{target}: weight 1\n"
+        shown = spliceproxy("weight", "pool/app/127.0.0.1:9003", "3", env=env)
+        assert shown.returncode == 1
+        assert "has no upstream 127.0.0.1:9003" in shown.stderr
+        assert spliceproxy("log-level", "debug", env=env).stdout == "log level info → debug\n"
+        assert spliceproxy("log-level", "info", env=env).stdout == "log level debug → info\n"
+        [link] = spliceproxy("dashboard", env=env).stdout.splitlines()
+        url, _, token = link.partition("#token=")
+        over_tcp = {"SPLICEPROXY_ADMIN": url, "SPLICEPROXY_TOKEN": token}
+        assert spliceproxy("drain", target, env=over_tcp).stdout.startswith(f"{target}: draining")
+        shown = spliceproxy("undrain", target, env={"SPLICEPROXY_ADMIN": url})
+        assert (shown.returncode, shown.stdout) == (1, "")
+        assert "--token-file or SPLICEPROXY_TOKEN names it" in shown.stderr
+        assert spliceproxy("status", env={"SPLICEPROXY_ADMIN": url}).returncode == 0
+        assert proxy.log("draining")

@@ -217,11 +217,12 @@ def test_it_says_so_when_the_proxy_is_away_and_goes_on_when_it_is_back(
 ) -> None:
     start(shell, fake)
     fake.go_away()
-    screen = shell.wait_for("away for ")
+    screen = shell.wait_for("no answer for ")
     assert "8 upstreams" in screen
+    assert screen.splitlines()[5].startswith(f"no spliceproxy answers at {fake.path}"[:80])
     fake.house.not_ready = ["pool app has no upstream that can be used"]
     fake.come_back()
-    shell.wait(lambda now: "away" not in now, "it is back")
+    shell.wait(lambda now: "no answer" not in now, "it is back")
     shell.wait_for("pool app has no upstream")
 
 
@@ -324,5 +325,5 @@ def test_a_real_proxy_is_watched_over_its_end(tmp_path: Path, shell: Terminal) -
             shell.wait_for("1 listener, by ↓/s")
             client.close()
             shell.wait_for("0 sessions   ended ")
-        shell.wait_for("away for ")
+        shell.wait_for("no answer for ")
         shell.press("q")

@@ -111,7 +111,7 @@ def test_the_screen_is_full_and_no_line_too_long(size: tuple[int, int], view: st
     width, height = size
     found = answers(sessions=House().sessions({}))
     for helps in (False, True):
-        lines = draw(State(view, help=helps), found, "", width, height)
+        lines = draw(State(view, help=helps), found, None, width, height)
         assert len(lines) == height
         assert max(line.cell_len for line in lines) <= width
 
@@ -122,4 +122,4 @@ def test_what_came_between_two_answers_has_no_traffic_yet() -> None:
     found.traffic["listeners"].clear()
     found.traffic["pools"].clear()
     for view in ("listeners", "pools", "upstreams"):
-        assert draw(State(view), found, "", 80, 24)
+        assert draw(State(view), found, None, 80, 24)

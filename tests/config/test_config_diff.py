@@ -62,10 +62,37 @@ def test_the_same_configuration_differs_in_nothing() -> None:
             "relay: {pipe_size: 64KiB}\ntimeouts:",
             "~ relay.pipe_size 1MiB → 64KiB (needs spliceproxy upgrade)",
         ),
+        (
+            "timeouts:",
+            "admin: {bind: [auto, 127.0.0.1:9900]}\ntimeouts:",
+            "~ admin.bind [auto] → [auto, 127.0.0.1:9900] (needs spliceproxy upgrade)",
+        ),
+        (
+            "timeouts:",
+            "admin: {tokens: {read: file:/read.token}}\ntimeouts:",
+            "~ admin.tokens.read off → /read.token (needs spliceproxy upgrade)",
+        ),
+        (
+            "timeouts:",
+            "metrics: {bind: 0.0.0.0:9901}\ntimeouts:",
+            "~ metrics.bind off → [0.0.0.0:9901] (needs spliceproxy upgrade)",
+        ),
+        (
+            "timeouts:",
+            "metrics: {upstreams: off}\ntimeouts:",
+            "~ metrics.upstreams on → off (needs spliceproxy upgrade)",
+        ),
+        ("timeouts:", "metrics: off\ntimeouts:", ""),
+        (
+            "timeouts:",
+            "dns: {servers: 10.0.0.53}\ntimeouts:",
+            "~ dns.servers [system] → [10.0.0.53:53]",
+        ),
+        ("old: {", "old: {required: true, ", "~ pool old: required false → true"),
     ],
 )
 def test_each_change_is_one_line(before: str, after: str, line: str) -> None:
-    assert changed((before, after)) == [line]
+    assert changed((before, after)) == ([line] if line else [])
 
 
 def test_listeners_and_pools_come_and_go() -> None:

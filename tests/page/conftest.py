@@ -10,7 +10,7 @@ from fake_api import FakeApi, fake_api
 from fake_proxy import FakeProxy
 from playwright.sync_api import Browser, sync_playwright
 from scenarios import usual
-from screen import Screen, new_screen
+from screen import Screen, ShowProxy, new_screen
 
 CHROMIUM = "/usr/bin/chromium"
 SWITCHES = (
@@ -22,8 +22,6 @@ SWITCHES = (
     "--disable-component-update",
     "--disable-sync",
 )
-
-ShowProxy = Callable[..., tuple[Screen, FakeApi]]
 
 
 @pytest.fixture(scope="module")

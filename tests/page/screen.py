@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from fake_api import FakeApi
 from harness.wait import wait_until
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request
 
@@ -143,3 +144,7 @@ def new_screen(browser: Browser, url: str, **context: Any) -> Screen:
     made = browser.new_context(**settings)
     made.set_default_timeout(10_000)
     return Screen(made.new_page(), url)
+
+
+ShowProxy = Callable[..., tuple[Screen, FakeApi]]
+"""Opens the page of a proxy: the screen, and the fake behind it."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from conftest import ShowProxy
 from fake_api import fake_api
 from scenarios import usual
-from screen import Screen
+from screen import Screen, ShowProxy
 
 MakeScreen = Callable[..., Screen]
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import ShowProxy
 from scenarios import all_down, empty, many_upstreams, record, usual
-from screen import Screen
+from screen import Screen, ShowProxy
 
 WIDTHS = (360, 440, 470, 520, 620, 680, 768, 820, 900, 1024, 1180, 1400, 2000, 2560)
 

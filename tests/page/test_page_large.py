@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from conftest import ShowProxy
 from fake_api import FakeApi
 from scenarios import many_upstreams
-from screen import Screen
+from screen import Screen, ShowProxy
 
 MOST_NODES = 2500
 """Elements of the whole page; each row has about thirty."""

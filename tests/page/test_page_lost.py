@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import ShowProxy
 from fake_api import FakeApi, fake_api
 from scenarios import record, usual
-from screen import Screen
+from screen import Screen, ShowProxy
 
 
 def rounds(api: FakeApi) -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-from conftest import ShowProxy
 from scenarios import all_down
-from screen import Screen
+from screen import Screen, ShowProxy
 
 
 def open_drain(screen: Screen, name: str) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from conftest import ShowProxy
 from scenarios import many_upstreams
-from screen import Screen
+from screen import Screen, ShowProxy
 
 
 def clients(screen: Screen) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from conftest import ShowProxy
 from scenarios import all_down, empty, one_upstream, record, usual
+from screen import ShowProxy
 
 from spliceproxy.telemetry.record import NORMAL_ENDS, WHYS
 

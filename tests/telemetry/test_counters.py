@@ -140,15 +140,17 @@ def test_departed_cells_keep_their_place_until_there_are_too_many_and_no_count_i
 
 
 def test_a_full_region_counts_the_rest_with_the_listener(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counters, "MAX_CELLS", 3)
+    monkeypatch.setattr(counters, "MAX_CELLS", 4)
+    monkeypatch.setattr(counters, "RESERVED", 2)
     words = _memory()
     region = Region(words)
-    web = region.cell("web")
     for name in "ab":
         region.cell("web", "", "app", name)
-    assert region.cell("web", "", "app", "c") == web
-    assert region.cell("db", "", "app", "c") == web
-    assert Region(words).cell("web", "", "app", "d").at == web.at
+    coarse = region.cell("web", "", "app", "c")
+    assert coarse is region.cell("web")
+    assert region.cell("db", "", "app", "c") is region.cell("db") is not coarse
+    assert region.cell("third", "", "app", "a").at == region.cell("web", "", "app", "a").at
+    assert Region(words).cell("web", "", "app", "d").at == coarse.at
 
 
 def test_more_kinds_of_ends_than_places_are_counted_together() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spliceproxy.cli.client import Admin, DoorError, with_query
@@ -20,6 +21,15 @@ _TIMEOUT = 5.0
 
 Query = list[tuple[str, object]]
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What keeps answers away."""
+
+    since: float
+    """As time.monotonic() tells it."""
+    text: str
 
 
 class Feed:
@@ -39,10 +49,8 @@ class Feed:
         """Do not look by itself."""
         self.answers: Answers | None = None
         """The last ones."""
-        self.away_since: float | None = None
-        """The time (monotonic) since which the proxy does not answer; None: it does."""
-        self.problem = ""
-        """Why."""
+        self.trouble: Trouble | None = None
+        """Why there are no newer ones; None: nothing is wrong."""
 
     def first(self, query: Query | None) -> Answers:
         """The first answers, in this thread. Raises DoorError."""
@@ -70,11 +78,10 @@ class Feed:
                 answers = self._ask()
                 if self.paused and not asked:  # it came too late
                     continue
-                self.answers, self.away_since = answers, None
+                self.answers, self.trouble = answers, None
             except DoorError as error:
-                self.problem = str(error)
-                if self.away_since is None:
-                    self.away_since = time.monotonic()
+                since = self.trouble.since if self.trouble else time.monotonic()
+                self.trouble = Trouble(since, str(error))
             self._on_news()
 
     def _ask(self) -> Answers:

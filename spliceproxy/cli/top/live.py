@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK = 1.0
-"""Seconds after which the screen is drawn again without news: the time that the proxy is away."""
+"""Seconds after which the screen is drawn again without news: how long there are none."""
 
 
 def run(admin: Admin, view: str, interval: float) -> None:
@@ -81,11 +81,11 @@ class _Live:
     def _draw(self) -> None:
         feed = self._feed
         self._answers = feed.answers or self._answers
-        away = ""
-        if feed.away_since is not None:
-            away = f"away for {text.duration(time.monotonic() - feed.away_since)}"
+        wrong = None
+        if (trouble := feed.trouble) is not None:
+            wrong = text.duration(time.monotonic() - trouble.since), trouble.text
         width, height = self._terminal.size
-        lines = draw(self._state, self._answers, away, width, height)
+        lines = draw(self._state, self._answers, wrong, width, height)
         self._terminal.draw([self._paint(line, width) for line in lines])
 
     def _paint(self, line: Text, width: int) -> str:

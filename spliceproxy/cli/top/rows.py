@@ -44,7 +44,7 @@ def rows_of(state: State, answers: Answers) -> list[Row]:
     if state.view == "sessions":
         found = answers.sessions or {"sessions": ()}
         return [one for one in found["sessions"] if _has(one, FILTERS, words_of(state))]
-    rows = [*_RAISE[state.view](answers)]
+    rows = [*_ROWS[state.view](answers)]
     rows = [row for row in rows if _has(row, ("name", "pool", "addresses"), words_of(state))]
     return _sorted(rows, state)
 
@@ -121,4 +121,4 @@ def _upstreams(answers: Answers) -> Iterator[Row]:
             yield {**one, "pool": pool["name"], "traffic": traffic}
 
 
-_RAISE = {"listeners": _listeners, "pools": _pools, "upstreams": _upstreams}
+_ROWS = {"listeners": _listeners, "pools": _pools, "upstreams": _upstreams}

@@ -41,12 +41,18 @@ _HELP = (
 Json = Mapping[str, Any]
 
 
-def draw(state: State, answers: Answers, away: str, width: int, height: int) -> list[Text]:
-    """The screen. `away` says since when there are no answers; empty: they come.
+Wrong = tuple[str, str]
+"""For how long there has been no answer, and why."""
+
+
+def draw(
+    state: State, answers: Answers, wrong: Wrong | None, width: int, height: int
+) -> list[Text]:
+    """The screen; `wrong` where these answers are no longer the newest.
 
     Tells `state` how many rows there is room for, and which can be sorted.
     """
-    head = _head(state, answers, away, width)
+    head = _head(state, answers, wrong, width)
     room = max(0, height - len(head) - 1)
     body = _help() if state.help else _body(state, answers, width, room)
     lines = [*head, *body[:room], *[Text()] * (room - len(body)), _foot(state, width)]
@@ -55,24 +61,25 @@ def draw(state: State, answers: Answers, away: str, width: int, height: int) -> 
 
 def snapshot(state: State, answers: Answers, width: int | None) -> list[Text]:
     """All of it once, for who does not look at a terminal."""
-    head = _head(state, answers, "", width or 100)
+    head = _head(state, answers, None, width or 100)
     return [*head, *_table(state, rows_of(state, answers)).lines(width, fold=False)]
 
 
-def _head(state: State, answers: Answers, away: str, width: int) -> list[Text]:
+def _head(state: State, answers: Answers, wrong: Wrong | None, width: int) -> list[Text]:
+    problem = "; ".join(answers.status["not_ready"]) if wrong is None else wrong[1]
     return [
-        _apart(summary(answers.status), _mark(state, answers.clock, away), width),
+        _apart(summary(answers.status), _mark(state, answers.clock, wrong), width),
         _sessions(answers),
         _sparkline("↑", answers, "bytes_up", width),
         _sparkline("↓", answers, "bytes_down", width),
         _workers(answers.traffic["workers"], width),
-        Text("; ".join(answers.status["not_ready"]), "red"),
+        Text(problem, "red"),
     ]
 
 
-def _mark(state: State, clock: str, away: str) -> Text:
-    if away:
-        return Text(f" {away} ", "bold white on red")
+def _mark(state: State, clock: str, wrong: Wrong | None) -> Text:
+    if wrong is not None:
+        return Text(f" no answer for {wrong[0]} ", "bold white on red")
     if state.paused:
         return Text(f" paused at {clock} ", "reverse")
     return Text(clock, "dim")
@@ -101,7 +108,7 @@ def _sparkline(arrow: str, answers: Answers, key: str, width: int) -> Text:
     room = width - _LABEL - len(end)
     if room < 8 or not values:
         return label
-    shown = values[-room:]
+    shown = [*[None] * (room - len(values)), *values[-room:]]  # now is at the right
     return Text.assemble(label, (blocks(shown, peak), "cyan"), (end, "dim"))
 
 

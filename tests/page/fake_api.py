@@ -50,8 +50,8 @@ class FakeApi:
         """Orders that were accepted: the last part of the path, and the body."""
         self.delay = 0.0
         """Seconds before each answer to a GET that has an end."""
-        self.under_way = 0
-        """Such answers that are being waited for."""
+        self.under_way = self.most_under_way = 0
+        """Such answers that are being waited for, now and at the most."""
         self._loop = asyncio.new_event_loop()
         self._runner: web.AppRunner | None = None
         self._streams: list[tuple[web.StreamResponse, asyncio.Event]] = []
@@ -147,6 +147,7 @@ class FakeApi:
     def _read(self, path: str, answer: Callable[[Any], Json]) -> Any:
         async def handler(request: web.Request) -> web.Response:
             self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
             await asyncio.sleep(self.delay)
             self.under_way -= 1
             found = answer(request.query)

@@ -57,10 +57,10 @@ export class Summary {
     errors.alarm(rates.errors > 0);
     setText(byId("connect-p50"), milliseconds(total.connect_ms.p50));
     setText(byId("connect-p99"), `p99 ${milliseconds(total.connect_ms.p99)}`);
-    setText(
-      byId("first-byte"),
-      `first byte ${milliseconds(total.first_byte_ms.p50)}, p99 ${milliseconds(total.first_byte_ms.p99)}`,
-    );
+    const first = total.first_byte_ms;
+    setText(byId("first-byte"), `first byte ${milliseconds(first.p50)}`);
+    const told = `From accept to the upstream's first byte: p99 ${milliseconds(first.p99)}`;
+    setAttribute(byId("first-byte"), "data-hint", told);
     this.#showWorkers(status.workers, traffic.workers);
     if (this.drawn !== this.history.version) {
       this.drawn = this.history.version;

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -67,20 +66,16 @@ class Admin:
     async def close(self) -> None:
         """Let nobody in any more; answers under way get a second."""
         self._over = True
-        await self._traffic.close()
-        opening, self._opening = self._opening, None
-        if opening is None:
-            return
-        if not self._doors.ours.is_set():
-            opening.cancel()
-        with suppress(asyncio.CancelledError):
-            front = await opening
+        if self._opening is not None and not self._doors.ours.is_set():
+            self._opening.cancel()
+        if (front := await self._opened()) is not None:
             await front.close()
+        self._opening = None
+        await self._traffic.close()
 
     async def hand_over(self) -> None:
         """Let nobody in any more; the answers under way go on, that to `upgrade` among them."""
-        if self._opening is not None:
-            front = await self._opening
+        if (front := await self._opened()) is not None:
             await front.hand_over()
 
     def knowledge(self) -> dict[str, str]:
@@ -90,6 +85,14 @@ class Admin:
     def learn(self, knowledge: dict[str, str]) -> None:
         """Have the token that another process made."""
         self._tokens.made = knowledge["write_token"]
+
+    async def _opened(self) -> Front | None:
+        """The front, once the doors are open; None where they are not, or will not be."""
+        if self._opening is None:
+            return None
+        await asyncio.wait((self._opening,))
+        failed = self._opening.cancelled() or self._opening.exception() is not None
+        return None if failed else self._opening.result()
 
     async def _open(self) -> Front:
         # A fifth of a second, which a proxy without a door does not need.

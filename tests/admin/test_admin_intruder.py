@@ -113,6 +113,7 @@ def besieged(tmp_path: Path) -> Iterator[House]:
         for event in ("draining", "reloaded", "sessions reset", "upgrading"):
             assert not found.proxy.log(event)
         wait_until(lambda: found.talker.messages > 100, 10, "some talk")
+        print(f"{found.talker.messages} messages, the slowest {found.talker.worst * 1000:.1f} ms")
         assert found.talker.worst < WORST
 
 

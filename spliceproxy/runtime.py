@@ -1,4 +1,4 @@
-"""Where a running spliceproxy is found: the socket of its door, when nobody named another."""
+"""Where a running spliceproxy is found: the socket of its admin API, when nobody named another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def default_admin_path() -> Path | None:
-    """The socket of the operator's door: root's, or this user's; None: this user has no place.
+    """The UNIX socket of the admin API: root's, or this user's; None: this user has no place.
 
     $XDG_RUNTIME_DIR is a user's own directory, made at login (XDG Base Directory Specification).
     """

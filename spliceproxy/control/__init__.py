@@ -15,8 +15,10 @@ A start goes through it in this order:
 - `access`: the tables of who may come in, by rules and by files that are followed.
 - `parts`: what follows the configuration beside the workers: `health`, `ejection`, `slow_start`,
   and `aftermath`, which ends sessions whose upstream is gone.
-- `door`: what the operator asks and says while it runs, at a `door_socket`; `report` is the answer;
-  `draining` and `closed` (listeners) are what he ordered.
+- `doors`: the listening sockets of the admin API. Who serves them is handed down from above, and
+  gets a `house`: all that it may see and do. `draining` and `closed` (listeners), `weights` and
+  `log_level` are what somebody ordered; `sessions` and `record_streams` ask the workers, `events`
+  remembers the log.
 - `succession`: a new process takes the place of this one. `upgrade` is the old one's side of it,
   `inherited` the new one's, `handover` what they tell each other.
 """

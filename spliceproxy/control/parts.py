@@ -29,7 +29,7 @@ class InForce:
 
 
 class Part(Protocol):
-    """One concern of the supervisor: health checks, ejection, the operator's door."""
+    """One concern of the supervisor: health checks, ejection, draining."""
 
     def apply(self, in_force: InForce) -> None:
         """Follow this configuration from now on: at the start, and after each reload."""

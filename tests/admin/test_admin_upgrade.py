@@ -116,7 +116,12 @@ def test_the_token_stays_and_so_does_what_was_ordered_with_it(tmp_path: Path) ->
         token = bearer(write_token(proxy.door))
         target = {"target": "pool/app/127.0.0.1:9001"}
         assert request(where, "POST", "/api/v1/drain", target, token)[1]["changed"] == 1
+        weight = {"target": "pool/app/127.0.0.1:9002", "weight": 7}
+        assert request(where, "POST", "/api/v1/weight", weight, token)[1]["changed"]
         proxy.upgrade()
+        upstreams = proxy.status()["pools"][0]["upstreams"]
+        assert [one["states"] for one in upstreams] == [["draining"], ["up"]]
+        assert [one["weight"] for one in upstreams] == [1, 7]
         assert tcp_doors(proxy.proxy) == [where]
         code, drained = request(where, "POST", "/api/v1/drain", target, token)
         assert (code, drained["changed"]) == (200, 0)
@@ -127,12 +132,12 @@ def test_a_stream_ends_and_can_be_opened_again(tmp_path: Path) -> None:
     text = admin(tmp_path, "127.0.0.1:0") + YAML
     with generations(text, tmp_path) as proxy:
         [where] = tcp_doors(proxy.proxy)
-        with streamed(where, "/api/v1/stream?records=all") as lines:
+        with streamed(where, "/api/v1/stream?records=all&events=off") as lines:
             assert lines.readline() == b": hello\n"
             proxy.upgrade()
             assert lines.read() == b"\n"
         proxy.wait_alone()
-        with streamed(where, "/api/v1/stream?records=all") as lines:
+        with streamed(where, "/api/v1/stream?records=all&events=off") as lines:
             assert lines.readline() == b": hello\n"
 
 

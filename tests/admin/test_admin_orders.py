@@ -1,0 +1,87 @@
+"""What becomes of orders to a running proxy; those of drains are in other tests."""
+
+from __future__ import annotations
+
+import pytest
+from told import Told
+
+
+def test_sessions_are_reset_by_name_and_by_filter(told: Told) -> None:
+    clients = [told.proxy.connect("web") for _ in range(3)]
+    for client in clients:
+        client.sendall(b"hello")
+        client.recv(5)
+    [one, *_] = told.get("/api/v1/sessions")["sessions"]
+    assert told.order("reset", sessions=[one["session"], "0-00000000-9"]) == {"reset": 1}
+    assert told.order("reset", where={"pool": "spare"}) == {"reset": 0}
+    assert told.order("reset", where={"client": "127.0.0.0/8", "pool": "app"}) == {"reset": 2}
+    records = told.proxy.wait_records(3)
+    assert {record["why"] for record in records} == {"operator"}
+    assert told.get("/api/v1/sessions")["matching"] == 0
+    for client in clients:
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        client.close()
+    assert told.proxy.log("sessions reset")
+
+
+@pytest.mark.parametrize(
+    ("order", "body", "wrong"),
+    [
+        ("reset", {}, "say which sessions"),
+        ("reset", {"where": {}}, "an empty filter is every session"),
+        ("reset", {"where": {"name": "x"}}, "there is no filter name"),
+        ("reset", {"where": "web"}, "where is no filter"),
+        ("reset", {"sessions": "0-1-2"}, "sessions is no list of texts"),
+        ("reset", {"sessions": [1]}, "sessions is no list of texts"),
+        ("reset", {"sessions": ["x"] * 1001}, "1001 sessions; one order can name 1000"),
+        ("reset", {"sessions": ["x"], "where": {"pool": "app"}}, "say which sessions"),
+        ("reset", {"session": ["x"]}, "the body is no order: there is no session"),
+        ("weight", {}, "the body is no order"),
+        ("weight", {"target": "pool/app"}, "the body is no order"),
+        ("weight", {"target": "pool/app", "weight": "3"}, "weight is a whole number, or null"),
+        ("weight", {"target": "pool/app", "weight": True}, "weight is a whole number, or null"),
+        ("weight", {"target": "pool/app", "weight": 1.5}, "weight is a whole number, or null"),
+        ("weight", {"target": "pool/app", "weight": 257}, "pool/app: a weight is from 0 to 256"),
+        ("weight", {"target": "all", "weight": 1}, "all: write pool/NAME or pool/NAME/UPSTREAM"),
+        ("weight", {"target": 1, "weight": 1}, "target is no text"),
+        ("log-level", {}, "the body is no order"),
+        ("log-level", {"level": "loud"}, "loud: there is no such level; write debug, info"),
+        ("reload", {"file": "x"}, "the body is no order: there is no file"),
+        ("upgrade", [], "the body is no order"),
+    ],
+)
+def test_an_order_that_makes_no_sense_is_told_so(
+    order: str, body: object, wrong: str, told: Told
+) -> None:
+    code, text = told.refused(order, body)
+    assert code == 400, text
+    assert text.startswith(wrong)
+
+
+def test_weights_are_set_and_told_beside_the_configured_ones(told: Told) -> None:
+    target = f"pool/app/{told.up}"
+    done = told.order("weight", target=target, weight=7)
+    assert done == {"target": target, "weight": 7, "configured_weight": 2, "changed": True}
+    [one] = told.get("/api/v1/pools/app")["upstreams"]
+    assert (one["weight"], one["configured_weight"]) == (7, 2)
+    assert not told.order("weight", target=target, weight=7)["changed"]
+    assert told.order("weight", target=target, weight=None)["weight"] == 2
+    assert told.refused("weight", {"target": "pool/ap", "weight": 1})[0] == 404
+
+
+def test_the_log_level_is_set_for_all_processes(told: Told) -> None:
+    assert told.order("log-level", level="debug") == {"level": "debug", "before": "info"}
+    assert told.get("/api/v1/status")["log_level"] == "debug"
+    assert told.order("log-level", level="info") == {"level": "info", "before": "debug"}
+
+
+def test_reload_tells_what_changed_or_what_is_wrong(told: Told) -> None:
+    text = told.proxy.config.read_text()
+    assert told.order("reload") == {"changes": []}
+    told.proxy.config.write_text(text.replace("max_sessions: 50", "max_sessions: 51"))
+    assert told.order("reload") == {"changes": ["~ listener web: max_sessions 50 → 51"]}
+    told.proxy.config.write_text(text.replace("max_sessions: 50", "max_sesions: 51"))
+    code, wrong = told.refused("reload", {})
+    assert code == 409
+    assert "max_sesions: unknown key; did you mean max_sessions?" in wrong

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-from spliceproxy.config import scalars
+from spliceproxy.config import door_scalars, scalars
 from spliceproxy.config.address import Address
 from spliceproxy.config.scalars import OneOrMore
 from spliceproxy.config.section import Section, none_if_off, section, setting
@@ -30,13 +30,13 @@ class Tokens(Section):
     """What those who come in by TCP must know. Each file holds one token, of 16 or more visible
     characters; white space around it does not count. A file that changes holds at once."""
 
-    read: scalars.TokenFileOff = setting(
+    read: door_scalars.TokenFileOff = setting(
         "off",
         "`file:` and the absolute path of the token for reading. Loopback addresses do without; "
         "any other address of `bind` must have one.",
         example="file:/etc/spliceproxy/read.token",
     )
-    write: scalars.TokenFileOff = setting(
+    write: door_scalars.TokenFileOff = setting(
         "off",
         "The same for orders, and for reading too. `off`: each start makes a token of its own, "
         "which `GET /api/v1/token` tells on the UNIX socket.",
@@ -49,7 +49,7 @@ class Admin(Section):
     to, and browsers."""
 
     bind: Annotated[
-        tuple[scalars.AdminAddressAuto, ...], OneOrMore, AfterValidator(_some_admin)
+        tuple[door_scalars.AdminAddressAuto, ...], OneOrMore, AfterValidator(_some_admin)
     ] = setting(
         "auto",
         "UNIX sockets, whose files are for their owner only (mode 0600), and TCP addresses: an IP "
@@ -60,7 +60,7 @@ class Admin(Section):
         example="[auto, 127.0.0.1:9900]",
     )
     tokens: Tokens = section(Tokens, "What those who come in by TCP must know.")
-    hosts: Annotated[tuple[scalars.HostName, ...], OneOrMore] = setting(
+    hosts: Annotated[tuple[door_scalars.HostName, ...], OneOrMore] = setting(
         (),
         "Names by which browsers and others call this machine (`Host`), beside IP addresses, "
         "`localhost` and its own name. Requests for other names are refused: so no web page can "
@@ -73,7 +73,7 @@ class Metrics(Section):
     """What Prometheus and probes are told."""
 
     bind: Annotated[
-        tuple[scalars.AdminAddressOff, ...], OneOrMore, AfterValidator(_without_off)
+        tuple[door_scalars.AdminAddressOff, ...], OneOrMore, AfterValidator(_without_off)
     ] = setting(
         "off",
         "Where `/metrics`, `/healthz` and `/readyz` alone are served, to everybody and without a "

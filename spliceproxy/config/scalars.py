@@ -52,29 +52,6 @@ def _destination(text: str) -> str:
     raise ValueError(f"{show(text)} is no destination; write stdout or file:/path")
 
 
-def _admin_address(text: str) -> Address:
-    found = address.parse_bind(text)
-    if found.abstract:
-        raise ValueError(
-            f"{show(text)} has no file whose mode could keep others out; write unix:/path"
-        )
-    if found.host and found.host != "localhost" and found.ip is None:
-        raise ValueError(
-            f"{show(text)} has a name, which says not who can reach it; "
-            "write an IP address, or localhost"
-        )
-    return found
-
-
-def _token_file(text: str) -> str:
-    # What stands here may be the token itself, so it is not shown.
-    path = text.removeprefix("file:")
-    if path == text or not path.startswith("/") or path.endswith("/") or "\0" in path:
-        right = f"write file:{text}" if text.startswith("/") else "write file: and its path"
-        raise ValueError(f"a token is in a file of its own, with an absolute path; {right}")
-    return path
-
-
 def _pattern(text: str) -> str:
     if "\0" in text or text.endswith("/"):
         raise ValueError(f"{show(text)} names no file; write for example {text}*.yaml")
@@ -384,23 +361,6 @@ BindAddress = Annotated[
     read(address.parse_bind, "write host:port, [v6]:port, :port, unix:/path or unix:@name"),
     schema("address"),
 ]
-_ADMIN_RIGHT = "write unix:/path, 127.0.0.1:9900, [::1]:9900 or :9900"
-AdminAddressAuto = Annotated[
-    Address | None,
-    read(or_word("auto", _admin_address), f"{_ADMIN_RIGHT}, or auto"),
-    schema("address", "auto"),
-]
-AdminAddressOff = Annotated[
-    Address | None,
-    read(or_word("off", _admin_address), f"{_ADMIN_RIGHT}, or off"),
-    schema("address", "off"),
-]
-TokenFileOff = Annotated[
-    str | None,
-    read(or_word("off", _token_file), "write file:/path, or off"),
-    schema("file:/path", "off"),
-]
-HostName = Annotated[str, read(names.host_name, names.HOST_RIGHT), schema("name")]
 UpstreamAddress = Annotated[
     Address, read(address.parse_address, address.ADDRESS), schema("address")
 ]

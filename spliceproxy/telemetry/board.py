@@ -17,6 +17,7 @@ import mmap
 import os
 import struct
 
+from spliceproxy.errors import SpliceproxyError
 from spliceproxy.telemetry.counters import region_bytes
 from spliceproxy.telemetry.planes import Planes
 
@@ -148,9 +149,20 @@ class Board:
 
     @staticmethod
     def create(workers: int) -> int:
-        """Make the shared memory of a board, all zero, and return its fd, which the caller owns."""
+        """Make the shared memory of a board, all zero, and return its fd, which the caller owns.
+
+        Raises SpliceproxyError where a file of this process may not be so long (RLIMIT_FSIZE).
+        """
         fd = os.memfd_create("spliceproxy-board", os.MFD_CLOEXEC)
-        os.ftruncate(fd, _end(workers))
+        try:
+            os.ftruncate(fd, _end(workers))
+        except OSError as error:
+            os.close(fd)
+            raise SpliceproxyError(
+                f"no room for what {workers} workers count, {_end(workers) >> 20} MiB of which "
+                f"little is ever touched: {error.strerror}; LimitFSIZE=infinity in the systemd "
+                "unit, or ulimit -f unlimited"
+            ) from None
         os.pwrite(fd, _COUNT.pack(workers) + os.urandom((_HEAD - 1) * 8), 0)
         return fd
 

@@ -208,6 +208,7 @@ def test_what_clients_say_is_text_and_nothing_else(show: ShowProxy) -> None:
     proxy.sessions[0] |= {"client": markup, "sni": markup, "age_seconds": 1e9}
     proxy.events.append({"time": "2030-01-01T00:00:00.000Z", "level": "info", "event": markup})
     screen, api = show(proxy)
+    screen.wait(lambda: bool(screen.sessions()), "the sessions")
     assert screen.sessions()[0]["client"] == markup
     screen.wait(lambda: api.streams == 1, "the stream")
     api.tell("record", record(client=markup, tls_error=markup))

@@ -60,7 +60,7 @@ class LoneWorker:
         found = []
         while (message := self._receive()) != ipc.Retired(number):
             found.append(message)
-        return [message for message in found if not isinstance(message, ipc.Ready)]
+        return [message for message in found if not isinstance(message, ipc.Ready | ipc.Warned)]
 
     def _receive(self) -> ipc.Message:
         def receive() -> tuple[ipc.Message, list[int]] | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from limits_support import all_back, come, counted, limited, limits, reload
 from session_support import board_of, proxy_yaml, running_proxy
 
 from spliceproxy.control.slots import UpstreamSlots
+from spliceproxy.telemetry.board import Board
+from spliceproxy.telemetry.counters import region_bytes
 
 OFF = {"limits": "off"}
 
@@ -52,7 +56,7 @@ def test_a_board_without_limited_clients_has_no_planes() -> None:
         upstreams.echo() as upstream,
         running_proxy(proxy_yaml(upstream.address, listeners=listeners, workers=2)) as proxy,
     ):
-        assert board_size(proxy, 2) < 4 << 20
+        assert board_size(proxy, 2) == Board.counters_start(2) + 3 * region_bytes()
 
 
 def test_a_listener_that_is_renamed_takes_the_planes_and_its_sessions_leave_them() -> None:
@@ -70,7 +74,7 @@ def test_a_listener_that_is_renamed_takes_the_planes_and_its_sessions_leave_them
 
 
 def test_where_files_may_not_be_long_enough_the_reload_is_refused_in_one_line() -> None:
-    fsize = ("prlimit", f"--fsize={8 << 20}", "--")
+    fsize = ("prlimit", f"--fsize={80 << 20}", "--")
     text = proxy_yaml
     with (
         upstreams.echo() as upstream,
@@ -87,6 +91,17 @@ def test_where_files_may_not_be_long_enough_the_reload_is_refused_in_one_line() 
         )
         with ExitStack() as stack:
             assert all(come(proxy, "127.0.0.2", stack) for _ in range(3))
+
+
+def test_where_files_may_not_be_long_enough_for_the_board_the_start_says_so(tmp_path: Path) -> None:
+    config = tmp_path / "app.yaml"
+    config.write_text(f"workers: 2\nadmin: off\n{proxy_yaml('127.0.0.1:9')}")
+    command = ["prlimit", f"--fsize={8 << 20}", sys.executable, "-m", "spliceproxy", "run"]
+    done = subprocess.run([*command, str(config)], capture_output=True, text=True, timeout=20)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert last.startswith("spliceproxy: no room for what 2 workers count")
+    assert last.endswith("LimitFSIZE=infinity in the systemd unit, or ulimit -f unlimited")
 
 
 def test_planes_go_by_the_name_of_their_listener_and_a_new_one_takes_the_first_that_is_free() -> (

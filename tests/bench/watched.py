@@ -3,11 +3,12 @@ the dashboard open in Chromium, and Prometheus scraping it each second.
 
     PYTHONPATH=tests python -m bench.watched
 
-Both proxies run all the time. While the unwatched one has its turn the browser and Prometheus are
-stopped (SIGSTOP); they have gone on for a moment before the other one is measured. On a machine of
-two CPUs they share one with the load, at the lowest priority, as they are elsewhere in life. The
-proxy with all its processes, also the supervisor that answers them, has the other CPU. Printed are
-medians, and the ratio round by round.
+Both proxies run all the time. While the unwatched one has its turn the watchers are stopped
+(SIGSTOP); they have gone on for a moment before the other one is measured. The proxy with all its
+processes, also the supervisor that answers them, has one CPU. In life the browser and Prometheus are
+on other machines; on one of two CPUs they would take time from the load, and that is what would be
+measured. So a program stands in for them that asks the same, as often, and does nothing with the
+answers; `--browser` has the real ones. Printed are medians, and the ratio round by round.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 from harness.door import write_token
@@ -31,7 +33,14 @@ from bench.cpu import process_seconds, process_tree
 from bench.load.wrk import wrk
 from bench.origins import Origins
 from bench.place import Loopback, Pinning, choose_pinning
-from bench.programs import MissingError, find, free_port, raise_fd_limit
+from bench.programs import (
+    MissingError,
+    find,
+    free_port,
+    raise_fd_limit,
+    script,
+    script_environment,
+)
 
 CONNECTIONS = 64
 SETTLE = 2.5
@@ -69,8 +78,14 @@ Load = Callable[[int], tuple[float, float]]
 class Watchers:
     """A browser that has the dashboard open, and a Prometheus; groups of processes of their own."""
 
-    def __init__(self, directory: Path, url: str, metrics: int, pinning: Pinning) -> None:
+    def __init__(
+        self, directory: Path, url: str, metrics: int, pinning: Pinning, *, browser: bool
+    ) -> None:
         self._groups: list[subprocess.Popen[bytes]] = []
+        if not browser:
+            page = str(urlsplit(url).port)
+            self._start(pinning, *script("load.onlooker", page, str(metrics)))
+            return
         scrapes = directory / "prometheus.yml"
         scrapes.write_text(SCRAPES.format(port=metrics))
         self._start(
@@ -98,6 +113,7 @@ class Watchers:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
+                env={**os.environ, **script_environment()},
             )
         )
 
@@ -176,7 +192,8 @@ def _two_proxies(
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--rounds", type=click.IntRange(1), default=9)
 @click.option("--seconds", type=click.IntRange(1), default=4, help="Length of a measurement.")
-def main(rounds: int, seconds: int) -> None:
+@click.option("--browser", is_flag=True, help="With a real Chromium and a real Prometheus.")
+def main(rounds: int, seconds: int, browser: bool) -> None:
     """Measure what the dashboard and a scraper take of the throughput."""
     raise_fd_limit()
     pinning = choose_pinning("split", 1)
@@ -189,7 +206,7 @@ def main(rounds: int, seconds: int) -> None:
         alone, seen, (url, metrics) = stack.enter_context(
             _two_proxies(directory, f"{host}:{port}", pinning)
         )
-        watchers = Watchers(directory, url, metrics, pinning)
+        watchers = Watchers(directory, url, metrics, pinning, browser=browser)
         stack.callback(watchers.end)
         time.sleep(SETTLE)
         for what, load in (

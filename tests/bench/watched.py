@@ -5,9 +5,9 @@ the dashboard open in Chromium, and Prometheus scraping it each second.
 
 Both proxies run all the time. While the unwatched one has its turn the watchers are stopped
 (SIGSTOP); they have gone on for a moment before the other one is measured. The proxy with all its
-processes, also the supervisor that answers them, has one CPU. In life the browser and Prometheus are
-on other machines; on one of two CPUs they would take time from the load, and that is what would be
-measured. So a program stands in for them that asks the same, as often, and does nothing with the
+processes, also the supervisor that answers them, has one CPU. In life the browser and Prometheus
+are on other machines; on one of two CPUs they would take time from the load, and that is what would
+be measured. So a program stands in for them that asks the same, as often, and does nothing with the
 answers; `--browser` has the real ones. Printed are medians, and the ratio round by round.
 """
 

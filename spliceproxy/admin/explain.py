@@ -89,6 +89,7 @@ class _Explanation:
         self._facts = self._find_facts()
 
     def answer(self) -> Json:
+        """All that is known of the client's way, from the listener to the upstream."""
         client, plan = self._client, self._plan
         access = access_rule(self._written.access, plan.access, client.source)
         answer: Json = {

@@ -150,6 +150,7 @@ class Gate(asyncio.Protocol):
         """Set when the connection is."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: somebody came. The HTTP server hears of it where there is a place."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         if not self._crowd.enter(self):
@@ -173,6 +174,7 @@ class Gate(asyncio.Protocol):
             self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """asyncio: something was said. It is passed on while it is not too much."""
         if self._doing is _Doing.PARTING or not self._entered:
             return
         self._said += len(data)

@@ -72,6 +72,7 @@ class Reading:
         return _one(asked.name, await self._pools(), "pool")
 
     async def upstreams(self, asked: Asked) -> Answer:
+        """All upstreams in one list, each with its pool; or those of one pool."""
         pools = {pool["name"]: pool for pool in await self._pools()}
         wanted = asked.word("pool")
         if wanted and wanted not in pools:
@@ -106,6 +107,7 @@ class Reading:
         return found
 
     async def sessions(self, asked: Asked) -> Answer:
+        """Live sessions, as the workers tell them."""
         limit = asked.number("limit", 100)
         if limit > MOST:
             raise AskError(f"limit is from 1 to {MOST}")
@@ -130,6 +132,7 @@ class Reading:
         return tell({"events": self._house.events.recent()})
 
     async def explain(self, asked: Asked) -> Answer:
+        """Which rule takes a client, and where to. It is imported here: few ever ask."""
         from spliceproxy.admin.explain import explain_live
 
         if not asked.word("listener"):

@@ -34,6 +34,7 @@ from bench.load.wrk import wrk
 from bench.origins import Origins
 from bench.place import Loopback, Pinning, choose_pinning
 from bench.programs import (
+    FailedError,
     MissingError,
     find,
     free_port,
@@ -127,6 +128,8 @@ class Watchers:
     def go_on(self) -> None:
         self._signal(signal.SIGCONT)
         time.sleep(SETTLE)
+        if any(group.poll() is not None for group in self._groups):
+            raise FailedError("a watcher has ended: nobody watches any more")
 
     def end(self) -> None:
         self._signal(signal.SIGCONT)
@@ -244,5 +247,5 @@ def _compare(
 if __name__ == "__main__":
     try:
         main()
-    except MissingError as error:
+    except (MissingError, FailedError) as error:
         sys.exit(str(error))

@@ -30,7 +30,9 @@ def main(page: int, metrics: int) -> None:
 
 def _get(connection: http.client.HTTPConnection, path: str) -> None:
     connection.request("GET", path)
-    connection.getresponse().read()
+    response = connection.getresponse()
+    assert response.status == 200, (path, response.status)
+    response.read()
 
 
 def _follow(page: int) -> None:
@@ -38,6 +40,7 @@ def _follow(page: int) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", page)
     connection.request("GET", "/api/v1/stream")
     response = connection.getresponse()
+    assert response.status == 200, response.status
     while response.read1(65536):
         pass
 

@@ -127,17 +127,17 @@ def test_columns_sort_within_their_pool_and_hold_still_under_the_pointer(show: S
     head.get_by_role("button").click()
     assert head.get_attribute("aria-sort") == "descending"
 
-    def busier(name: str) -> None:
-        """Have it be the busiest by far, and the page know it."""
-        api.proxy.upstream(name).busy = 50 + api.proxy.round
+    def busier(name: str, busy: int) -> None:
+        """Have it be the busiest by far, however the rates swing, and the page know it."""
+        api.proxy.upstream(name).busy = busy
         known = api.proxy.round
         screen.wait(lambda: api.proxy.round > known + 1, "two rounds")
 
-    busier("10.1.40.7:9000")
+    busier("10.1.40.7:9000", 100)
     screen.wait(lambda: screen.names()[0] == "10.1.40.7:9000", "the busiest first")
     screen.page.locator("#tree tr.upstream").first.hover()
     held = screen.names()
-    busier("10.1.70.7:9000")
+    busier("10.1.70.7:9000", 1000)
     assert screen.names() == held
     screen.page.mouse.move(5, 5)
     screen.wait(lambda: screen.names()[0] == "10.1.70.7:9000", "the new order")

@@ -318,6 +318,7 @@ def test_a_client_that_is_silent_from_the_beginning_goes_where_no_bytes_are_need
         ([(SSL_REQUEST, b"S")], hello_for(None)[:100], "tls_handshake"),
         ([(GSSENC_REQUEST, b"N")], SSL_REQUEST[:7], "tls_handshake"),
     ],
+    ids=["at once", "at once after GSSENC", "in a ClientHello", "in an SSLRequest"],
 )
 def test_a_client_that_leaves_after_an_answer_costs_no_upstream(
     talk: list[tuple[bytes, bytes]], rest: bytes, why: str

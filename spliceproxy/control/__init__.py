@@ -23,6 +23,10 @@ A start goes through it in this order:
   `inherited` the new one's, `handover` what they tell each other.
 """
 
-from spliceproxy.control.start import run
+from spliceproxy.lean import structlog_without_rich
+
+structlog_without_rich()
+
+from spliceproxy.control.start import run  # noqa: E402 - it would import it as it is
 
 __all__ = ["run"]

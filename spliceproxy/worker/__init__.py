@@ -6,3 +6,7 @@ of `bandwidth`; `connector` and `pool` find it an upstream, `queue` is where it 
 `replay` finds another one, and `ending` ends sessions on purpose. The bytes themselves are moved by
 the relay, whose flows the loop calls directly.
 """
+
+from spliceproxy.lean import structlog_without_rich
+
+structlog_without_rich()

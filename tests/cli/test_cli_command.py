@@ -78,6 +78,27 @@ def test_help_loads_nothing_that_it_does_not_need() -> None:
     assert shown.stderr == "0 []\n"
 
 
+@pytest.mark.parametrize(
+    ("wing", "unwanted"),
+    [
+        ("import spliceproxy.worker.worker", {"yaml", "pydantic", "rich", "aiohttp"}),
+        ("from spliceproxy import config, control, admin", {"rich", "aiohttp"}),
+    ],
+    ids=["worker", "supervisor"],
+)
+def test_what_runs_for_long_loads_nothing_that_it_does_not_need(
+    wing: str, unwanted: set[str]
+) -> None:
+    """What each worker would pay with memory; and rich is there for those who ask for it later."""
+    program = (
+        f"import sys\n{wing}\n"
+        f"print(sorted({unwanted} & set(sys.modules)), 'structlog' in sys.modules)\n"
+        "import rich.console\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (shown.stdout, shown.stderr) == ("[] True\n", "")
+
+
 def test_no_arguments_show_the_help_and_are_a_usage_error(spliceproxy: Spliceproxy) -> None:
     shown = spliceproxy()
     assert shown.returncode == 2

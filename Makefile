@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+JOBS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -12,7 +13,7 @@ BENCH_READY := $(VENV)/.bench-ready
 
 help:
 	@echo "make demo    see it work: three upstreams, the proxy, some traffic; Ctrl-C ends it"
-	@echo "make test    run the tests; make test ARGS='-k relay -x' runs some of them"
+	@echo "make test    run the tests; make test ARGS='-k relay -x' runs some of them, JOBS=0 one by one"
 	@echo "make lint    check style, types and the direction of imports"
 	@echo "make fuzz    a million broken inputs for each parser; make fuzz ARGS='--inputs 10000'"
 	@echo "make bench   measure it beside HAProxy, nginx and Envoy; make bench ARGS='--quick'"
@@ -38,7 +39,7 @@ demo: $(READY)
 	@$(BIN)/spliceproxy demo $(ARGS)
 
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff check .

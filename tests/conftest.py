@@ -1,4 +1,5 @@
-"""What holds for every test: one seed for all that is random, and no silent skips in CI."""
+"""What holds for every test: one seed for all that is random, no silent skips in CI, and that some
+have the machine to themselves."""
 
 from __future__ import annotations
 
@@ -8,9 +9,13 @@ from collections.abc import Generator
 
 import hypothesis
 import pytest
+from harness.alone import Room
 
 NO_SKIP = os.environ.get("SPLICEPROXY_NO_SKIP", "") not in ("", "0")
 SEED = int(os.environ.get("SPLICEPROXY_SEED") or random.SystemRandom().randrange(2**32))
+os.environ["SPLICEPROXY_SEED"] = str(SEED)  # the processes that share the tests have the same
+
+ROOM = Room()
 
 # The machines that run this are slow and shared: time says nothing about a wrong result.
 hypothesis.settings.register_profile("spliceproxy", deadline=None, print_blob=True)
@@ -32,6 +37,13 @@ def pytest_report_header() -> str:
 def seed() -> int:
     """The number to begin every random sequence of a test with; printed on top of the run."""
     return SEED
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """From the making of its fixtures to their end."""
+    with ROOM.shared() if item.get_closest_marker("alone") is None else ROOM.alone():
+        return (yield)
 
 
 def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

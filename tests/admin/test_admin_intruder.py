@@ -28,7 +28,7 @@ listeners:
 pools:
   app: {{upstreams: ["{upstream}"]}}
 """
-WORST = 0.5
+WORST = 2.0
 """Seconds for one message there and back, at the most, on a machine with other things to do."""
 
 

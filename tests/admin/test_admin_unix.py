@@ -258,6 +258,7 @@ def test_off_is_no_door(silent: str) -> None:
         assert not proxy.log("no door for status and drain")
 
 
+@pytest.mark.alone
 def test_a_status_of_a_thousand_upstreams_takes_less_than_a_second(door: Path) -> None:
     upstreams = ", ".join(f"127.0.{n // 250}.{n % 250 + 1}:9000" for n in range(1000))
     text = APP.replace("[{upstream}, {{address: 127.0.0.1:9, weight: 0}}]", "[{upstream}]")

@@ -182,6 +182,7 @@ def test_no_colour_goes_to_a_file(spliceproxy: Spliceproxy, wrong: Path) -> None
         assert "\x1b" not in shown.stdout + shown.stderr
 
 
+@pytest.mark.alone
 def test_help_answers_at_once() -> None:
     """Far above what it takes (50 ms), far below what loading everything would take."""
     script = shutil.which("spliceproxy", path=Path(sys.executable).parent)

@@ -238,6 +238,7 @@ def test_a_table_of_clients_knows_no_slow_start() -> None:
     run(test)
 
 
+@pytest.mark.alone
 def test_the_timer_keeps_the_pace_of_the_shortest_and_ends() -> None:
     async def main() -> None:
         it = Rig()

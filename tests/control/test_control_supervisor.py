@@ -74,6 +74,7 @@ def test_open_files_are_allowed_up_to_the_hard_limit(tmp_path: Path) -> None:
             assert line[3] == line[4] != "512"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_killed_worker_is_back_within_a_second_and_its_queue_is_served(
     tmp_path: Path, workers: int
@@ -112,6 +113,7 @@ def test_the_sessions_lost_with_a_worker_are_counted_and_recorded(tmp_path: Path
             assert f'"pid":{pid},"lost":3' in line
 
 
+@pytest.mark.alone
 def test_a_sibling_serves_while_a_worker_dies_at_once_again_and_again(tmp_path: Path) -> None:
     file = tmp_path / "starts"
     options = ["--dies", "1", "--starts", str(file)]
@@ -203,6 +205,7 @@ def test_a_worker_that_hangs_is_killed_after_its_drain_time(tmp_path: Path) -> N
         assert running.lines("worker died", reason="did not stop in time")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_at_once(tmp_path: Path, second: signal.Signals) -> None:
     with supervised(tmp_path, web()) as running:

@@ -63,6 +63,7 @@ def test_it_tells_when_it_is_ready_and_when_it_stops(tmp_path: Path, manager: Ma
         assert running.wait() == 0
 
 
+@pytest.mark.alone
 def test_the_watchdog_hears_twice_as_often_as_it_asks_while_all_is_well(tmp_path: Path) -> None:
     manager = Manager(f"@watchdog-{tmp_path.name}-{os.getpid()}")
     env = {**manager.environment, "WATCHDOG_USEC": "400000", "TEST_HEARTBEAT": "1"}

@@ -166,6 +166,7 @@ def test_what_this_machine_lacks_takes_no_upstream_down(
     run(test)
 
 
+@pytest.mark.alone
 def test_ten_thousand_upstreams_are_checked_and_nothing_else_waits(seed: int) -> None:
     async def test() -> None:
         async with rig(seed) as it:

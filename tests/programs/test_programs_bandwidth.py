@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from harness.proxy import running_proxy
 from harness.wait import wait_until
 from real_programs import free_port, need, program, run
@@ -13,6 +14,7 @@ MIB = 1024 * 1024
 SECONDS = 6
 
 
+@pytest.mark.alone
 def test_iperf3_measures_the_rates_of_both_directions(tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     web = "{bind: '127.0.0.1:0', pool: app, bandwidth: {up: 8MiB/s, down: 24MiB/s}}"

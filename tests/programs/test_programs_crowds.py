@@ -133,6 +133,7 @@ def configuration(kind: Kind, directory: Path, app: str, echo: str) -> str:
     return CONFIG.format(time=TIME, how=how, app=app, echo=echo)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", KINDS)
 def test_ten_thousand_hardly_disturb_the_others_and_are_gone_in_time(
     name: str, tmp_path: Path

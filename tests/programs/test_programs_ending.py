@@ -62,6 +62,7 @@ def reset_within(clients: list[socket.socket], seconds: float) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_sessions_of_a_redis_that_hangs_are_reset_and_go_on_elsewhere(
     workers: int, tmp_path: Path
@@ -181,6 +182,7 @@ def test_a_reload_ends_the_sessions_of_a_removed_upstream_where_the_pool_says_so
                 assert {one["why"] for one in proxy.wait_records(5)} == {"removed"}
 
 
+@pytest.mark.alone
 def test_a_drain_of_an_nginx_under_wrk_ends_its_keepalive_sessions_within_the_time(
     tmp_path: Path,
 ) -> None:
@@ -196,13 +198,14 @@ def test_a_drain_of_an_nginx_under_wrk_ends_its_keepalive_sessions_within_the_ti
         )
         with running_proxy(yaml, workers=2) as proxy:
             url = f"http://127.0.0.1:{proxy.port('web')}/fine"
-            command = [need("wrk"), "-c", "40", "-t", "1", "-d", "6s", url]
+            command = [need("wrk"), "-c", "40", "-t", "1", "-d", "300s", url]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
                 wait_until(lambda: _access(tmp_path / "a") > 100, 10, "load")
                 began = time.monotonic()
                 said = drain(door, f"pool/app/{one['v4']}", "--over", "2s")
                 lasted = time.monotonic() - began
                 after = _access(tmp_path / "a")
+                load.send_signal(signal.SIGINT)
                 out = load.communicate(timeout=30)[0]
             print(said, out, f"drained after {lasted:.2f} s")
             # Half of 40, but each of two workers has a round of its own.
@@ -231,7 +234,7 @@ def test_a_listener_drained_and_undrained_under_wrk_resets_nobody(
         )
         with running_proxy(yaml, workers=workers) as proxy, same_fds(proxy.pid):
             url = f"http://127.0.0.1:{proxy.port('web')}/fine"
-            command = [need("wrk"), "-c", "16", "-t", "1", "-d", "6s", "--timeout", "3s"]
+            command = [need("wrk"), "-c", "16", "-t", "1", "-d", "300s", "--timeout", "3s"]
             command += ["-H", "Connection: close", url]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
                 for target in ("listener/web", "all", "listener/web"):
@@ -240,6 +243,7 @@ def test_a_listener_drained_and_undrained_under_wrk_resets_nobody(
                     drain(door, target)
                     wait_until(lambda: _status(door)["sessions"] == 0, 10, "no session")
                     command_line(door, "undrain", target)
+                load.send_signal(signal.SIGINT)
                 out = load.communicate(timeout=30)[0]
             print(out)
             assert int(re.findall(r"(\d+) requests in", out)[0]) > 600

@@ -126,6 +126,7 @@ def test_an_upstream_that_dies_or_hangs_under_wrk_fails_no_connect_and_serves_ag
         assert [r for r in proxy.records() if r["phase"] == "connect"] == []
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("balance", ["least_sessions", "power_of_two", "round_robin"])
 def test_an_upstream_that_becomes_slow_is_given_less_by_those_policies_that_count_sessions(
     balance: str, tmp_path: Path

@@ -52,11 +52,12 @@ def test_fifty_reloads_under_wrk_cost_no_request_and_no_session(
         proxy = stack.enter_context(running_proxy(text(0), workers=workers))
         crowd = stack.enter_context(talkers(proxy.address("talk")))
         url = f"http://127.0.0.1:{proxy.port('web')}/fine"
-        command = [need("wrk"), "-c", "64", "-t", "1", "-d", "6s", "-H", "Connection: close", url]
+        command = [need("wrk"), "-c", "64", "-t", "1", "-d", "300s", "-H", "Connection: close", url]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
             for number in range(1, RELOADS + 1):
                 reload(proxy, text(number))
                 assert load.poll() is None, "wrk ended before the reloads did"
+            load.send_signal(signal.SIGINT)  # it tells what it has counted so far
             said = load.communicate(timeout=30)[0]
         for one in crowd:
             one.leave()

@@ -6,7 +6,7 @@ import random
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -139,7 +139,8 @@ def test_a_malformed_header_is_refused(said: bytes) -> None:
     with upstreams.echo() as upstream, expecting(upstream.address) as proxy:
         with proxy.connect("web") as client:
             client.sendall(said)
-            client.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # a header that is wrong from its first byte has ended it
+                client.shutdown(socket.SHUT_WR)
             assert read_until_reset(client) == b""
         check_record(
             one_record(proxy),

@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from ipaddress import ip_network
 
+import pytest
+
 from spliceproxy.ipc import RoutePlan
 from spliceproxy.wire.networks import NONE, NetworkTable, make_table
 from spliceproxy.worker.router import BYTES, NO_ROUTE, Facts, Router
@@ -139,6 +141,7 @@ def test_the_index_decides_as_one_look_after_the_other_would() -> None:
             assert router.choose(facts) == plain_choice(routes, facts)
 
 
+@pytest.mark.alone
 def test_thousands_of_names_cost_no_more_than_a_few() -> None:
     def seconds(count: int) -> float:
         router = Router([route(sni=(f"n{n}.example.com",)) for n in range(count)])

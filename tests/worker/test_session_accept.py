@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
+import pytest
 from harness import upstreams
 from harness.fds import context_switches, cpu_seconds, open_fds
 from harness.proxy import Name, connect
@@ -143,6 +144,7 @@ def test_whoever_comes_while_others_leave_at_the_limit_of_fds_finds_an_fd() -> N
     assert whys(records) == {"done": 2 * room, "client_reset": room}
 
 
+@pytest.mark.alone
 def test_a_shortage_of_fds_is_said_once_a_second_and_ends_by_itself() -> None:
     with (
         serving("v4", greet) as upstream,

@@ -65,6 +65,7 @@ def upload(proxy: Proxy, size: int = SIZE) -> float:
         return size / (time.monotonic() - began)
 
 
+@pytest.mark.alone
 def test_each_of_four_sessions_gets_its_own_rate_by_splice_and_nobody_spins() -> None:
     speeds: list[float] = []
     with both_ways({"up": "8MiB/s", "down": "8MiB/s"}) as proxy:
@@ -129,6 +130,7 @@ def test_the_socket_that_sends_has_the_rate(bandwidth: object, up: int, down: in
         assert pacing(peers[echo.name]) == up
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("mode", ["adaptive", "splice"])
 def test_both_directions_of_unix_sockets_are_slowed_down_too(tmp_path: Path, mode: str) -> None:
     """Both at once over one session, which a client's FIN ends last."""
@@ -158,6 +160,7 @@ def test_both_directions_of_unix_sockets_are_slowed_down_too(tmp_path: Path, mod
     assert woke < 3000
 
 
+@pytest.mark.alone
 def test_a_paused_flow_sleeps(tmp_path: Path) -> None:
     with ExitStack() as stack:
         source = stack.enter_context(upstreams.source(MIB, SEED))
@@ -235,6 +238,7 @@ def test_a_unix_upstream_that_reads_even_slower_gets_every_byte() -> None:
         assert cpu_seconds(pid) - before < 0.5
 
 
+@pytest.mark.alone
 def test_small_messages_over_a_slow_unix_socket_do_not_wait() -> None:
     with ExitStack() as stack:
         echo = stack.enter_context(upstreams.echo("unix"))
@@ -249,6 +253,7 @@ def test_small_messages_over_a_slow_unix_socket_do_not_wait() -> None:
         assert time.monotonic() - began < 1.0
 
 
+@pytest.mark.alone
 def test_curl_downloads_at_the_rate() -> None:
     with both_ways({"down": "4MiB/s"}, size=16 * MIB) as proxy:
         host, port = proxy.address("down")

@@ -255,6 +255,7 @@ def test_idle_ones_end_first_the_silent_longest_before_all(tmp_path: Path, seed:
         assert ended == expected
 
 
+@pytest.mark.alone
 def test_a_paced_end_is_even_and_holds_its_deadline(tmp_path: Path) -> None:
     with echo() as one, told(tmp_path, web=[(one.name, APP)]) as worker:
         clients = worker.crowd(200)

@@ -144,6 +144,7 @@ def test_clients_that_come_one_after_another_are_served_so() -> None:
         assert upstream.results == [b"%d" % number for number in range(100)]
 
 
+@pytest.mark.alone
 def test_a_place_that_another_worker_frees_is_seen_within_a_tick() -> None:
     with upstreams.echo() as echo, ExitStack() as stack:
         app = stack.enter_context(case(one_at_a_time(echo.address), workers=2))
@@ -167,6 +168,7 @@ def test_a_place_that_another_worker_frees_is_seen_within_a_tick() -> None:
         assert statistics.median(took) < 0.08  # the tick, and a busy machine
 
 
+@pytest.mark.alone
 def test_a_place_that_is_freed_in_this_worker_is_taken_at_once() -> None:
     with upstreams.echo() as echo, ExitStack() as stack:
         app = stack.enter_context(case(one_at_a_time(echo.address)))
@@ -491,6 +493,7 @@ def test_after_a_thousand_sessions_nobody_is_left_in_any_count() -> None:
         assert all(record["queue_ms"] is None or record["queue_ms"] >= 0 for record in records)
 
 
+@pytest.mark.alone
 def test_workers_sleep_while_a_thousand_clients_wait() -> None:
     with upstreams.echo() as echo, ExitStack() as stack:
         queue = {"size": 2000, "when": "full_or_down"}

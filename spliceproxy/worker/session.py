@@ -20,6 +20,7 @@ from spliceproxy.worker.admission import admitted, leave
 from spliceproxy.worker.announcement import announce
 from spliceproxy.worker.approach import Step, needs_approach, steps_for
 from spliceproxy.worker.connector import Connector
+from spliceproxy.worker.deadline import deadline_of
 from spliceproxy.worker.early_close import count_early_close, forgive
 from spliceproxy.worker.intake import Preread
 from spliceproxy.worker.known import balance_key
@@ -294,7 +295,7 @@ class Session:
 
     def _arm(self) -> None:
         """Arm the timer for whatever comes first."""
-        deadline = self._deadline()[0]
+        deadline = deadline_of(self)[0]
         connector = self._connector
         if connector is not None and connector.wake is not None:
             deadline = connector.wake if deadline is None else min(deadline, connector.wake)
@@ -310,25 +311,6 @@ class Session:
             with suppress(OSError):  # reset meanwhile: the relay will see it
                 set_keepalive(relay.down.src, self.pool.plan.tcp)
 
-    def _deadline(self) -> tuple[float | None, Why]:
-        """The earliest moment at which silence or age ends the session, and what it would be."""
-        plan = self.pool.plan
-        deadline: float | None = None
-        why: Why = "session_timeout"
-        if plan.session_timeout is not None:
-            deadline = self.started + plan.session_timeout
-        relay = self.relay
-        if relay is not None:
-            silence = plan.idle_timeout
-            name: Why = "idle_timeout"
-            if relay.half_closed:
-                silence, name = plan.half_close_timeout, "half_close_timeout"
-            if silence is not None:
-                silent = max(relay.up.touched, relay.down.touched) + silence
-                if deadline is None or silent < deadline:
-                    deadline, why = silent, name
-        return deadline, why
-
     def on_deadline(self, now: float) -> None:
         """The deadline that was armed has come; it may have moved since."""
         stage = self.handshake or self.preread or self._parting
@@ -342,7 +324,7 @@ class Session:
                 return
         if self.relay is not None and not self._settled:
             self._settle(self.relay)
-        deadline, why = self._deadline()
+        deadline, why = deadline_of(self)
         if deadline is not None and now >= deadline:
             self.abort(why)
         else:

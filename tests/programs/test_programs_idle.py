@@ -67,6 +67,7 @@ def test_sessions_that_were_busy_hold_no_pipe_once_they_are_idle() -> None:
             assert 0 < pipes <= 2  # in the pool, one for each direction of the one busy session
 
 
+@pytest.mark.alone
 def test_a_worker_with_silent_sessions_wakes_for_its_timers_alone() -> None:
     with peer("echo", "v4") as upstream, running_proxy(web(upstream)) as proxy:
         [worker] = proxy.worker_pids()

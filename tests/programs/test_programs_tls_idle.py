@@ -100,6 +100,7 @@ def test_sessions_take_the_memory_that_earlier_ones_gave_back(tmp_path: Path) ->
     assert memory[-1] <= memory[3] * 1.25
 
 
+@pytest.mark.alone
 def test_a_worker_with_silent_tls_sessions_wakes_for_its_timers_alone(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     with peer("echo", "v4") as upstream, ending(authority, upstream) as proxy:

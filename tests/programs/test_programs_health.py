@@ -25,7 +25,8 @@ def test_nginx_is_checked_by_http_and_logs_no_error(family: str, seed: int, tmp_
             with nginx(tmp_path) as addresses:
                 access = tmp_path / "access.log"
                 before = access.read_bytes().count(b"\n")
-                health = {"interval": "100ms", "check": "http", "path": "/fine", "expect": "fine\n$$"}
+                health = {"interval": "100ms", "timeout": "5s", "check": "http", "path": "/fine"}
+                health["expect"] = "fine\n$$"
                 it.apply(health, addresses[family])
                 await it.wait(lambda: access.read_bytes().count(b"\n") >= before + 5, "five checks")
                 assert it.lines == []

@@ -263,7 +263,10 @@ class FakeProxy:
         sort = query.get("sort", "age")
         found.sort(key=SORTS[sort.lstrip("-")], reverse=not sort.startswith("-"))
         offset, limit = int(query.get("offset", 0)), int(query.get("limit", 100))
-        part = found[offset : offset + limit]
+        part = [
+            {**one, "bytes_down": one["bytes_down"] + self.round * int(one["rate_down"])}
+            for one in found[offset : offset + limit]
+        ]
         return {"matching": len(found), "offset": offset, "silent_workers": [], "sessions": part}
 
     def drain(self, body: Json, drained: bool) -> Json:

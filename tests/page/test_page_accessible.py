@@ -67,12 +67,15 @@ def test_it_fits_every_width(show: ShowProxy, proxy: Callable[..., Any]) -> None
                 page: document.documentElement.scrollWidth,
                 tables: wide.map((one) => one.id),
                 names: Math.min(...names),
+                cut: all("td.number").filter((one) => one.scrollWidth > one.clientWidth)
+                  .map((one) => one.textContent),
               };
             }"""
         )
         assert sizes["page"] <= width, width
         assert sizes["tables"] == [], width
         assert sizes["names"] >= 75, width
+        assert sizes["cut"] == [], width
 
 
 def test_the_theme_follows_the_system_until_somebody_chooses(show: ShowProxy) -> None:

@@ -61,8 +61,9 @@ class Page {
     setInterval(() => this.#showWait(), 1000);
   }
 
-  /** Ask for everything once, and show it. */
+  /** Ask for everything once, and show it at once: each painting of the page costs by itself. */
   async #round() {
+    const sessions = await this.sessions.ask();
     const traffic = await this.api.get("traffic");
     const status = await this.api.get("status");
     setClock(traffic.time);
@@ -79,7 +80,7 @@ class Page {
     if (this.broken) this.stream.wake();
     this.broken = null;
     this.#showState();
-    await this.sessions.round(model);
+    this.sessions.update(model, sessions);
     this.refreshHint();
   }
 

@@ -51,21 +51,27 @@ export class Sessions {
     return found;
   }
 
-  /** Ask for the page in sight; nothing is asked while nobody sees the table. */
-  async round(model) {
-    this.#offerNames(model);
-    if (!this.inSight || document.hidden) return;
+  /**
+   * The page in sight, or `{complaint}` about a filter; null while nobody sees the table: then
+   * nothing is asked.
+   */
+  async ask() {
+    if (!this.inSight || document.hidden) return null;
     const asked = { ...this.where(), sort: this.sort, offset: this.offset, limit: PAGE };
-    let answer;
     try {
-      answer = await this.api.get("sessions", asked);
+      return await this.api.get("sessions", asked);
     } catch (error) {
       if (error.status !== 400) throw error;
-      this.#complain(error.message); // half an address was typed, say
-      return;
+      return { complaint: error.message }; // half an address was typed, say
     }
-    this.#complain("");
-    this.#show(answer);
+  }
+
+  /** Show what `ask` brought. */
+  update(model, answer) {
+    this.#offerNames(model);
+    if (!answer) return;
+    this.#complain(answer.complaint ?? "");
+    if (!answer.complaint) this.#show(answer);
   }
 
   #show({ matching, offset, sessions, silent_workers: silent }) {

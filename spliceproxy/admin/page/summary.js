@@ -25,6 +25,8 @@ import {
 
 /** Seconds over which new sessions are counted, as the proxy's own rates are. */
 const WINDOW = 10;
+/** Milliseconds for which a title stands. */
+const TITLE_TIME = 20_000;
 
 export class Summary {
   constructor(history) {
@@ -83,7 +85,17 @@ export class Summary {
       ...status.config_files,
     ];
     setAttribute(byId("uptime"), "data-hint", place.join("\n"));
-    document.title = `${ready ? "" : "not ready · "}${plural(status.sessions, "session")} · spliceproxy`;
+    this.#showTitle(ready ? "" : "not ready · ", status.sessions);
+  }
+
+  /** The browser paints its own windows for each new title: another number alone has to wait. */
+  #showTitle(state, sessions) {
+    const same = document.title === this.title && this.titleState === state;
+    if (same && Date.now() - this.titled < TITLE_TIME) return;
+    document.title = `${state}${plural(sessions, "session")} · spliceproxy`;
+    this.title = document.title;
+    this.titleState = state;
+    this.titled = Date.now();
   }
 
   /** New sessions per second, from what rounds counted; at first those that ended. */

@@ -66,6 +66,11 @@ class FakeProxy:
         self.sessions: list[Json] = []
         self.calm = False
         """Whether nothing moves."""
+        self.log_level = "info"
+        self.changes: list[str] = []
+        """What a reload will find changed."""
+        self.mistake = ""
+        """What is wrong with the configuration's file."""
 
     def upstreams(self) -> list[FakeUpstream]:
         return [one for pool in self.pools for one in pool.upstreams]
@@ -90,6 +95,8 @@ class FakeProxy:
             "undrain": lambda body: self.drain(body, False),
             "weight": self.set_weight,
             "reset": self.reset,
+            "reload": self.reload,
+            "log-level": self.set_log_level,
         }
 
     def status(self) -> Json:
@@ -98,7 +105,7 @@ class FakeProxy:
             "version": self.version, "pid": self.pid, "uptime_seconds": time.time() - self.began,
             "started": moment(self.began), "ready": not self.not_ready, "not_ready": self.not_ready,
             "sessions": live, "older_sessions": 0, "config_files": ["/etc/spliceproxy/app.yaml"],
-            "log_level": "info", "max_sessions": 50000, "writable": True,
+            "log_level": self.log_level, "max_sessions": 50000, "writable": True,
             "workers": [
                 {"worker": index, "pid": self.pid + 1 + index, "ready": True,
                  "sessions": live // self.workers, "age_seconds": time.time() - self.began}
@@ -306,6 +313,13 @@ class FakeProxy:
             meant = [one for one in self.sessions if matches(one, body["where"])]
         self.sessions = [one for one in self.sessions if one not in meant]
         return {"reset": len(meant)}
+
+    def reload(self, _body: Json) -> Json:
+        return {"error": self.mistake} if self.mistake else {"changes": self.changes}
+
+    def set_log_level(self, body: Json) -> Json:
+        before, self.log_level = self.log_level, body["level"]
+        return {"level": self.log_level, "before": before}
 
 
 SORTS: dict[str, Callable[[Json], float]] = {

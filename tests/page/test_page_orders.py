@@ -176,6 +176,57 @@ def test_all_sessions_that_match_are_reset_and_never_all_without_a_filter(show: 
     assert reset.is_disabled()
 
 
+def test_a_reload_shows_what_changed(show: ShowProxy) -> None:
+    screen, api = show()
+    api.proxy.changes = ["+ listener db", "~ pool app: upstream 10.0.0.1:9000: weight 1 → 3"]
+    screen.button("reload").click()
+    assert "read again from /etc/spliceproxy/app.yaml" in screen.dialog.inner_text()
+    assert screen.page.evaluate("document.activeElement.textContent") == "Cancel"
+    assert api.orders == []
+    screen.dialog.get_by_role("button", name="Reload", exact=True).click()
+    screen.wait(lambda: screen.dialog.get_by_role("listitem").count() == 2, "the answer")
+    assert screen.dialog.get_by_role("listitem").all_text_contents() == api.proxy.changes
+    assert screen.dialog.get_by_role("button").all_text_contents() == ["Close"]
+    assert api.orders == [("reload", {})]
+    screen.page.keyboard.press("Enter")
+    screen.dialog.wait_for(state="hidden")
+    api.proxy.changes = []
+    screen.button("reload").click()
+    assert screen.dialog.get_by_role("listitem").count() == 0
+    screen.confirm("Reload")
+    assert screen.notice() == "Reloaded: the configuration is the one that was in force."
+
+
+def test_a_reload_that_fails_shows_the_line_that_is_wrong(show: ShowProxy) -> None:
+    screen, api = show()
+    lines = [
+        "/etc/app.yaml:10:5: pools.app.balence: unknown key; did you mean balance?",
+        "    balence: least_sessions",
+        "    ^",
+    ]
+    api.proxy.mistake = "\n".join(lines)
+    screen.button("reload").click()
+    screen.dialog.get_by_role("button", name="Reload", exact=True).click()
+    screen.wait_text("#ask-error", "did you mean balance?")
+    error = screen.page.locator("#ask-error")
+    assert error.inner_text().splitlines() == lines  # blanks and line ends as they are
+    assert "monospace" in error.evaluate("(node) => getComputedStyle(node).fontFamily")
+    api.proxy.mistake = ""
+    screen.confirm("Reload")  # once the file is put right
+    assert api.orders == [("reload", {})]
+    screen.close(forgive="400 (Bad Request)")
+
+
+def test_the_level_of_the_log_is_shown_and_set(show: ShowProxy) -> None:
+    screen, api = show()
+    screen.button("log level: info").click()
+    screen.dialog.get_by_label("Level").select_option("debug")
+    screen.confirm("Set level")
+    assert api.orders == [("log-level", {"level": "debug"})]
+    assert screen.notice() == "The log level is debug; it was info."
+    screen.button("log level: debug").wait_for()
+
+
 def test_a_pool_that_is_down_already_says_so_before_it_is_drained(show: ShowProxy) -> None:
     screen, _ = show(all_down())
     said = open_drain(screen, "drain upstream 10.0.1.1:5432")

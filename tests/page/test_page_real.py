@@ -154,6 +154,23 @@ def test_a_session_that_is_reset_ends_in_a_reset(house: House, screen: Screen) -
     assert (record["why"], record["client"]) == ("operator", name)
 
 
+def test_a_reload_puts_the_file_in_force_and_tells_its_mistakes(
+    house: House, screen: Screen
+) -> None:
+    good = house.proxy.config.read_text()
+    house.proxy.config.write_text(good.replace("balance:", "balence:"))
+    screen.button("reload").click()
+    screen.dialog.get_by_role("button", name="Reload", exact=True).click()
+    screen.wait_text("#ask-error", "app.yaml:9:9: pools.app.balence: unknown key")
+    assert screen.page.locator("#ask-error").inner_text().splitlines()[-1].strip() == "^"
+    house.proxy.config.write_text(good.replace("least_sessions", "round_robin"))
+    screen.dialog.get_by_role("button", name="Reload", exact=True).click()
+    screen.wait_text("#ask-told", "~ pool app: balance least_sessions → round_robin")
+    screen.dialog.get_by_role("button", name="Close").click()
+    screen.wait(lambda: "round_robin" in screen.row("app", "pool")["about"], "the new policy")
+    screen.close(forgive="409 (Conflict)")
+
+
 def test_errors_appear_as_they_happen(house: House, screen: Screen) -> None:
     screen.page.locator("#records-nothing").wait_for()
     with pytest.raises(ConnectionResetError), house.proxy.connect("other") as client:

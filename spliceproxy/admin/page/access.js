@@ -62,8 +62,8 @@ export class Access {
       lock,
       "data-hint",
       writable
-        ? "Orders can be given: drain, weight, reset."
-        : "Drain, weight and reset need the write token.",
+        ? "Orders can be given: drain, weight, reset, reload, log level."
+        : "Orders (drain, weight, reset, reload, log level) need the write token.",
     );
     if (opened) notice("Orders can be given now.");
     else if (!writable && this.token) notice(NO_ORDERS, true);
@@ -95,13 +95,13 @@ export class Access {
       ask({
         title: "Orders can be given",
         sentences: [
-          "This way in needs no token: whoever comes by it may drain, set weights and reset.",
+          "This way in needs no token: whoever comes by it may drain, reset, reload and so on.",
         ],
         action: "Good",
         run: async () => {},
       });
     } else {
-      const text = "Drain, weight and reset need the write token.";
+      const text = "Orders (drain, weight, reset, reload, log level) need the write token.";
       this.#tokenDialog("Give orders from this page", text, "Unlock");
     }
   }

@@ -24,9 +24,10 @@ export class Api {
     return this.#json(path + query(parameters), {});
   }
 
-  /** The JSON of an order. */
-  post(path, body) {
+  /** The JSON of an order, which may take so many milliseconds. */
+  post(path, body, patience = PATIENCE) {
     return this.#json(path, {
+      signal: AbortSignal.timeout(patience),
       method: "POST",
       body: JSON.stringify(body),
       headers: { "Content-Type": "application/json" },

@@ -54,6 +54,8 @@ class Page {
     startNotices();
     startThemes();
     byId("pause").addEventListener("click", () => this.#pause(!this.poller.paused));
+    byId("reload").addEventListener("click", () => this.orders.reload());
+    byId("log-level").addEventListener("click", () => this.orders.logLevel());
     document.addEventListener("keydown", (event) => this.#shortcut(event));
     this.#showState();
     this.#filter(null);

@@ -1,6 +1,6 @@
 // The one dialog that asks before an order is given, and the line that tells what came of it.
 
-import { byId, make, setShown, setText } from "./dom.js";
+import { byId, make, setClass, setShown, setText } from "./dom.js";
 
 const NOTICE_TIME = 12_000;
 let noticeTimer = 0;
@@ -22,30 +22,35 @@ export function startNotices() {
 
 /**
  * Ask before something is done. `title`, `sentences` (what will happen) and `fields` (elements) are
- * shown; `action` names the button; `run()` does it and returns what to tell afterwards. While it
- * fails the dialog stays open, with the reason. Cancel, Escape and a click beside it do nothing.
+ * shown; `action` names the button; `run()` does it and returns what to tell afterwards: a
+ * sentence, or `{sentence, lines}`, which the dialog itself shows. While it fails the dialog stays
+ * open, with the reason. Cancel, Escape and a click beside it do nothing.
  */
 export function ask({ title, sentences, fields = [], action, danger = false, run }) {
   const dialog = byId("ask");
-  const [form, error, submit] = [byId("ask-form"), byId("ask-error"), byId("ask-submit")];
+  const [form, submit] = [byId("ask-form"), byId("ask-submit")];
   setText(byId("ask-title"), title);
   byId("ask-text").replaceChildren(...sentences.filter(Boolean).map((text) => make("p", { text })));
   byId("ask-fields").replaceChildren(...fields);
+  byId("ask-told").replaceChildren();
+  setText(byId("ask-cancel"), "Cancel");
+  setShown(submit, true);
   setText(submit, action);
   submit.classList.toggle("danger", danger);
-  setText(error, "");
+  setError("");
   submit.disabled = false;
 
   form.onsubmit = async (event) => {
     event.preventDefault();
     submit.disabled = true;
-    setText(error, "");
+    setError("");
     try {
       const told = await run();
-      dialog.close();
-      if (told) notice(told);
+      if (told?.lines) tell(told);
+      else dialog.close();
+      if (typeof told === "string") notice(told);
     } catch (failure) {
-      setText(error, failure.message);
+      setError(failure.message);
     }
     submit.disabled = false;
   };
@@ -55,6 +60,24 @@ export function ask({ title, sentences, fields = [], action, danger = false, run
   };
   dialog.showModal();
   byId("ask-cancel").focus(); // Enter must not do what nobody has read yet
+}
+
+/** Have the dialog show what came of it, in place of what it asked. */
+function tell({ sentence, lines }) {
+  byId("ask-text").replaceChildren();
+  byId("ask-fields").replaceChildren();
+  const list = make("ul", {}, ...lines.map((text) => make("li", { text })));
+  byId("ask-told").replaceChildren(make("p", { text: sentence }), list);
+  setShown(byId("ask-submit"), false);
+  setText(byId("ask-cancel"), "Close");
+  byId("ask-cancel").focus();
+}
+
+/** Several lines show a place in a file, with a mark below it: letters have to be equally wide. */
+function setError(text) {
+  const error = byId("ask-error");
+  setText(error, text);
+  setClass(error, "lines", text.includes("\n"));
 }
 
 /** Close the dialog, whatever it asks. */

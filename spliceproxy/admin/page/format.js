@@ -38,9 +38,10 @@ export function perSecond(value) {
   return value < 9.95 ? value.toFixed(1) : count(value);
 }
 
-/** Milliseconds, at least two figures of them: `0.41 ms`, `12 ms`, `3.2 s`. */
+/** Milliseconds, at least two figures of them: `<0.01 ms`, `0.41 ms`, `12 ms`, `3.2 s`. */
 export function milliseconds(value) {
   if (value == null) return UNKNOWN;
+  if (value < 0.005) return "<0.01\u00a0ms";
   if (value < 0.995) return `${value.toFixed(2)}\u00a0ms`;
   if (value < 9.95) return `${value.toFixed(1)}\u00a0ms`;
   if (value < 999.5) return `${Math.round(value)}\u00a0ms`;

@@ -58,8 +58,10 @@ export class News {
     this.records.pause(paused);
   }
 
-  /** Have the relative times be right. */
-  update() {
+  /** Have the relative times be right, and show from which level on the log is written. */
+  update({ status }) {
+    setText(byId("log-level-word"), status.log_level);
+    setText(byId("log-level"), `log level: ${status.log_level}`);
     this.events.refresh();
     this.records.refresh();
   }

@@ -1,8 +1,12 @@
-// Drain, undrain, weight and reset: what each will do is said before it is done.
+// Drain, undrain, weight, reset, reload and log level: what each will do is said before it is done.
 
 import { ask, labelled } from "./dialog.js";
 import { make } from "./dom.js";
 import { count, listed, plural } from "./format.js";
+
+/** Milliseconds: host names are looked up again, and DNS servers may be silent. */
+const RELOAD_PATIENCE = 60_000;
+const LOG_LEVELS = ["debug", "info", "warning", "error"];
 
 export class Orders {
   /** `done()` is called when something was changed. */
@@ -170,8 +174,50 @@ export class Orders {
     });
   }
 
-  async #order(path, body) {
-    const answer = await this.api.post(path, body);
+  /** Have the configuration read again; what differs is shown, or what is wrong with it. */
+  reload() {
+    ask({
+      title: "Reload the configuration?",
+      sentences: [
+        `It is read again from ${listed(this.model.status.config_files)}. Live sessions go on.`,
+        "Where something in it is wrong, nothing changes.",
+      ],
+      action: "Reload",
+      run: async () => {
+        const { changes } = await this.#order("reload", {}, RELOAD_PATIENCE);
+        if (!changes.length) return "Reloaded: the configuration is the one that was in force.";
+        return { sentence: "Reloaded. In force since now:", lines: changes };
+      },
+    });
+  }
+
+  /** Set which lines of the log are written. */
+  logLevel() {
+    const { log_level: level } = this.model.status;
+    const select = make(
+      "select",
+      { id: "level" },
+      ...LOG_LEVELS.map((one) => make("option", { value: one, text: one })),
+    );
+    select.value = level;
+    ask({
+      title: "Level of the log",
+      sentences: [
+        "Lines of this level and above are written, by the supervisor and by all workers.",
+        "It holds until the proxy ends, or a reload brings another log.level.",
+      ],
+      fields: [labelled("Level", select)],
+      action: "Set level",
+      run: async () => {
+        const answer = await this.#order("log-level", { level: select.value });
+        return `The log level is ${answer.level}; it was ${answer.before}.`;
+      },
+    });
+    select.focus();
+  }
+
+  async #order(path, body, patience) {
+    const answer = await this.api.post(path, body, patience);
     this.done();
     return answer;
   }

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from spliceproxy.cli.connection import Connection
 
 _SORTS = ("age", "idle", "bytes", "rate", "rtt")
+_NAMED = 12
+"""Names that are told where one is not known."""
 _PAGE = 1000
 """Sessions that one answer has at the most."""
 _PHASES = ("accept", "proxy", "preread", "tls", "route", "queue", "connect", "relay")
@@ -84,6 +86,8 @@ def sessions(
             _reset(connection, ids, where, yes)
             return
         answer = _find(connection, ids, where, sort, limit)
+        if not answer["matching"] and not as_json:
+            _tell_none(connection, where)
     if as_json:
         click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
@@ -117,9 +121,7 @@ def _show(answer: Json) -> None:
     if shown:
         console = open_console()
         show(console, session_table(shown).lines(room(console)))
-    if not answer["matching"]:
-        click.echo("no session matches", err=True)
-    elif len(shown) < answer["matching"]:
+    if len(shown) < answer["matching"]:
         click.echo(f"{len(shown)} of {answer['matching']}; --limit shows more", err=True)
     _tell_silent(answer)
 
@@ -127,6 +129,24 @@ def _show(answer: Json) -> None:
 def _tell_silent(answer: Json) -> None:
     for worker in answer["silent_workers"]:
         click.echo(f"worker {worker} did not answer: its sessions are missing", err=True)
+
+
+def _tell_none(connection: Connection, where: Json) -> None:
+    """Tell that no session matches, and which name that was asked for there is not."""
+    told = "no session matches"
+    if where.keys() & {"listener", "pool", "upstream"}:
+        status = connection.ask("GET", "/api/v1/status")
+        upstreams = (one["name"] for pool in status["pools"] for one in pool["upstreams"])
+        known = {
+            "listener": [one["name"] for one in status["listeners"]],
+            "pool": [one["name"] for one in status["pools"]],
+            "upstream": list(dict.fromkeys(upstreams)),
+        }
+        for kind, names in known.items():
+            if kind in where and where[kind] not in names:
+                some = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+                told += f"; there is no {kind} {where[kind]}; there are {some or 'none'}"
+    click.echo(told, err=True)
 
 
 def _reset(connection: Connection, ids: Sequence[str], where: Json, yes: bool) -> None:
@@ -140,7 +160,7 @@ def _reset(connection: Connection, ids: Sequence[str], where: Json, yes: bool) -
         answer = _find(connection, ids, where)
         _tell_silent(answer)
         if not answer["matching"]:
-            click.echo("no session matches", err=True)
+            _tell_none(connection, where)
             return
         click.confirm(f"Reset {text.plural(answer['matching'], 'session')}?", abort=True, err=True)
     order: Json = {"sessions": list(ids)} if ids else {"where": where}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import select
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -64,7 +64,7 @@ def tail(
         "records": "all" if everything else "errors",
         "events": "on" if events else "off",
     }
-    printer = _json_line if as_json else partial(_console_line, colour=_colour_wanted())
+    printer = _json_line if as_json else _console_lines(_colour_wanted())
     _Tail(admin, with_query("/api/v1/stream", parameters.items()), printer).run()
 
 
@@ -78,12 +78,21 @@ def _json_line(_name: str, value: Json) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _console_line(name: str, value: Json, *, colour: bool) -> str:
-    if name == "record":
-        from spliceproxy.telemetry.record import render_console
+def _console_lines(colour: bool) -> Callable[[str, Json], str]:
+    """What makes lines for a person: on a terminal in columns, else as the proxy itself does."""
+    from spliceproxy.cli.tail_lines import RecordLines
+    from spliceproxy.telemetry.record import render_console
 
-        return render_console(value, colour).decode().rstrip("\n")
-    return event_line(value, colour)
+    columns = RecordLines(colour) if sys.stdout.isatty() else None
+
+    def line(name: str, value: Json) -> str:
+        if name != "record":
+            return event_line(value, colour)
+        if columns is None or value.get("lost") is not None:
+            return render_console(value, colour).decode().rstrip("\n")
+        return columns.line(value, datetime.now(), shutil.get_terminal_size().columns)
+
+    return line
 
 
 class _Tail:

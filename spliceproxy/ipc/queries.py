@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 import orjson
 
 from spliceproxy.errors import SpliceproxyError
+from spliceproxy.telemetry.record import WHYS
 
 MOST: Final = 1000
 """Sessions of one answer, at the most."""
@@ -111,7 +112,16 @@ def filter_of(words: Mapping[str, Any]) -> SessionFilter:
             raise QueryError(f"{name} is a text")
         else:
             values[name] = value
+    if (why := values.get("why")) and why not in WHYS:
+        raise QueryError(f"why: no session ends for {why!r}; {_nearest(why)}")
     return SessionFilter(**values)
+
+
+def _nearest(why: str) -> str:
+    import difflib  # late: no worker needs it
+
+    near = difflib.get_close_matches(why[:80], WHYS, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(WHYS))}"
 
 
 T = TypeVar("T")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 
 def duration_text(value: object) -> str:
-    """Milliseconds, three figures of them: `0.41ms`, `12ms`, `3.2s`, `5m07s`, `2h15m`, `3d04h`."""
+    """Milliseconds, three figures: `0.41ms`, `12ms`, `3.2s`, `5m07s`, `2h15m`, `3d04h`."""
     milliseconds = float(value) if isinstance(value, (int, float)) else 0.0
+    if milliseconds < 0.005:
+        return "<0.01ms"
     if milliseconds < 1000:
         return f"{milliseconds:.2f}ms" if milliseconds < 10 else f"{milliseconds:.0f}ms"
     seconds = milliseconds / 1000

@@ -271,7 +271,7 @@ def render_console(record: Mapping[str, object], colour: bool = True) -> bytes:
     now = time.time()
     clock = time.strftime("%H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1000):03d}"
     why = str(record["why"])
-    end = why if why == "done" else f"{why} ({_circumstances(record)})"
+    end = why if why == "done" else f"{why} ({circumstances(record)})"
     end = end if why in NORMAL_ENDS else f"{red}{end}{reset}"
     if record.get("lost") is not None:
         return f"{dim}{clock}{reset} worker {record['worker']} {end}\n".encode()
@@ -283,7 +283,7 @@ def render_console(record: Mapping[str, object], colour: bool = True) -> bytes:
     ).encode("utf-8", "backslashreplace")
 
 
-def _circumstances(record: Mapping[str, object]) -> str:
+def circumstances(record: Mapping[str, object]) -> str:
     """What a person wants to know of an end that was not simply done."""
     if record.get("lost") is not None:
         records = record.get("lost_records")

@@ -25,6 +25,15 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAdmin]
         yield running
 
 
+def test_a_name_that_is_not_there_is_told(fake: FakeAdmin, spliceproxy: Spliceproxy) -> None:
+    shown = spliceproxy("sessions", "--pool", "ap")
+    assert shown.stdout == ""
+    assert shown.stderr.startswith("no session matches; there is no pool ap; there are app, ")
+    fake.asked.clear()
+    shown = spliceproxy("sessions", "--pool", "app", "--client", "203.0.113.9")
+    assert shown.stderr == "no session matches\n"
+
+
 def test_all_that_is_asked_for_is_asked_of_the_proxy(
     fake: FakeAdmin, spliceproxy: Spliceproxy
 ) -> None:
@@ -35,7 +44,7 @@ def test_all_that_is_asked_for_is_asked_of_the_proxy(
     )
     shown = spliceproxy("sessions", *options.split())
     assert (shown.returncode, shown.stdout, shown.stderr) == (0, "", "no session matches\n")
-    [(method, path, _)] = fake.asked
+    (method, path, _), *_ = fake.asked
     assert (method, path.partition("?")[0]) == ("GET", "/api/v1/sessions")
     assert parse_qsl(path.partition("?")[2]) == [
         ("id", "0-1"),

@@ -19,6 +19,7 @@ from fake_admin import FakeAdmin
 from harness.proxy import running_proxy
 from harness.upstreams import named
 from harness.wait import wait_until
+from tmux import quoted, terminal
 
 COMMAND = (sys.executable, "-m", "spliceproxy", "tail")
 
@@ -112,6 +113,19 @@ def test_json_is_what_was_told_a_line_each(fake: FakeAdmin) -> None:
         fake.tell("record", record)
         fake.tell("event", event)
         assert [json.loads(line) for line in tail.wait_lines(2)] == [record, event]
+
+
+def test_on_a_terminal_records_stand_in_columns(fake: FakeAdmin) -> None:
+    with terminal(fake.path.parent) as shell:
+        shell.type(quoted(*COMMAND, "--admin", fake.path))
+        shell.press("Enter")
+        wait_until(lambda: fake.opened, 15, "it listens")
+        for number in (2, 0, 1):  # the widest one first
+            fake.tell("record", fake.house.record(number))
+        shown = shell.wait(lambda now: now.count("↓") == 3, "three records")
+    found = [line for line in shown.splitlines() if "→" in line]
+    assert len(found) == 3
+    assert len({line.index("↓") for line in found}) == 1
 
 
 def test_how_many_were_lost_is_told_beside_them(fake: FakeAdmin) -> None:

@@ -39,8 +39,15 @@ def means(where: dict[str, Any], **fields: Any) -> bool:
 @pytest.mark.parametrize("name", ["listener", "route", "pool", "upstream", "phase", "why", "sni"])
 def test_a_word_means_those_that_have_it_and_no_others(name: str) -> None:
     assert means({name: RECORD[name]})
-    assert not means({name: RECORD[name] + "x"})
+    assert not means({name: "done" if name == "why" else RECORD[name] + "x"})
     assert not means({name: RECORD[name]}, **{name: None})
+
+
+def test_a_reason_that_there_is_not_is_an_error_with_the_nearest_one() -> None:
+    with pytest.raises(QueryError, match=r"'idle_timout'; did you mean idle_timeout\?"):
+        filter_of({"why": "idle_timout"})
+    with pytest.raises(QueryError, match="'7'; there are access_denied, bad_proxy_header, "):
+        filter_of({"why": "7"})
 
 
 def test_all_that_is_said_must_hold() -> None:

@@ -90,7 +90,8 @@ def _console_lines(colour: bool) -> Callable[[str, Json], str]:
             return event_line(value, colour)
         if columns is None or value.get("lost") is not None:
             return render_console(value, colour).decode().rstrip("\n")
-        return columns.line(value, datetime.now(), shutil.get_terminal_size().columns)
+        shown = columns.line(value, datetime.now(), shutil.get_terminal_size().columns)
+        return shown.encode("utf-8", "backslashreplace").decode()
 
     return line
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from spliceproxy.telemetry.counters import (
-    BYTES_UP,
     CONNECT,
+    COPIED_UP,
     DURATION,
     FAILURE_WHYS,
     FAILURES,
@@ -48,8 +48,9 @@ class Tally(NamedTuple):
 
     @classmethod
     def of(cls, counts: Counts) -> Tally:
-        up, down = counts.slots(BYTES_UP, 2)
+        up, down, spliced_up, spliced_down = counts.slots(COPIED_UP, 4)
         failures = sum(counts.slots(FAILURES, len(FAILURE_WHYS)))
+        up, down = up + spliced_up, down + spliced_down
         return cls(counts.ended, counts.errors, up, down, failures)
 
 

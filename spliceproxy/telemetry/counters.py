@@ -88,10 +88,12 @@ NAMES: Final = 48
 _NOBODY: Final = bytes(8)
 ACTIVE: Final = 0
 """Sessions that are connected now; the first slot, which is written most."""
-BYTES_UP: Final = 1
-BYTES_DOWN: Final = 2
+COPIED_UP: Final = 1
+COPIED_DOWN: Final = 2
 SPLICED_UP: Final = 3
 SPLICED_DOWN: Final = 4
+"""Payload bytes by the path that they took. Their sum has no slot: whoever looked between two
+writes would find less of one of the three than at the look before, and no counter goes back."""
 RETRIES: Final = 5
 """Further upstreams tried by sessions that ended."""
 TLS_OK: Final = 6
@@ -134,7 +136,7 @@ HISTOGRAMS: Final[dict[str, int]] = {
 SLOTS: Final = SIZE + HISTOGRAM
 _CELL: Final = -(-(NAMES + SLOTS) // 8) * 8  # whole cache lines
 
-LAYOUT: Final = (1, MAX_CELLS, _CELLS, _CELL, SLOTS, MAX_KINDS)
+LAYOUT: Final = (2, MAX_CELLS, _CELLS, _CELL, SLOTS, MAX_KINDS)
 """What two programs must have in common so that one can read what the other counts. The first
 number changes where a slot gets another meaning."""
 
@@ -181,7 +183,7 @@ def upper_bounds() -> tuple[int, ...]:
 
 
 class Cell:
-    """Where a writer counts what has certain names: `slots[cell.at + BYTES_UP] += 1`.
+    """Where a writer counts what has certain names: `slots[cell.at + COPIED_UP] += 1`.
 
     It may be kept for as long as one likes: it says so when the place is another one.
     """

@@ -25,7 +25,7 @@ from spliceproxy.telemetry import families
 from spliceproxy.telemetry.counters import (
     ACTIVE,
     BUCKETS,
-    BYTES_UP,
+    COPIED_UP,
     RETRIES,
     TLS_FAILED,
     TLS_OK,
@@ -49,6 +49,8 @@ _SERVICE_SPREADS: Final = (
 )
 """Each with its name among the cell's histograms, how many of a cell's units are one of its own,
 and the buckets that are told; above them is +Inf."""
+_WAYS: Final = (("up", "copied"), ("down", "copied"), ("up", "spliced"), ("down", "spliced"))
+"""Direction and path of the bytes in the slots from COPIED_UP on."""
 _LISTENER_SPREADS: Final = ((families.TLS_SECONDS, "tls", 1e6, _WAITS),)
 
 _WORKER_NUMBERS: Final = (
@@ -165,13 +167,11 @@ def _put_traffic(page: _Page, moment: Moment) -> None:
 
 
 def _put_bytes(page: _Page, counts: Counts, path: tuple[str, str, str]) -> None:
-    up, down, spliced_up, spliced_down = counts.slots(BYTES_UP, 4)
-    if not (path[1] or up or down):
+    moved = counts.slots(COPIED_UP, len(_WAYS))
+    if not (path[1] or any(moved)):
         return  # they ended before they had a pool
-    page.put(families.SESSION_BYTES, spliced_up, *path, "up", "spliced")
-    page.put(families.SESSION_BYTES, up - spliced_up, *path, "up", "copied")
-    page.put(families.SESSION_BYTES, spliced_down, *path, "down", "spliced")
-    page.put(families.SESSION_BYTES, down - spliced_down, *path, "down", "copied")
+    for way, number in zip(_WAYS, moved, strict=True):
+        page.put(families.SESSION_BYTES, number, *path, *way)
 
 
 def _put_listeners(page: _Page, moment: Moment) -> None:

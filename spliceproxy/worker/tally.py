@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from spliceproxy.telemetry.counters import (
-    BYTES_DOWN,
-    BYTES_UP,
     CONNECT,
+    COPIED_DOWN,
+    COPIED_UP,
     DURATION,
     FAILURE_WHYS,
     FAILURES,
@@ -176,27 +176,27 @@ class Tally:
     def _count(self, at: int, relay: Relay, counted: Counted | None) -> int:
         """Count what was moved since the last time; the session's bytes, both ways."""
         slots, flow = self.slots, relay.up
-        up, spliced = flow.moved, flow.spliced
-        if up < 0:  # a part of the PROXY header is still to be sent
-            up = 0
-        total = up
+        moved, spliced = flow.moved, flow.spliced
+        if moved < 0:  # a part of the PROXY header is still to be sent
+            moved = 0
+        total = moved
         if counted is not None:
-            up, counted.up = up - counted.up, up
+            moved, counted.up = moved - counted.up, moved
             spliced, counted.spliced_up = spliced - counted.spliced_up, spliced
-            counted.rate_up = float(up)
-        if up:
-            slots[at + BYTES_UP] += up
+            counted.rate_up = float(moved)
+        if moved != spliced:
+            slots[at + COPIED_UP] += moved - spliced
         if spliced:
             slots[at + SPLICED_UP] += spliced
         flow = relay.down
-        down, spliced = flow.moved, flow.spliced
-        total += down
+        moved, spliced = flow.moved, flow.spliced
+        total += moved
         if counted is not None:
-            down, counted.down = down - counted.down, down
+            moved, counted.down = moved - counted.down, moved
             spliced, counted.spliced_down = spliced - counted.spliced_down, spliced
-            counted.rate_down = float(down)
-        if down:
-            slots[at + BYTES_DOWN] += down
+            counted.rate_down = float(moved)
+        if moved != spliced:
+            slots[at + COPIED_DOWN] += moved - spliced
         if spliced:
             slots[at + SPLICED_DOWN] += spliced
         return total

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from spliceproxy.control.heritage import Heritage
 from spliceproxy.telemetry.board import Board
-from spliceproxy.telemetry.counters import ACTIVE, BYTES_UP, CellKey, Region
+from spliceproxy.telemetry.counters import ACTIVE, COPIED_UP, CellKey, Region
 from spliceproxy.telemetry.ledger import Ledger
 
 CONFIG = """\
@@ -95,7 +95,7 @@ def count(region: memoryview, number: int) -> None:
     """So many bytes of as many sessions that ended, and one that lives."""
     one = Region(region)
     at = one.cell(*KEY).at
-    one.slots[at + BYTES_UP] += number
+    one.slots[at + COPIED_UP] += number
     one.slots[at + one.end(*DONE)] += number
     one.slots[at + ACTIVE] += 1
 
@@ -103,7 +103,7 @@ def count(region: memoryview, number: int) -> None:
 def seen(board: Board, heritage: Heritage) -> tuple[int, int, int]:
     counts = Ledger(board.counters, [board.history, *heritage.regions])
     counts.update()
-    return counts.total[BYTES_UP], counts.total.ended, counts.total[ACTIVE]
+    return counts.total[COPIED_UP], counts.total.ended, counts.total[ACTIVE]
 
 
 def test_what_is_over_is_absorbed_and_what_is_not_is_read_on() -> None:

@@ -20,8 +20,8 @@ from spliceproxy.control.plan import make_snapshot
 from spliceproxy.control.slots import UpstreamSlots
 from spliceproxy.telemetry.board import SESSIONS, Board, listener_sessions
 from spliceproxy.telemetry.counters import (
-    BYTES_DOWN,
-    BYTES_UP,
+    COPIED_DOWN,
+    COPIED_UP,
     FAILURE_WHYS,
     FAILURES,
     HISTOGRAMS,
@@ -102,8 +102,8 @@ class CountedProxy:
         `microseconds` by the names of HISTOGRAMS."""
         region = self.regions[worker]
         slots, cell = region.slots, region.cell(listener, route, pool, upstream).at
-        slots[cell + BYTES_UP] += up * times
-        slots[cell + BYTES_DOWN] += down * times
+        slots[cell + COPIED_UP] += (up - min(spliced, up)) * times
+        slots[cell + COPIED_DOWN] += (down - min(spliced, down)) * times
         slots[cell + SPLICED_UP] += min(spliced, up) * times
         slots[cell + SPLICED_DOWN] += min(spliced, down) * times
         slots[cell + RETRIES] += retries * times

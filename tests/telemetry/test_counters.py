@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from spliceproxy.telemetry import counters
 from spliceproxy.telemetry.counters import (
     ACTIVE,
-    BYTES_UP,
+    COPIED_UP,
     FAILURES,
     PIPES_LENT,
     RECORDS,
@@ -44,13 +44,13 @@ def test_a_reader_finds_what_was_counted_under_the_names_of_the_cell() -> None:
     words = _memory()
     region = Region(words)
     cell = region.cell("web", "routes[0]", "app", "10.0.0.1:80")
-    region.slots[cell.at + BYTES_UP] += 5
+    region.slots[cell.at + COPIED_UP] += 5
     region.slots[cell.at + region.end(*DONE)] += 2
     region.slots[cell.at + FAILURES + 1] += 1
     region.slots[region.cell("web").at + RETRIES] += 7
     found = Ledger.of([words]).edges
     counts = found[CellKey("web", "routes[0]", "app", "10.0.0.1:80")]
-    assert counts[BYTES_UP] == 5
+    assert counts[COPIED_UP] == 5
     assert counts.ends == {End(*DONE): 2}
     assert counts.ended == 2
     assert counts.failures == {"connect_timeout": 1}
@@ -61,14 +61,14 @@ def test_a_reader_finds_what_was_counted_under_the_names_of_the_cell() -> None:
 def test_the_worker_after_a_dead_one_goes_on_with_the_same_cells() -> None:
     words = _memory()
     first = Region(words)
-    first.slots[first.cell("web", "", "app", "ü:1").at + BYTES_UP] += 1
+    first.slots[first.cell("web", "", "app", "ü:1").at + COPIED_UP] += 1
     first.slots[first.cell("web").at + first.end("client", "reset", "client_reset")] += 1
     second = Region(words)
-    second.slots[second.cell("web", "", "app", "ü:1").at + BYTES_UP] += 1
+    second.slots[second.cell("web", "", "app", "ü:1").at + COPIED_UP] += 1
     second.slots[second.cell("web").at + second.end(*DONE)] += 1
     second.slots[second.cell("web").at + second.end("client", "reset", "client_reset")] += 1
     found = Ledger.of([words]).edges
-    assert found[CellKey("web", "", "app", "ü:1")][BYTES_UP] == 2
+    assert found[CellKey("web", "", "app", "ü:1")][COPIED_UP] == 2
     assert found[CellKey("web")].ends == {
         End("client", "reset", "client_reset"): 2,
         End(*DONE): 1,
@@ -103,12 +103,12 @@ def test_cells_of_workers_add_up() -> None:
     regions = [_memory(), _memory()]
     for number, words in enumerate(regions, 1):
         region = Region(words)
-        region.slots[region.cell("web").at + BYTES_UP] = number
+        region.slots[region.cell("web").at + COPIED_UP] = number
         if number == 2:  # kinds have numbers of their own in each region
             region.end("proxy", "reset", "idle_timeout")
         region.slots[region.cell("web").at + region.end(*DONE)] = number
     total = Ledger.of(regions).edges
-    assert total[CellKey("web")][BYTES_UP] == 3
+    assert total[CellKey("web")][COPIED_UP] == 3
     assert total[CellKey("web")].ends == {End(*DONE): 3}
 
 
@@ -121,7 +121,7 @@ def test_departed_cells_keep_their_place_until_there_are_too_many_and_no_count_i
     names = [f"10.0.0.{n}:80" for n in range(6)]
     for name in names:
         cell = region.cell("web", "routes[1]", "app", name)
-        region.slots[cell.at + BYTES_UP] += 1
+        region.slots[cell.at + COPIED_UP] += 1
         region.slots[cell.at + region.end(*DONE)] += 1
     region.slots[region.cell("web", "routes[1]", "app", names[0]).at + ACTIVE] = 1
     kept_cell = region.cell("web", "routes[1]", "app", names[1])
@@ -131,12 +131,12 @@ def test_departed_cells_keep_their_place_until_there_are_too_many_and_no_count_i
     # The first one has a session still, so the next three gave up their places.
     kept = [names[0], names[4], names[5]]
     assert left == {CellKey("web")} | {CellKey("web", "routes[1]", "app", n) for n in kept}
-    assert _sum(words, BYTES_UP) == 6
+    assert _sum(words, COPIED_UP) == 6
     assert Ledger.of([words]).edges[CellKey("web")].ends == {End(*DONE): 3}
     used = words[counters.USED]
-    region.slots[region.cell("web", "", "app", "10.0.0.9:80").at + BYTES_UP] += 1
+    region.slots[region.cell("web", "", "app", "10.0.0.9:80").at + COPIED_UP] += 1
     assert words[counters.USED] == used, "a place that was given up is taken again"
-    assert _sum(words, BYTES_UP) == 7
+    assert _sum(words, COPIED_UP) == 7
 
 
 def test_a_full_region_counts_the_rest_with_the_listener(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ words = memoryview(mmap.mmap(int(sys.argv[1]), region_bytes())).cast("Q")
 region = Region(words)
 for n in range(4000):
     cell = region.cell("web", "", "app", str(n % 40))
-    region.slots[cell.at + BYTES_UP] += 1
+    region.slots[cell.at + COPIED_UP] += 1
     if n % 8 == 0:
         region.keep(lambda key: False)
 """
@@ -206,11 +206,11 @@ def test_a_reader_beside_a_writer_never_sees_a_count_twice_or_not_at_all() -> No
         last = reads = 0
         while writer.poll() is None:
             ledger.update()
-            now = sum(counts[BYTES_UP] for counts in ledger.edges.values())
+            now = sum(counts[COPIED_UP] for counts in ledger.edges.values())
             assert last <= now <= 4000
-            assert now == ledger.total[BYTES_UP] == ledger.listeners["web"][BYTES_UP]
+            assert now == ledger.total[COPIED_UP] == ledger.listeners["web"][COPIED_UP]
             last, reads = now, reads + 1
         assert writer.returncode == 0
         assert reads > 10
-        assert _sum(words, BYTES_UP) == 4000
+        assert _sum(words, COPIED_UP) == 4000
     os.close(fd)

@@ -14,7 +14,7 @@ import pytest
 from spliceproxy.telemetry import counters
 from spliceproxy.telemetry.counters import (
     ACTIVE,
-    BYTES_UP,
+    COPIED_UP,
     SEQUENCE,
     SLOTS,
     CellKey,
@@ -49,20 +49,20 @@ def test_each_cell_is_part_of_the_total_of_its_listener_pool_and_upstream() -> N
         region = Region(words)
         keys = [("web", "", "app", "a"), ("web", "routes[0]", "app", "a"), ("db", "", "app", "b")]
         for number, key in enumerate([*keys, ("web", "", "", ""), ("web", "", "app", "")]):
-            region.slots[region.cell(*key).at + BYTES_UP] = 10**number
+            region.slots[region.cell(*key).at + COPIED_UP] = 10**number
     ledger = Ledger.of(regions)
     found = [
-        {key: counts[BYTES_UP] for key, counts in group.items()}
+        {key: counts[COPIED_UP] for key, counts in group.items()}
         for group in (ledger.listeners, ledger.pools, ledger.upstreams, ledger.services)
     ]
-    assert ledger.total[BYTES_UP] == 22222
+    assert ledger.total[COPIED_UP] == 22222
     assert found == [
         {"web": 22022, "db": 200},
         {"app": 20222},
         {("app", "a"): 22, ("app", "b"): 200},
         {("web", "app"): 20022, ("db", "app"): 200, ("web", ""): 2000},
     ]
-    assert ledger.edges[CellKey("web", "routes[0]", "app", "a")][BYTES_UP] == 20
+    assert ledger.edges[CellKey("web", "routes[0]", "app", "a")][COPIED_UP] == 20
 
 
 def test_many_looks_come_to_the_same_as_one(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,16 +97,16 @@ def test_a_region_that_is_stuck_between_two_places_keeps_what_it_had() -> None:
     regions = [Region(stuck), Region(other)]
     ledger = Ledger([stuck, other])
     for region in regions:
-        region.slots[region.cell("web").at + BYTES_UP] = 1
+        region.slots[region.cell("web").at + COPIED_UP] = 1
     ledger.update()
     stuck[SEQUENCE] += 1  # its writer was killed here, or stopped
     for region in regions:
-        region.slots[region.cell("web").at + BYTES_UP] = 5
+        region.slots[region.cell("web").at + COPIED_UP] = 5
     ledger.update()
-    assert ledger.total[BYTES_UP] == 1 + 5
+    assert ledger.total[COPIED_UP] == 1 + 5
     Region(stuck)
     ledger.update()
-    assert ledger.total[BYTES_UP] == 5 + 5
+    assert ledger.total[COPIED_UP] == 5 + 5
 
 
 def test_gauges_that_fall_are_told_as_they_are() -> None:

@@ -72,12 +72,16 @@ class Channel:
 
         A file that is closed before its message has left takes the message with it. A bare number
         must stay open for as long as the channel. Raises OSError (EPIPE and ECONNRESET where the
-        other side is gone); then all that waited is dropped.
+        other side is gone); then all that waited is dropped. Raises IpcError where the other side
+        could not read it.
         """
         if len(files) != message.fds:
             kind = type(message).__name__
             raise IpcError(f"{kind} travels with {message.fds} fds, not {len(files)}")
-        self._outbox.append((encode(message), files))
+        data = encode(message)
+        if len(data) > MAX_MESSAGE:
+            raise IpcError(f"{type(message).__name__} has {len(data)} bytes")
+        self._outbox.append((data, files))
         if len(self._outbox) == 1:
             self.flush()
 

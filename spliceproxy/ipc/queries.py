@@ -7,6 +7,7 @@ message, and is tried with live sessions and with records by the same rules.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from operator import itemgetter
@@ -23,6 +24,13 @@ DEEPEST: Final = 10_000
 """Sessions that a worker sorts for one answer, at the most."""
 SORTS: Final = ("age", "idle", "bytes", "rate", "rtt")
 """By what sessions can be sorted, the largest first; with a minus in front, the smallest."""
+
+_SHOWN: Final = 60
+"""Characters of what was asked that an error shows."""
+LONGEST_WORD: Final = 512
+"""Characters of one word of a filter, at the most: no name is longer, and a question with as many
+words and sessions as there can be stays one message, however much of it has to be escaped."""
+_SESSION: Final = re.compile("[0-9a-f]{1,8}-[0-9a-f]{8}-[0-9a-f]{1,16}")
 
 _EQUAL: Final = ("listener", "pool", "upstream", "route", "sni", "phase", "why")
 
@@ -52,6 +60,9 @@ class SessionFilter:
 
     def __post_init__(self) -> None:
         """Raises QueryError."""
+        for name in (*_EQUAL, "client"):
+            if len(getattr(self, name)) > LONGEST_WORD:
+                raise QueryError(f"{name} has {LONGEST_WORD} characters at the most")
         if self.client:
             _client_test(self.client)
         for name in ("min_age", "min_idle"):
@@ -77,6 +88,11 @@ class SessionQuery:
 
     def __post_init__(self) -> None:
         """Raises QueryError."""
+        for one in self.ids:
+            # Above all no empty one: so are those called that nobody was told of.
+            if _SESSION.fullmatch(one) is None:
+                shown = "".join(char if char.isprintable() else "?" for char in one[:_SHOWN])
+                raise QueryError(f'"{shown}" is no session; write for example 0-eb810881-1')
         if self.sort.removeprefix("-") not in SORTS:
             raise QueryError(f"sort is one of {', '.join(SORTS)}; with - in front, turned around")
         if not 1 <= self.limit <= DEEPEST:

@@ -15,6 +15,7 @@ from typing import Final
 import orjson
 import structlog
 
+from spliceproxy.errors import IpcError
 from spliceproxy.ipc import (
     Channel,
     Configure,
@@ -205,7 +206,7 @@ class Worker:
     def _pass_on(self, line: Line) -> None:
         """A warning in the log is for the supervisor too, unless it does not read, or is gone."""
         if line["level"] != "info" and not self._channel.waiting:
-            with suppress(OSError):
+            with suppress(OSError, IpcError):  # also one that is too long
                 self._send(Warned(orjson.dumps(line).decode()))
 
     def _serve(self, number: int, name: str, fd: int, shared: bool) -> None:

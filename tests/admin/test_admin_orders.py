@@ -36,6 +36,9 @@ def test_sessions_are_reset_by_name_and_by_filter(told: Told) -> None:
         ("reset", {"sessions": [1]}, "sessions is no list of texts"),
         ("reset", {"sessions": ["x"] * 1001}, "1001 sessions; one order can name 1000"),
         ("reset", {"sessions": ["x"], "where": {"pool": "app"}}, "say which sessions"),
+        ("reset", {"sessions": ["0-eb810881-1", ""]}, '"" is no session; write for example'),
+        ("reset", {"sessions": ["x"]}, '"x" is no session; write for example 0-eb810881-1'),
+        ("reset", {"where": {"sni": '"' * 600}}, "sni has 512 characters at the most"),
         ("reset", {"session": ["x"]}, "the body is no order: there is no session"),
         ("weight", {}, "the body is no order"),
         ("weight", {"target": "pool/app"}, "the body is no order"),
@@ -57,6 +60,18 @@ def test_an_order_that_makes_no_sense_is_told_so(
     code, text = told.refused(order, body)
     assert code == 400, text
     assert text.startswith(wrong)
+
+
+def test_the_largest_orders_that_can_be_given_leave_every_worker_alive(told: Told) -> None:
+    """A message that a worker cannot read ends it, and all of its sessions."""
+    before = [worker["pid"] for worker in told.get("/api/v1/status")["workers"]]
+    where = {"sni": "\0" * 512, "client": "unix:" + '"' * 507}
+    assert told.order("reset", where=where) == {"reset": 0}
+    assert told.refused("reset", {"where": {"sni": '"' * 30_000}})[0] == 400
+    ids = [f"ffffffff-ffffffff-{number:016x}" for number in range(1000)]
+    assert told.order("reset", sessions=ids) == {"reset": 0}
+    assert [worker["pid"] for worker in told.get("/api/v1/status")["workers"]] == before
+    assert not told.proxy.log("worker died")
 
 
 def test_weights_are_set_and_told_beside_the_configured_ones(told: Told) -> None:

@@ -123,7 +123,7 @@ def test_questions_that_make_no_sense_are_told(changes: dict[str, Any], problem:
 
 def test_a_question_is_the_same_behind_its_text() -> None:
     where = SessionFilter(pool="app", client="10.0.0.0/8", min_age=1.5)
-    query = SessionQuery(where, ("a", "b"), "-rate", 10, 20)
+    query = SessionQuery(where, ("0-eb810881-1", "1f-00000000-a"), "-rate", 10, 20)
     assert SessionQuery.decode(query.encode()) == query
     assert not where.empty
     assert dataclasses.replace(where, pool="", client="", min_age=0.0).empty

@@ -127,6 +127,7 @@ class LiveSessions:
             question.done.set()
 
 
-def _sorted_by(session: dict[str, Any]) -> float:
-    value: float = session["sorted_by"]
-    return value
+def _sorted_by(session: dict[str, Any]) -> list[float]:
+    """Different for any two: what comes first must not depend on who answered first."""
+    values: list[float] = session["sorted_by"]
+    return values

@@ -7,7 +7,6 @@ found by looking at each; only those that are told cost more than a look.
 from __future__ import annotations
 
 from heapq import heappush, heappushpop
-from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -106,39 +105,39 @@ class _Search:
 
 
 class _Finding(_Search):
-    """Keeps the first ones in the order that is asked for, and tells them."""
+    """Keeps the first ones in the order that is asked for, and tells them, each with what it is
+    sorted by."""
 
     def __init__(self, worker: Worker, *others: Any) -> None:
         self._matching = 0
-        self._best: list[tuple[float, int, Session]] = []
-        self._numbers = count()
+        self._best: list[tuple[float, float, int, Session]] = []
         self._told: list[dict[str, object]] = []
-        self._to_tell: Sessions | None = None
         super().__init__(worker, *others)
+        self._sign = -1 if self._query.sort.startswith("-") else 1
 
     def _take(self, session: Session) -> None:
+        """What is equal comes in the order of its age, and then of the fd, which no other one has:
+        the parts of an answer fit together, whoever puts the questions."""
         query = self._query
         self._matching += 1
-        key = SORT_KEYS[query.sort.removeprefix("-")](session)
-        entry = (-key if query.sort.startswith("-") else key, next(self._numbers), session)
+        key, sign = SORT_KEYS[query.sort.removeprefix("-")](session), self._sign
+        fd = session.client.fileno()
+        entry = (sign * key, sign * -session.started, sign * fd, session)
         if len(self._best) < query.offset + query.limit:
             heappush(self._best, entry)
         else:
             heappushpop(self._best, entry)
 
     def _work(self) -> None:
-        """Tell some of the sessions, each with what it is sorted by."""
-        if self._to_tell is None:
-            self._to_tell = [session for _key, _number, session in sorted(self._best)]
-            self._best.clear()
-        query, sessions = self._query, self._worker.sessions
-        for _ in range(min(TELLS, len(self._to_tell))):
-            session = self._to_tell.pop()
-            if session in sessions:
+        """Tell some of the sessions; in which order is all the same."""
+        worker, sign, best = self._worker, self._sign, self._best
+        for _ in range(min(TELLS, len(best))):
+            key, age, fd, session = best.pop()
+            if session in worker.sessions:
                 entry = describe(session)
-                entry["sorted_by"] = SORT_KEYS[query.sort.removeprefix("-")](session)
+                entry["sorted_by"] = sign * key, sign * age, worker.index, sign * fd
                 self._told.append(entry)
-        if self._to_tell:
+        if best:
             self._go_on(self._work)
         else:
             self._answer(orjson.dumps(self._told))
@@ -223,6 +222,11 @@ def _rtt(session: Session) -> float:
     return tcp_info(session.client)[0] or 0.0
 
 
+def _began(session: Session) -> float:
+    """Larger for those that are older."""
+    return -session.started
+
+
 def _age(session: Session) -> float:
     return session.worker.loop.now - session.started
 
@@ -232,8 +236,9 @@ def _idle(session: Session) -> float:
 
 
 SORT_KEYS: Final[dict[str, Callable[[Session], float]]] = {
-    "age": _age,
-    "idle": _idle,
+    # These two do not move on with the clock while it is looked, told and asked again.
+    "age": _began,
+    "idle": lambda session: -last_byte(session),
     "bytes": lambda session: sum(moved(session)),
     "rate": lambda session: sum(rates(session)),
     "rtt": _rtt,

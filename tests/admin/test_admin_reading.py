@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
 
 import pytest
 from harness.door import ask, request
@@ -183,6 +184,21 @@ def test_sessions_are_found_by_filters_in_order_and_in_parts(told: Told) -> None
     assert told.get("/api/v1/sessions?pool=spare")["matching"] == 0
     for client in clients:
         client.close()
+
+
+@pytest.mark.parametrize("sort", ["age", "bytes", "-rate"])
+def test_parts_fit_together_where_nothing_tells_sessions_apart(sort: str, told: Told) -> None:
+    with ExitStack() as stack:
+        for _ in range(8):
+            client = stack.enter_context(told.proxy.connect("web"))
+            client.sendall(b"x")
+            client.recv(1)
+        found = [
+            one["session"]
+            for offset in range(0, 8, 3)
+            for one in told.get(f"/api/v1/sessions?sort={sort}&offset={offset}&limit=3")["sessions"]
+        ]
+        assert len(found) == len(set(found)) == 8
 
 
 @pytest.mark.parametrize(

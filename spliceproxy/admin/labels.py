@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+from spliceproxy.telemetry.counters import OTHERS
+
 MOST: Final = 1000
 """Configured upstreams that are told of by name."""
-OTHERS: Final = "others"
 
 UpstreamKey = tuple[str, str]
 """The names of a pool and of an upstream."""

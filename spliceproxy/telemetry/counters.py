@@ -140,6 +140,9 @@ LAYOUT: Final = (2, MAX_CELLS, _CELLS, _CELL, SLOTS, MAX_KINDS)
 """What two programs must have in common so that one can read what the other counts. The first
 number changes where a slot gets another meaning."""
 
+OTHERS: Final = "others"
+"""Of a pool's cells the one that takes in those of upstreams that left."""
+
 KEEP_DEPARTED: Final = 1000
 """Cells whose names left the configuration that keep their place; the oldest give up theirs."""
 
@@ -243,12 +246,14 @@ class Region:
 
     def keep(self, configured: Callable[[CellKey], bool]) -> None:
         """Have room for what comes: of the cells that are not `configured` any more, only
-        KEEP_DEPARTED stay, and the oldest go. What they counted goes to the listener's own cell.
+        KEEP_DEPARTED stay, and the oldest go. What they counted goes to a cell of their pool, so
+        that what is told of pools never falls; where the pool left too, to the listener's own one.
         """
         if len(self._cells) <= KEEP_DEPARTED:
             return
         for key in self._cells:
-            if not key.pool or configured(key):
+            one = key._replace(upstream="") if key.upstream == OTHERS else key
+            if not key.pool or configured(one):
                 self._departed.pop(key, None)
             else:
                 self._departed.setdefault(key)
@@ -259,7 +264,9 @@ class Region:
             if not self.slots[self._cells[key].at + ACTIVE]:
                 surplus -= 1
                 del self._departed[key]
-                self._fold(key)
+                with_pool = key.upstream and configured(CellKey(key.listener, "", key.pool))
+                names = ("", key.pool, OTHERS) if with_pool else ()
+                self._fold(key, self.cell(key.listener, *names))
 
     def bury(self, lost: Mapping[str, int]) -> int:
         """The worker is dead: its gauges are 0, and what it had open ended by `worker_died`.
@@ -319,10 +326,10 @@ class Region:
             return self.cell(key.listener)
         return next(iter(self._cells.values()))
 
-    def _fold(self, key: CellKey) -> None:
-        """Add a cell to its listener's own one, and give up its place; whoever has it counts there
-        from now on."""
-        cell, target = self._cells.pop(key), self.cell(key.listener).at
+    def _fold(self, key: CellKey, into: Cell) -> None:
+        """Add a cell to another one, and give up its place; whoever has it counts there from now
+        on."""
+        cell, target = self._cells.pop(key), into.at
         source, cell.at = cell.at, target
         slots = self.slots
         slots[SEQUENCE] += 1

@@ -18,6 +18,7 @@ from prometheus_client.openmetrics.parser import (
 
 from spliceproxy import __version__
 from spliceproxy.ipc import TlsPlan
+from spliceproxy.telemetry import counters
 from spliceproxy.telemetry.board import DOWN, DRAINING
 from spliceproxy.telemetry.counters import ACTIVE, TLS_FAILED, TLS_OK, WORKER_SLOTS
 from spliceproxy.telemetry.families import FAMILIES
@@ -257,6 +258,37 @@ def test_ten_thousand_upstreams_are_not_ten_thousand_series() -> None:
         assert named["others",] + named["",] == 9001
 
     run(test, workers=1)
+
+
+@pytest.mark.parametrize("upstream_labels", [True, False])
+def test_nothing_that_is_told_of_a_pool_falls_when_upstreams_that_left_are_forgotten(
+    upstream_labels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counters, "KEEP_DEPARTED", 2)
+
+    def test(proxy: CountedProxy) -> None:
+        busy(proxy)
+        names = [f"10.0.0.{number}:80" for number in range(9)]
+        proxy.apply({**CONFIG, "pools": {"app": {"upstreams": [A, B, *names]}}})
+        for number, name in enumerate(names):
+            for worker in (0, 1)[: 1 + number % 2]:
+                proxy.session(name, worker=worker, up=9, connect=300, duration=900, retries=1)
+        exposed(proxy)
+        proxy.apply()
+        before = exposed(proxy)
+        for _ in range(2):  # what was gathered is no departed upstream itself
+            for region in proxy.regions:
+                region.keep(lambda key: key.pool == "app" and key.upstream in ("", A, B))
+        now = exposed(proxy)
+        gone = {one.labels["upstream"] for one in before.samples if one.labels.get("upstream")} - {
+            one.labels["upstream"] for one in now.samples if one.labels.get("upstream")
+        }
+        assert len(gone) == (6 if upstream_labels else 0)
+        for name in {one.name for one in now.samples if one.labels.get("listener")}:
+            labels = ("listener", "pool", "le", "direction", "path", "why", "reason", "worker")
+            assert now.by(name, *labels) == before.by(name, *labels)
+
+    run(test, upstream_labels=upstream_labels)
 
 
 def test_open_metrics_is_told_to_who_asks_for_it() -> None:

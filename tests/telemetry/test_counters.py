@@ -125,17 +125,23 @@ def test_departed_cells_keep_their_place_until_there_are_too_many_and_no_count_i
         region.slots[cell.at + region.end(*DONE)] += 1
     region.slots[region.cell("web", "routes[1]", "app", names[0]).at + ACTIVE] = 1
     kept_cell = region.cell("web", "routes[1]", "app", names[1])
-    region.keep(lambda key: key.upstream == names[5])
-    assert kept_cell.at == region.cell("web").at, "who has a cell counts on where it went"
+    region.keep(lambda key: key.upstream in ("", names[5]))
+    others = CellKey("web", "", "app", "others")
+    assert kept_cell.at == region.cell(*others).at, "who has a cell counts on where it went"
     left = set(Ledger.of([words]).edges)
     # The first one has a session still, so the next three gave up their places.
     kept = [names[0], names[4], names[5]]
-    assert left == {CellKey("web")} | {CellKey("web", "routes[1]", "app", n) for n in kept}
+    assert left == {others} | {CellKey("web", "routes[1]", "app", n) for n in kept}
     assert _sum(words, COPIED_UP) == 6
-    assert Ledger.of([words]).edges[CellKey("web")].ends == {End(*DONE): 3}
+    assert Ledger.of([words]).edges[others].ends == {End(*DONE): 3}
     used = words[counters.USED]
     region.slots[region.cell("web", "", "app", "10.0.0.9:80").at + COPIED_UP] += 1
     assert words[counters.USED] == used, "a place that was given up is taken again"
+    assert _sum(words, COPIED_UP) == 7
+    region.slots[region.cell("web", "routes[1]", "app", names[0]).at + ACTIVE] = 0
+    region.keep(lambda key: not key.pool)  # the pool left too
+    left = set(Ledger.of([words]).edges)
+    assert CellKey("web") in left
     assert _sum(words, COPIED_UP) == 7
 
 

@@ -115,8 +115,10 @@ class Comparison:
             found.append(
                 {
                     "worker": index,
-                    "cpu": rate(numbers["cpu_us"], before["cpu_us"], self.seconds * 1e6),
-                    "busy": rate(numbers["busy_us"], before["busy_us"], self.seconds * 1e6),
+                    "cpu": round(rate(numbers["cpu_us"], before["cpu_us"], self.seconds) / 1e6, 3),
+                    "busy": round(
+                        rate(numbers["busy_us"], before["busy_us"], self.seconds) / 1e6, 3
+                    ),
                     "lag_ms": numbers["lag_us"] / 1000,
                     "events_per_wake": round(events / wakes, 2) if wakes else None,
                     **{name: numbers[name] for name in _AS_COUNTED},

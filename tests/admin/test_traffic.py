@@ -101,8 +101,11 @@ def test_rates_are_those_of_the_last_ten_seconds_however_often_somebody_asks() -
 def test_rates_right_after_the_start_are_not_made_of_a_moment() -> None:
     def test(proxy: CountedProxy) -> None:
         proxy.session(A)
+        proxy.regions[0].slots[CPU] = proxy.regions[0].slots[BUSY] = 900_000
         proxy.now += 0.6
-        assert proxy.traffic.traffic()["total"]["rates"]["ended"] == 1.0
+        found = proxy.traffic.traffic()
+        assert found["total"]["rates"]["ended"] == 1.0
+        assert (found["workers"][0]["cpu"], found["workers"][0]["busy"]) == (0.9, 0.9)
 
     run(test)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from spliceproxy.errors import EXIT_CONFIG, SpliceproxyError
@@ -96,6 +96,37 @@ class ConfigError(SpliceproxyError):
         if len(self.problems) > MAX_SHOWN:
             shown.append(f"and {len(self.problems) - MAX_SHOWN} more problems")
         super().__init__("\n".join(shown))
+
+
+def without_values(lines: Sequence[str]) -> list[str]:
+    """The lines of an error that is told where the configuration is told with its secrets masked:
+    without those of the files, and without what messages show of a value that may be secret.
+    """
+    kept, skip = [], 0
+    for number, line in enumerate(lines):
+        if skip:
+            skip -= 1
+            continue
+        if head := _HEAD.match(line):
+            line = head["place"] + _masked(head["key"], head["text"])
+            hidden = number + 1 < len(lines) and lines[number + 1].startswith(_NO_LINE)
+            skip = 1 if hidden else 2  # the file's line, and the caret below it
+        kept.append(line)
+    return kept
+
+
+def _masked(key: str | None, text: str) -> str:
+    if key is None:  # YAML's syntax: the line as it should be, and parts of it
+        return _QUOTED.sub('"***"', text.partition("; write: ")[0])
+    if "health" in key.split("."):
+        return f"{key}: cannot be used; spliceproxy check says more"
+    return f"{key}: {text}"
+
+
+_HEAD = re.compile(r"(?P<place>.+?:\d+:\d+: )(?:(?P<key>[^\s:]+): )?(?P<text>.*)")
+"""The first line of a problem that has a place."""
+_QUOTED = re.compile('".*"')
+_NO_LINE = "(no line is shown"
 
 
 def dotted(path: Path) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from spliceproxy.config.problems import without_values
 from spliceproxy.telemetry.tap import Line
 
 if TYPE_CHECKING:
@@ -34,7 +35,13 @@ class Events:
         self._subscriptions: tuple[EventSubscription, ...] = ()
 
     def take(self, line: Line) -> None:
-        """Remember a line, and tell it to all who follow: what `log.tap` calls."""
+        """Remember a line, and tell it to all who follow: what `log.tap` calls.
+
+        What is wrong with a file is told without its lines: they may hold what only those may see
+        who can read the file, or the log.
+        """
+        if isinstance(problems := line.get("problems"), list):
+            line = {**line, "problems": without_values(problems)}
         self._lines.append(line)
         for subscription in self._subscriptions:
             subscription.tell(line)

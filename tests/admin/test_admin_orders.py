@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from told import Told
 
@@ -89,6 +91,39 @@ def test_the_log_level_is_set_for_all_processes(told: Told) -> None:
     assert told.order("log-level", level="debug") == {"level": "debug", "before": "info"}
     assert told.get("/api/v1/status")["log_level"] == "debug"
     assert told.order("log-level", level="info") == {"level": "info", "before": "debug"}
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("expect: AUTH}", "expect: [AUTH]}"),
+        ("expect: AUTH}", "expect: AUTH"),
+        ("check: exchange", "check exchange"),
+        ("check: exchange, send: ", "check: exchange, path: "),
+        ("check: exchange, send: ", "check: exchange, interval: "),
+        ('path: "/healthz', 'path: "healthz'),
+        ('path: "/healthz', 'host: "/healthz'),
+    ],
+)
+def test_who_may_read_learns_no_secret_from_a_file_that_is_wrong(
+    right: str, wrong: str, told: Told
+) -> None:
+    """The file's lines are shown where it is wrong, and health checks send secrets."""
+    text = told.proxy.config.read_text()
+    assert right in text
+    told.proxy.config.write_text(text.replace(right, wrong, 1))
+    try:
+        status, problem = told.refused("reload", {})
+    finally:
+        told.proxy.config.write_text(text)
+    assert (status, "secret" in problem) == (409, True), "who may write is told all"
+    events = told.get("/api/v1/events")["events"]
+    name = "not reloaded: nothing has changed"
+    [*_, told_to_all] = [line for line in events if line["event"] == name]
+    [*_, line] = told.proxy.log(name)
+    assert told_to_all["problems"][0].split(" ")[0] == line["problems"][0].split(" ")[0]
+    assert "secret" in json.dumps(line)
+    assert "secret" not in json.dumps(events)
 
 
 def test_reload_tells_what_changed_or_what_is_wrong(told: Told) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import orjson
 
@@ -15,6 +15,8 @@ from spliceproxy.ipc.queries import filter_of
 
 _SIGN_OF_LIFE = 10.0
 """Seconds between two comments: so both sides notice when the other one is gone."""
+_END = b""
+"""A source is over."""
 _FILTERS = ("listener", "pool", "upstream", "client", "route", "sni", "why")
 PARAMETERS = frozenset({"records", "events", *_FILTERS})
 
@@ -35,17 +37,22 @@ def open_stream(house: House, asked: Asked) -> Stream:
         for one in sources:
             one.close()
 
-    return Stream(_lines(_told_of_records(records), _told_of_events(events)), close)
+    told = [] if records is None else [_told_of_records(records)]
+    if events is not None:
+        told.append(_told_of_events(events))
+    return Stream(_lines(told), close)
 
 
-async def _lines(*sources: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """All that the sources tell, as it comes, and a sign of life where nothing does."""
+async def _lines(sources: Sequence[AsyncIterator[bytes]]) -> AsyncGenerator[bytes, None]:
+    """All that the sources tell, as it comes, and a sign of life where nothing does; to the end of
+    the first one that ends: nobody is to wait for what does not come any more."""
     yield b": hello\n\n"
     queue: asyncio.Queue[bytes] = asyncio.Queue(1)
 
     async def pass_on(source: AsyncIterator[bytes]) -> None:
         async for told in source:
             await queue.put(told)
+        await queue.put(_END)
 
     tasks = [asyncio.create_task(pass_on(source)) for source in sources]
     try:
@@ -55,15 +62,15 @@ async def _lines(*sources: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
                     told = await queue.get()
             except TimeoutError:
                 told = b": still here\n\n"
+            if told == _END:
+                return
             yield told
     finally:
         for task in tasks:
             task.cancel()
 
 
-async def _told_of_records(records: RecordStream | None) -> AsyncIterator[bytes]:
-    if records is None:
-        return
+async def _told_of_records(records: RecordStream) -> AsyncIterator[bytes]:
     async for told in records:
         if isinstance(told, int):
             yield event("lost", orjson.dumps({"records": told}))
@@ -71,9 +78,7 @@ async def _told_of_records(records: RecordStream | None) -> AsyncIterator[bytes]
             yield event("record", told)
 
 
-async def _told_of_events(events: EventSubscription | None) -> AsyncIterator[bytes]:
-    if events is None:
-        return
+async def _told_of_events(events: EventSubscription) -> AsyncIterator[bytes]:
     lost = 0
     async for line in events:
         if events.lost > lost:

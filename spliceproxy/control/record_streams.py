@@ -8,10 +8,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+import structlog
+
 from spliceproxy.control.fleet import Fleet
 from spliceproxy.control.worker_process import WorkerProcess
 from spliceproxy.ipc import OwnedFd, Watch
 from spliceproxy.ipc.queries import SessionFilter, SessionQuery, decode_told
+
+_log = structlog.get_logger()
 
 WAITING: Final = 2000
 """Records that may wait for a watcher who is slow; further ones are lost, and counted."""
@@ -46,8 +50,12 @@ class RecordStreams:
         return stream
 
     def _on_ready(self, worker: WorkerProcess) -> None:
-        for stream in self._open:
-            stream.watch(worker)
+        for stream in tuple(self._open):
+            try:
+                stream.watch(worker)
+            except OSError as error:  # whoever watches asks again, and is told what is wrong
+                _log.warning("a stream of records ends", error=error.strerror)
+                stream.close()
 
     def close(self) -> None:
         """End all streams."""

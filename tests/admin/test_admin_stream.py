@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
 import socket
 import threading
-from typing import Any
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, NoReturn, cast
 
 import pytest
 from harness.door import streamed
 from harness.wait import wait_until
 from told import Told
+
+from spliceproxy.admin.stream import _lines
+from spliceproxy.control.fleet import Fleet
+from spliceproxy.control.record_streams import RecordStreams
+from spliceproxy.ipc.queries import SessionFilter
 
 
 class Heard:
@@ -112,3 +121,37 @@ def test_a_stream_that_makes_no_sense_is_none(query: str, wrong: str, told: Told
     code, text = told.refused(f"stream?{query}")
     assert code == 400
     assert text.startswith(wrong)
+
+
+def test_a_stream_ends_when_one_of_its_sources_does() -> None:
+    async def one() -> AsyncIterator[bytes]:
+        yield b"told"
+
+    async def silent() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b"never"
+
+    async def told() -> list[bytes]:
+        return [line async for line in _lines([one(), silent()])]
+
+    assert asyncio.run(asyncio.wait_for(told(), 60)) == [b": hello\n\n", b"told"]
+
+
+def test_a_stream_that_a_new_worker_cannot_tell_is_closed_and_the_worker_serves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No fds are left: whoever watches comes again, and is told so."""
+
+    def none_left(*_args: object) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def begin() -> int | bytes | None:
+        fleet = SimpleNamespace(on_ready=[], workers=lambda: iter(()))
+        streams = RecordStreams(cast(Fleet, fleet))
+        stream = streams.open("all", SessionFilter())
+        monkeypatch.setattr(socket, "socketpair", none_left)
+        for call in fleet.on_ready:
+            call(SimpleNamespace())
+        return await anext(stream, None)
+
+    assert asyncio.run(asyncio.wait_for(begin(), 60)) is None

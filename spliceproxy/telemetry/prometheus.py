@@ -77,7 +77,10 @@ _PROCESS: Final = ProcessCollector(registry=None)
 
 def exposition(moment: Moment, accept: str) -> tuple[bytes, str]:
     """The text for a client with this Accept header, and its content type."""
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is no number
+        encode, content_type = choose_encoder("")
     return encode(_Exposed(moment)), content_type
 
 

@@ -304,6 +304,18 @@ def test_open_metrics_is_told_to_who_asks_for_it() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("version", ["x", "1.x", "\xff", ";", "=", "", " 1.0.0 ", "-1", "1e400"])
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain", "nothing"])
+def test_who_asks_for_what_nobody_knows_is_told_the_same(kind: str, version: str) -> None:
+    def test(proxy: CountedProxy) -> None:
+        busy(proxy)
+        proxy.now += 1
+        text, _ = proxy.traffic.render(f"{kind};version={version}")
+        assert b"spliceproxy_sessions_ended_total{" in text
+
+    run(test)
+
+
 def test_promtool_finds_nothing_to_criticise() -> None:
     def test(proxy: CountedProxy) -> None:
         busy(proxy)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from spliceproxy.admin.asking import Answer, Asked, AskError, Stream, tell, unknown
@@ -11,8 +12,9 @@ from spliceproxy.admin.ready import not_ready, not_well
 from spliceproxy.admin.status import Report, Statuses
 from spliceproxy.admin.stream import open_stream
 from spliceproxy.admin.traffic import Traffic
-from spliceproxy.config import in_words
+from spliceproxy.config import Config, in_words
 from spliceproxy.control.house import House
+from spliceproxy.control.parts import InForce
 from spliceproxy.ipc.queries import MOST, SessionQuery, filter_of
 
 TellToken = Callable[[], dict[str, Any]]
@@ -33,6 +35,9 @@ class Reading:
         self._traffic = traffic
         self._token = token
         self._statuses = Statuses(house, traffic.failed_handshakes)
+        self._configuration: tuple[Sequence[Path], Config, Answer] | None = None
+        """What was told last, and of which configuration."""
+        self._configuration_turn = asyncio.Lock()
 
     async def healthz(self, _asked: Asked) -> Answer:
         reason = not_well(self._house)
@@ -43,11 +48,23 @@ class Reading:
         return tell({"status": "not ready", "reasons": reasons}, 503) if reasons else _READY
 
     async def status(self, asked: Asked) -> Answer:
-        return tell(self._statuses.status(writable=asked.may_write))
+        report = self._statuses.status(writable=asked.may_write)
+        in_force = self._house.in_force()
+
+        def told() -> Answer:
+            return tell({**report, "pools": self._statuses.pools(in_force)})
+
+        return await self._traffic.aside(told)
 
     async def config(self, _asked: Asked) -> Answer:
-        files = [str(path) for path in self._house.files()]
-        return tell({"files": files, "config": in_words(self._house.in_force().config)})
+        files, config = self._house.files(), self._house.in_force().config
+        # Of thousands of upstreams a fifth of a second, so it is made once, by one who asks.
+        async with self._configuration_turn:
+            known = self._configuration
+            if known is None or known[0] != files or known[1] is not config:
+                answer = await asyncio.to_thread(_tell_config, files, config)
+                self._configuration = known = files, config, answer
+            return known[2]
 
     async def traffic(self, _asked: Asked) -> Answer:
         return await self._traffic.aside(lambda: tell(self._traffic.traffic()))
@@ -66,15 +83,20 @@ class Reading:
         return _one(asked.name, await self._listeners(), "listener")
 
     async def pools(self, _asked: Asked) -> Answer:
-        return tell({"pools": await self._pools()})
+        in_force = self._house.in_force()
+        return await self._traffic.aside(lambda: tell({"pools": self._pools(in_force)}))
 
     async def pool(self, asked: Asked) -> Answer:
-        return _one(asked.name, await self._pools(), "pool")
+        in_force = self._house.in_force()
+        return await self._traffic.aside(lambda: _one(asked.name, self._pools(in_force), "pool"))
 
     async def upstreams(self, asked: Asked) -> Answer:
         """All upstreams in one list, each with its pool; or those of one pool."""
-        pools = {pool["name"]: pool for pool in await self._pools()}
-        wanted = asked.word("pool")
+        wanted, in_force = asked.word("pool"), self._house.in_force()
+        return await self._traffic.aside(lambda: self._upstreams(in_force, wanted))
+
+    def _upstreams(self, in_force: InForce, wanted: str) -> Answer:
+        pools = {pool["name"]: pool for pool in self._pools(in_force)}
         if wanted and wanted not in pools:
             raise AskError(f"pool: {unknown(wanted, pools)}", 404)
         return tell(
@@ -94,11 +116,11 @@ class Reading:
         # Asked after the traffic: a name that came meanwhile has none yet.
         return [{**one, "traffic": moves.get(one["name"])} for one in self._statuses.listeners()]
 
-    async def _pools(self) -> list[Report]:
-        """The same of each pool, and of its upstreams."""
-        moves = await self._traffic.aside(self._traffic.traffic)
+    def _pools(self, in_force: InForce) -> list[Report]:
+        """The same of each pool, and of its upstreams, in any thread."""
+        moves = self._traffic.traffic()
         found = []
-        for pool in self._statuses.pools():
+        for pool in self._statuses.pools(in_force):
             upstreams = moves["upstreams"].get(pool["name"], {})
             pool["traffic"] = moves["pools"].get(pool["name"])
             for one in pool["upstreams"]:
@@ -149,6 +171,10 @@ class Reading:
 
     async def token(self, _asked: Asked) -> Answer:
         return tell(self._token())
+
+
+def _tell_config(files: Sequence[Path], config: Config) -> Answer:
+    return tell({"files": [str(path) for path in files], "config": in_words(config)})
 
 
 def _one(name: str, found: list[Report], kind: str) -> Answer:

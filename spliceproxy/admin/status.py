@@ -13,6 +13,7 @@ from spliceproxy.admin.ready import not_ready, usable
 from spliceproxy.config import Route
 from spliceproxy.control.house import House
 from spliceproxy.control.parts import InForce
+from spliceproxy.control.plan_weights import configured_weight
 from spliceproxy.ipc import ListenerPlan, PoolPlan, UpstreamPlan
 from spliceproxy.telemetry.board import (
     DOWN,
@@ -30,7 +31,7 @@ _STATES = {DRAINING: "draining", DOWN: "down", EJECTED: "ejected"}
 
 
 class Statuses:
-    """Reads the answers from the house."""
+    """Reads the answers from the house: all but `pools` in the event loop's thread."""
 
     def __init__(self, house: House, failed_handshakes: Callable[[str], int]) -> None:
         """`failed_handshakes` of the listener with this name, since the start."""
@@ -40,8 +41,8 @@ class Statuses:
         self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
 
     def status(self, *, writable: bool) -> Report:
-        """Process, workers, listeners, pools and their upstreams. `writable`: whether who asks may
-        give orders."""
+        """Process, workers and listeners, without the pools. `writable`: whether who asks may give
+        orders."""
         house = self._house
         in_force = house.in_force()
         reasons = not_ready(house)
@@ -60,7 +61,6 @@ class Statuses:
             "writable": writable,
             "workers": self._workers(),
             "listeners": self.listeners(),
-            "pools": self.pools(),
         }
 
     def listeners(self) -> list[Report]:
@@ -72,9 +72,9 @@ class Statuses:
             for one in in_force.snapshot.listeners
         ]
 
-    def pools(self) -> list[Report]:
-        """The same of pools, with their upstreams."""
-        in_force = self._house.in_force()
+    def pools(self, in_force: InForce) -> list[Report]:
+        """The same of pools, with their upstreams. May be called in any thread; where there are
+        many upstreams it should be."""
         return [self._pool(in_force, pool) for pool in in_force.snapshot.pools]
 
     def _workers(self) -> list[Report]:
@@ -129,10 +129,10 @@ class Statuses:
             "waiting": upstreams.queued(plan.slot),
             "sessions": upstreams.live(plan.slot),
             "max_sessions": plan.max_sessions,
-            "upstreams": [self._upstream(plan.name, upstream) for upstream in plan.upstreams],
+            "upstreams": [self._upstream(upstream) for upstream in plan.upstreams],
         }
 
-    def _upstream(self, pool: str, plan: UpstreamPlan) -> Report:
+    def _upstream(self, plan: UpstreamPlan) -> Report:
         """`states` has `up` alone, or all that keeps new sessions away; `weight` is the one in
         force, whoever said so; `held_back` the percent of its share that a slow start keeps from
         it."""
@@ -142,7 +142,7 @@ class Statuses:
             "name": plan.name,
             "states": state_words(state),
             "weight": plan.weight,
-            "configured_weight": house.weights.configured(pool, plan.name),
+            "configured_weight": configured_weight(plan),
             "held_back": held_back(state),
             "tier": plan.tier,
             "sessions": house.states.live(plan.slot),

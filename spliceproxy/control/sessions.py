@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from operator import itemgetter
 from typing import Any, Final
 
 import orjson
@@ -14,7 +16,13 @@ import orjson
 from spliceproxy.control.fleet import Fleet
 from spliceproxy.control.worker_process import WorkerProcess
 from spliceproxy.ipc import Find, Found, Message, Reset, WasReset
-from spliceproxy.ipc.queries import QueryError, SessionFilter, SessionQuery
+from spliceproxy.ipc.queries import (
+    QueryError,
+    SessionFilter,
+    SessionQuery,
+    SortKey,
+    decode_found,
+)
 
 PATIENCE: Final = 3.0
 """Seconds that a worker may take to answer."""
@@ -23,6 +31,8 @@ REST, LONGEST_REST = 3.0, 1.0
 whoever asks without end takes no more of them than that. The longest rest is in seconds."""
 MOST_NAMED: Final = 1000
 """Sessions that can be named in one order."""
+_MANY: Final = 500
+"""Sessions beyond which it takes longer to find those that are told than the event loop may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,7 @@ class _Question:
     done: asyncio.Event = field(default_factory=asyncio.Event)
     number: int = 0
     """Sessions that matched, or were reset."""
-    sessions: list[dict[str, Any]] = field(default_factory=list)
+    sessions: list[tuple[SortKey, bytes]] = field(default_factory=list)
 
 
 class LiveSessions:
@@ -67,11 +77,10 @@ class LiveSessions:
         """The sessions that `query` asks for, over all workers."""
         whole = replace(query, offset=0, limit=query.offset + query.limit)
         question = await self._ask(lambda number: Find(number, whole.encode()))
-        backwards = query.sort.startswith("-")
-        found = sorted(question.sessions, key=_sorted_by, reverse=not backwards)
-        part = found[query.offset : query.offset + query.limit]
-        for session in part:
-            del session["sorted_by"]
+        if len(question.sessions) > _MANY:
+            part = await asyncio.to_thread(_part, question.sessions, query)
+        else:
+            part = _part(question.sessions, query)
         return FoundSessions(question.number, part, sorted(question.waits_for))
 
     async def reset(self, ids: Sequence[str] = (), where: SessionFilter | None = None) -> int:
@@ -119,7 +128,7 @@ class LiveSessions:
             return  # it came too late
         if isinstance(answer, Found):
             question.number += answer.matching
-            question.sessions += orjson.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
+            question.sessions += decode_found(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
         else:
             question.number += answer.sessions
         question.waits_for.discard(worker.index)
@@ -127,7 +136,9 @@ class LiveSessions:
             question.done.set()
 
 
-def _sorted_by(session: dict[str, Any]) -> list[float]:
-    """Different for any two: what comes first must not depend on who answered first."""
-    values: list[float] = session["sorted_by"]
-    return values
+def _part(found: list[tuple[SortKey, bytes]], query: SessionQuery) -> list[dict[str, Any]]:
+    """Those of the sessions that were asked for, in order. Unlike a sort, heapq lets others run
+    between two of its steps."""
+    first = heapq.nsmallest if query.sort.startswith("-") else heapq.nlargest
+    best = first(query.offset + query.limit, found, key=itemgetter(0))
+    return [orjson.loads(session) for _key, session in best[query.offset :]]

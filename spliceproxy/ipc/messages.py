@@ -112,7 +112,8 @@ class Find(Message):
 
 @dataclass(frozen=True, slots=True)
 class Found(Message):
-    """From a worker: an answer to Find. A memfd (one fd) has the sessions, a JSON list."""
+    """From a worker: an answer to Find. A memfd (one fd) has the sessions, as
+    `encode_found` of ipc/queries.py puts them."""
 
     fds: ClassVar[int] = 1
     request: int

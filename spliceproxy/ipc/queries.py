@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from operator import itemgetter
 from typing import Any, Final, Generic, TypeVar
@@ -218,6 +218,23 @@ def _host(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
     mapped = address.ipv4_mapped if address.version == 6 else None
     return mapped or address
+
+
+SortKey = Sequence[float]
+"""What a session is sorted by. No two have the same: what comes first must not depend on who
+answered first."""
+
+
+def encode_found(keys: Sequence[SortKey], sessions: Sequence[bytes]) -> bytes:
+    """An answer of a worker: what its sessions are sorted by, and each as JSON."""
+    return b"\n".join((orjson.dumps(keys), *sessions))
+
+
+def decode_found(data: bytes) -> Iterator[tuple[SortKey, bytes]]:
+    """What `encode_found` made bytes of. Of thousands of sessions few are told in the end, so they
+    stay as they are."""
+    keys, *sessions = data.split(b"\n")
+    return zip(orjson.loads(keys), sessions, strict=True)
 
 
 def encode_lost(records: int) -> bytes:

@@ -13,7 +13,7 @@ import orjson
 import structlog
 
 from spliceproxy.ipc import Found, WasReset
-from spliceproxy.ipc.queries import Matcher, SessionQuery
+from spliceproxy.ipc.queries import Matcher, SessionQuery, encode_found
 from spliceproxy.ipc.sealed import memfd_of
 from spliceproxy.relay.verdicts import FINISHED
 from spliceproxy.telemetry.record import address_text, tcp_info
@@ -23,7 +23,7 @@ from spliceproxy.worker.session_record import phase_of, session_record
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from spliceproxy.ipc.queries import Looks
+    from spliceproxy.ipc.queries import Looks, SortKey
     from spliceproxy.relay.flow import Flow
     from spliceproxy.worker.session import Session
     from spliceproxy.worker.worker import Worker
@@ -111,7 +111,8 @@ class _Finding(_Search):
     def __init__(self, worker: Worker, *others: Any) -> None:
         self._matching = 0
         self._best: list[tuple[float, float, int, Session]] = []
-        self._told: list[dict[str, object]] = []
+        self._keys: list[SortKey] = []
+        self._told: list[bytes] = []
         super().__init__(worker, *others)
         self._sign = -1 if self._query.sort.startswith("-") else 1
 
@@ -134,16 +135,13 @@ class _Finding(_Search):
         for _ in range(min(TELLS, len(best))):
             key, age, fd, session = best.pop()
             if session in worker.sessions:
-                entry = describe(session)
-                entry["sorted_by"] = sign * key, sign * age, worker.index, sign * fd
-                self._told.append(entry)
+                self._keys.append((sign * key, sign * age, worker.index, sign * fd))
+                self._told.append(orjson.dumps(describe(session)))
         if best:
             self._go_on(self._work)
         else:
-            self._answer(orjson.dumps(self._told))
-
-    def _answer(self, sessions: bytes) -> None:
-        self._tell(Found(self._request, self._matching), memfd_of(sessions))
+            answer = memfd_of(encode_found(self._keys, self._told))
+            self._tell(Found(self._request, self._matching), answer)
 
 
 class _Resetting(_Search):

@@ -12,7 +12,7 @@ import pytest
 from spliceproxy.control.fleet import Fleet
 from spliceproxy.control.sessions import LiveSessions
 from spliceproxy.ipc import Find, Found
-from spliceproxy.ipc.queries import SessionQuery
+from spliceproxy.ipc.queries import SessionQuery, encode_found
 from spliceproxy.ipc.sealed import memfd_of
 
 
@@ -41,12 +41,10 @@ class Workers:
             find = self._asked[index]
             query = SessionQuery.decode(find.query)
             sign = -1 if query.sort.startswith("-") else 1
-            sessions = [
-                {"session": f"{index}-{fd}", "sorted_by": (0.0, -100.0 - fd // 3, index, fd)}
-                for fd in range(10)
-            ]
-            sessions.sort(key=lambda one: cast(Any, one["sorted_by"]), reverse=sign > 0)
-            file = memfd_of(orjson.dumps(sessions[: query.limit]))
+            keys = [(0.0, -100.0 - fd // 3, index, fd) for fd in range(10)]
+            keys = sorted(keys, reverse=sign > 0)[: query.limit]
+            sessions = [orjson.dumps({"session": f"{index}-{key[3]}"}) for key in keys]
+            file = memfd_of(encode_found(keys, sessions))
             worker = SimpleNamespace(index=index)
             self.on_answer(worker, Found(find.request, 10), [file.fileno()])
 

@@ -20,6 +20,7 @@ from spliceproxy.config.model import Config, Listener
 from spliceproxy.config.pool import Pool, Upstream
 from spliceproxy.config.tls import PoolTls
 from spliceproxy.config.units import size_text, time_text
+from spliceproxy.config.words import masked
 
 NEEDS_RESTART = ("workers", "relay", "admin", "metrics", "log.format", "log.sessions.to")
 """Keys that a running process cannot change, or all keys below them: they come with an upgrade."""
@@ -172,6 +173,9 @@ def _hashable(value: object) -> object:
 
 def _lines(changes: dict[str, tuple[object, object]]) -> Iterator[str]:
     for key, (before, after) in changes.items():
+        section, _, name = key.rpartition(".")
+        if section.rpartition(".")[2] == "health":
+            before, after = masked(name, before), masked(name, after)
         yield f"{key} {_text(key, before)} → {_text(key, after)}"
 
 

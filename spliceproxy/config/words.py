@@ -42,7 +42,7 @@ def _section(section: BaseModel, node: Schema) -> dict[str, Any]:
         if isinstance(section, PoolHealth):
             if section.check not in USED_BY.get(key, CHECKS):
                 continue  # beside this check the key would be a mistake
-            told = _masked(key, told)
+            told = masked(key, told)
         words[key] = told
     return words
 
@@ -107,10 +107,11 @@ def _words(node: Schema) -> set[object]:
     return {word for choice in node.get("anyOf", ()) for word in choice.get("enum", ())}
 
 
-def _masked(key: str, value: Any) -> Any:
-    """Health checks may carry passwords, in what they send or behind the path that they ask for."""
-    if key == "send" and value != "off":
+def masked(key: str, value: Any) -> Any:
+    """The value of a key of health checks as everybody may see it: they may carry passwords, in
+    what they send or behind the path that they ask for."""
+    if key == "send" and value not in (None, "off"):
         return MASK
-    if key == "path" and "?" in value:
+    if key == "path" and "?" in (value or ""):
         return value.partition("?")[0] + f"?{MASK}"
     return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from spliceproxy import config
@@ -28,6 +30,28 @@ def changed(*edits: tuple[str, str]) -> list[str]:
 
 def test_the_same_configuration_differs_in_nothing() -> None:
     assert changed(("listeners:", "# a comment\nlisteners:")) == []
+
+
+@pytest.mark.parametrize("where", ["health: ", "pools: {app: {upstreams: 127.0.0.1:1, health: "])
+def test_what_health_checks_send_is_not_told(where: str) -> None:
+    """The log, and all who read events, are told what a reload changes."""
+    rest = "listeners: {web: {bind: ':1', pool: app}}\n"
+    ends = "}}" if where.startswith("pools") else "\npools: {app: {upstreams: 127.0.0.1:1}}"
+    checks = [
+        "{check: exchange, send: secret-1}",
+        "{check: exchange, send: secret-2}",
+        '{check: http, path: "/healthz?key=secret-3"}',
+        '{check: http, path: "/healthz?key=secret-4"}',
+        "{check: tcp}",
+    ]
+    loaded = [config.loads(f"{rest}{where}{check}{ends}\n", "a.yaml") for check in checks]
+    head = "~ pool app: " if where.startswith("pools") else "~ "
+    told = [config.difference(*pair) for pair in itertools.pairwise(loaded)]
+    assert told[0] == [f"{head}health.send *** → ***"]
+    assert f"{head}health.send *** → off" in told[1]
+    assert told[2] == [f"{head}health.path /healthz?*** → /healthz?***"]
+    assert f"{head}health.path /healthz?*** → /" in told[3]
+    assert "secret" not in str(told)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import orjson
 
 from spliceproxy.control.fleet import Fleet
 from spliceproxy.control.worker_process import WorkerProcess
+from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import Find, Found, Message, Reset, WasReset
 from spliceproxy.ipc.queries import (
     QueryError,
@@ -31,6 +32,8 @@ REST, LONGEST_REST = 3.0, 1.0
 whoever asks without end takes no more of them than that. The longest rest is in seconds."""
 MOST_NAMED: Final = 1000
 """Sessions that can be named in one order."""
+MOST_QUESTIONS: Final = 16
+"""Questions that may wait for their turn: whoever asks without end keeps no order waiting."""
 _MANY: Final = 500
 """Sessions beyond which it takes longer to find those that are told than the event loop may."""
 
@@ -69,14 +72,25 @@ class LiveSessions:
         self._numbers = count(1)
         self._questions: dict[int, _Question] = {}
         self._turn = asyncio.Lock()
+        self._asking = 0
+        """Questions of `find` that have not been answered."""
         self._free_at = 0.0
         """The loop's time from which the next question may be asked."""
         fleet.on_answer = self._on_answer
 
     async def find(self, query: SessionQuery) -> FoundSessions:
-        """The sessions that `query` asks for, over all workers."""
+        """The sessions that `query` asks for, over all workers.
+
+        Raises SpliceproxyError while too many others ask.
+        """
+        if self._asking >= MOST_QUESTIONS:
+            raise SpliceproxyError("too many ask for sessions at the same time; try again")
         whole = replace(query, offset=0, limit=query.offset + query.limit)
-        question = await self._ask(lambda number: Find(number, whole.encode()))
+        self._asking += 1
+        try:
+            question = await self._ask(lambda number: Find(number, whole.encode()))
+        finally:
+            self._asking -= 1
         if len(question.sessions) > _MANY:
             part = await asyncio.to_thread(_part, question.sessions, query)
         else:

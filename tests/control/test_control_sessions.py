@@ -10,8 +10,9 @@ import orjson
 import pytest
 
 from spliceproxy.control.fleet import Fleet
-from spliceproxy.control.sessions import LiveSessions
-from spliceproxy.ipc import Find, Found
+from spliceproxy.control.sessions import MOST_QUESTIONS, LiveSessions
+from spliceproxy.errors import SpliceproxyError
+from spliceproxy.ipc import Find, Found, Reset, WasReset
 from spliceproxy.ipc.queries import SessionQuery, encode_found
 from spliceproxy.ipc.sealed import memfd_of
 
@@ -64,3 +65,27 @@ def test_the_parts_of_an_answer_fit_together_whoever_answers_first(sort: str) ->
     found = asyncio.run(asyncio.wait_for(parts(), 60))
     assert len(found) == 20
     assert len(set(found)) == 20, "a session is in two parts, and another one in none"
+
+
+def test_many_who_ask_are_turned_away_and_keep_no_order_waiting() -> None:
+    """As many as a door has places could ask again and again, one after the other."""
+    told: list[Find | Reset] = []
+
+    async def ask() -> None:
+        silent = SimpleNamespace(index=0, ready=True, send=told.append)
+        fleet = SimpleNamespace(on_answer=None, workers=lambda: [silent])
+        live = LiveSessions(cast(Fleet, fleet))
+        asking = [asyncio.create_task(live.find(SessionQuery())) for _ in range(MOST_QUESTIONS)]
+        await asyncio.sleep(0)
+        with pytest.raises(SpliceproxyError, match="too many ask"):
+            await live.find(SessionQuery())
+        order = asyncio.create_task(live.reset(["0-eb810881-1"]))
+        for task in asking:
+            task.cancel()
+        await asyncio.wait(asking)
+        while not any(isinstance(one, Reset) for one in told):
+            await asyncio.sleep(0)
+        fleet.on_answer(silent, WasReset(told[-1].request, 1), [])
+        assert await order == 1
+
+    asyncio.run(asyncio.wait_for(ask(), 60))

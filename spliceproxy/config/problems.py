@@ -116,14 +116,17 @@ def without_values(lines: Sequence[str]) -> list[str]:
 
 
 def _masked(key: str | None, text: str) -> str:
-    if key is None:  # YAML's syntax: the line as it should be, and parts of it
-        return _QUOTED.sub('"***"', text.partition("; write: ")[0])
-    if "health" in key.split("."):
-        return f"{key}: cannot be used; spliceproxy check says more"
-    return f"{key}: {text}"
+    if key is None or "health" in key.split("."):
+        # Without a key it is a matter of YAML's syntax, told by parts of the line.
+        told = "cannot be used; spliceproxy check says why"
+    elif text.startswith("missing"):
+        told = text  # there is no value
+    else:
+        told = _QUOTED.sub('"***"', text)
+    return f"{key}: {told}" if key else told
 
 
-_HEAD = re.compile(r"(?P<place>.+?:\d+:\d+: )(?:(?P<key>[^\s:]+): )?(?P<text>.*)")
+_HEAD = re.compile(r"(?P<place>.+?:\d+:\d+: )(?:(?P<key>[\w.\[\]-]+): )?(?P<text>.*)")
 """The first line of a problem that has a place."""
 _QUOTED = re.compile('".*"')
 _NO_LINE = "(no line is shown"

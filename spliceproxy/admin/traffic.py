@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, TypeVar
 
@@ -73,6 +74,9 @@ class Traffic:
         self._clock = clock
         self._began = clock()
         self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "traffic")
+        """Of its own: all questions have to wait for each other, and however many they are, a
+        reload does not wait for a thread."""
         self._in_force: InForce | None = None
         self._sampler: asyncio.Task[None] | None = None
         self._shown = Shown()
@@ -103,11 +107,14 @@ class Traffic:
             self._sampler.cancel()
             with suppress(asyncio.CancelledError):
                 await self._sampler
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def aside(self, question: Callable[[], T]) -> T:
         """Ask one of the questions below without keeping the event loop busy: in a thread, where
         the answer takes long."""
-        return question() if self._quick else await asyncio.to_thread(question)
+        if self._quick:
+            return question()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, question)
 
     @property
     def _quick(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
@@ -96,3 +97,21 @@ def test_a_configuration_is_put_into_words_once_and_in_a_thread(
     threads = _ask(thrice, MANY)
     assert len(made) == 1
     assert made[0] is not threads["loop"]
+
+
+def test_however_many_ask_a_reload_has_a_thread() -> None:
+    async def test(proxy: CountedProxy) -> None:
+        proxy.apply({**CONFIG, "pools": {"app": {"upstreams": MANY}}})
+        proxy.now += 1
+        proxy.traffic.traffic()
+        begin = threading.Event()
+        asked = [asyncio.create_task(proxy.traffic.aside(begin.wait)) for _ in range(100)]
+        await asyncio.sleep(0)
+        try:
+            assert await asyncio.to_thread(lambda: "reloaded") == "reloaded"
+            assert not any(task.done() for task in asked)
+        finally:
+            begin.set()
+        await asyncio.wait(asked)
+
+    run(test)

@@ -94,9 +94,15 @@ class Orders:
         if where is not None and not isinstance(where, dict):
             raise AskError('where is no filter; send for example {"where": {"pool": "app"}}')
         filters = None if where is None else filter_of(where)
-        number = await self._house.sessions.reset(ids, filters)
-        _log.info("sessions reset", sessions=number, named=len(ids), where=where)
-        return tell({"reset": number})
+        reached = await self._house.sessions.reset(ids, filters)
+        _log.info("sessions reset", sessions=reached.number, named=len(ids), where=where)
+        return tell(
+            {
+                "reset": reached.number,
+                "silent_workers": reached.silent_workers,
+                "silent_processes": reached.silent_processes,
+            }
+        )
 
     async def reload(self, asked: Asked) -> Answer:
         """{}: the configuration, as it is now in its file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ class Reading:
         return found
 
     async def sessions(self, asked: Asked) -> Answer:
-        """Live sessions, as the workers tell them."""
+        """Live sessions, as the workers tell them; also those of processes before an upgrade."""
         limit = asked.number("limit", 100)
         if limit > MOST:
             raise AskError(f"limit is from 1 to {MOST}")
@@ -143,9 +144,11 @@ class Reading:
         found = await self._house.sessions.find(query)
         return tell(
             {
-                "matching": found.matching,
+                "matching": found.number,
                 "offset": query.offset,
-                "silent_workers": found.silent,
+                "process": os.getpid(),
+                "silent_workers": found.silent_workers,
+                "silent_processes": found.silent_processes,
                 "sessions": found.sessions,
             }
         )

@@ -25,6 +25,7 @@ COLUMNS = (
     Column("↓/s", right=True, rank=1),
     Column("rtt", right=True, rank=9),
 )
+_PROCESS = Column("process", right=True, rank=5)
 _USUAL = ("open", "moving", None)
 """States of a flow of which there is nothing to say."""
 _FLOWS = {"blocked": "yellow", "paused": "cyan", "broken": "red"}
@@ -32,12 +33,16 @@ _FLOWS = {"blocked": "yellow", "paused": "cyan", "broken": "red"}
 Json = Mapping[str, Any]
 
 
-def session_table(sessions: Iterable[Json]) -> Table:
-    """A row for each of them, in their order."""
-    table = Table(COLUMNS)
+def session_table(sessions: Iterable[Json], newest: int) -> Table:
+    """A row for each of them, in their order. Who has it is told where one of them is with another
+    process than the newest."""
+    table = Table([*COLUMNS[:1], _PROCESS, *COLUMNS[1:]])
+    processes = set()
     for one in sessions:
-        table.add(*cells(one))
-    return table
+        first, *others = cells(one)
+        table.add(first, str(one["process"]), *others)
+        processes.add(one["process"])
+    return table if processes - {newest} else table.without(_PROCESS.title)
 
 
 def cells(session: Json) -> list[Cell]:

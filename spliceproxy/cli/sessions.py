@@ -12,6 +12,7 @@ import click
 from spliceproxy.cli import text
 from spliceproxy.cli.client import Admin, admin_option, with_query
 from spliceproxy.cli.options import filter_options, seconds
+from spliceproxy.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
     from spliceproxy.cli.connection import Connection
@@ -64,7 +65,7 @@ def sessions(
     yes: bool,
     admin: Admin,
     **filters: object,
-) -> None:
+) -> int:
     """List the live sessions that match all that is asked for.
 
     SESSION is what the column of that name shows; without it all sessions are meant. A session is
@@ -73,7 +74,11 @@ def sessions(
     finished or broken. Rates are of the last second; rtt is the client's round-trip time.
 
     With --reset they are ended at once, on both sides and by a reset, and their records say
-    `operator`. It asks first; where it cannot ask, it takes --yes.
+    `operator`. It asks first; where it cannot ask, it takes --yes. The exit code is 1 where not
+    everybody answered.
+
+    Sessions of before an upgrade are listed and reset as all others; while there are any, the
+    column `process` tells which process has each, by its pid.
 
     \b
     Examples:
@@ -83,15 +88,15 @@ def sessions(
     where = {name: value for name, value in filters.items() if value is not None}
     with admin.connect() as connection:
         if reset:
-            _reset(connection, ids, where, yes)
-            return
+            return _reset(connection, ids, where, yes)
         answer = _find(connection, ids, where, sort, limit)
         if not answer["matching"] and not as_json:
             _tell_none(connection, where)
     if as_json:
         click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
-        return
+        return EXIT_OK
     _show(answer)
+    return EXIT_OK
 
 
 def _find(
@@ -120,15 +125,19 @@ def _show(answer: Json) -> None:
     shown = answer["sessions"]
     if shown:
         console = open_console()
-        show(console, session_table(shown).lines(room(console)))
+        show(console, session_table(shown, answer["process"]).lines(room(console)))
     if len(shown) < answer["matching"]:
         click.echo(f"{len(shown)} of {answer['matching']}; --limit shows more", err=True)
     _tell_silent(answer)
 
 
-def _tell_silent(answer: Json) -> None:
-    for worker in answer["silent_workers"]:
-        click.echo(f"worker {worker} did not answer: its sessions are missing", err=True)
+def _tell_silent(answer: Json, what: str = "its sessions are missing") -> int:
+    """Tell who did not answer, and what that means; how many they are."""
+    silent = [f"worker {worker}" for worker in answer["silent_workers"]]
+    silent += [f"process {pid} of before an upgrade" for pid in answer["silent_processes"]]
+    for one in silent:
+        click.echo(f"{one} did not answer: {what}", err=True)
+    return len(silent)
 
 
 def _tell_none(connection: Connection, where: Json) -> None:
@@ -149,7 +158,8 @@ def _tell_none(connection: Connection, where: Json) -> None:
     click.echo(told, err=True)
 
 
-def _reset(connection: Connection, ids: Sequence[str], where: Json, yes: bool) -> None:
+def _reset(connection: Connection, ids: Sequence[str], where: Json, yes: bool) -> int:
+    """The exit code."""
     if ids and where:
         raise click.UsageError("--reset takes sessions or filters, not both")
     if not ids and not where:
@@ -161,8 +171,9 @@ def _reset(connection: Connection, ids: Sequence[str], where: Json, yes: bool) -
         _tell_silent(answer)
         if not answer["matching"]:
             _tell_none(connection, where)
-            return
+            return EXIT_OK
         click.confirm(f"Reset {text.plural(answer['matching'], 'session')}?", abort=True, err=True)
     order: Json = {"sessions": list(ids)} if ids else {"where": where}
     done = connection.ask("POST", "/api/v1/reset", order)
     click.echo(f"{text.plural(done['reset'], 'session')} reset")
+    return EXIT_FAILED if _tell_silent(done, "its sessions may live on") else EXIT_OK

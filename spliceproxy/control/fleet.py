@@ -120,6 +120,8 @@ class Fleet:
         """Called with each warning that a worker logs; see Warned."""
         self.on_answer: Callable[[WorkerProcess, Found | WasReset, list[int]], None] | None = None
         """Called with what a worker answers to a question about its sessions."""
+        self.on_gone: Callable[[WorkerProcess], None] | None = None
+        """Called with each worker that has ended, well or not."""
         self._patience = patience
         self._seats = [_Seat(index) for index in range(workers)]
         self._stopping = False
@@ -280,6 +282,8 @@ class Fleet:
     def _on_exit(self, worker: WorkerProcess, code: int) -> None:
         seat = self._seats[worker.index]
         seat.worker = None
+        if self.on_gone is not None:
+            self.on_gone(worker)
         lost, lost_records = self._bury(worker.index)
         # The clients in its queues come first, the telling afterwards.
         self._service.settle(self.workers())

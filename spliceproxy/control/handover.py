@@ -10,32 +10,41 @@ word in `say`:
     ready                   new → old: all its workers are ready; nobody was served so far
     take                    old → new: serve; the memfd has what is known by now
     serving  taken, doors   new → old: it serves these fds, and has those of these doors
-    yours                   old → new: files and the doors are yours; the memfd has what is known
-                            by now, and the service manager knows you
+    yours    answers        old → new: files and the doors are yours; the memfd has what is known
+                            by now, and the service manager knows you. `answers`: this program
+                            answers questions; one that does not say so is asked nothing
     sessions sessions       old → new: so many are left, now and then
     reopen                  new → old: the files of session records were rotated
     stop     drain          new → old: end within so many seconds, null: without limit
     hurry                   new → old: end now
+    find     number, query, new → old: which of your sessions, and of those of the processes before
+             patience               you, are these (a SessionQuery)? So many seconds are waited
+    reset    number, query, new → old: the same, and end them by a reset
+             patience
+    answer   number,        old → new: so many are meant, or were reset. Processes with the pids in
+             sessions,              `silent` could not tell of all of theirs. A memfd beside it
+             silent, [fd]           (SCM_RIGHTS) has the answer to `find`: a JSON list
 
-The end of the pair means that the other process is gone.
+Every question is answered, and the next one comes after the answer to the last: so neither side can
+fill the pair. The end of the pair means that the other process is gone.
 """
 
 from __future__ import annotations
 
+import array
 import asyncio
 import os
 import socket
+import struct
 from collections.abc import MutableMapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from spliceproxy.errors import SpliceproxyError
-
-if TYPE_CHECKING:
-    pass
+from spliceproxy.ipc import HasFileno, OwnedFd
 
 VARIABLE = "SPLICEPROXY_HANDOVER"
 """Environment: `PAIR,MEMFD`, two inherited fds."""
@@ -45,8 +54,11 @@ _MAX_MESSAGE = 64 * 1024
 """Bytes."""
 _MOST_PROBLEMS = 20_000
 """Characters of the problems that are told."""
+_UCRED = struct.Struct("3i")
+"""pid, uid and gid; SO_PEERCRED in unix(7)."""
 
 Said = dict[str, Any]
+"""A message; one that came with an fd has it as `fd`, an OwnedFd."""
 
 
 class HandoverError(SpliceproxyError):
@@ -156,9 +168,26 @@ class Link:
         """The next message; None when the other process is gone."""
         return None if self.gone.is_set() and self._heard.empty() else await self._heard.get()
 
-    def say(self, word: str, **more: object) -> None:
-        with suppress(OSError):
-            self._sock.send(orjson.dumps({"say": word, **more}))
+    @property
+    def pid(self) -> int:
+        """Of the process that made the pair, which is the old one."""
+        ucred = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid: int = _UCRED.unpack(ucred)[0]
+        return pid
+
+    def say(self, word: str, file: HasFileno | None = None, **more: object) -> bool:
+        """Say it, with the fd of `file`, which stays the caller's; False: it did not go, as the
+        other process is gone, does not read, or could not take so much."""
+        data = orjson.dumps({"say": word, **more})
+        fds = [] if file is None else [file.fileno()]
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        if len(data) > _MAX_MESSAGE:
+            return False
+        try:
+            self._sock.sendmsg([data], rights)
+        except OSError:
+            return False
+        return True
 
     def refuse(self, text: str) -> None:
         """The new process cannot serve: `text` has a line for each problem."""
@@ -175,12 +204,15 @@ class Link:
     def _receive(self) -> None:
         while True:
             try:
-                data = self._sock.recv(_MAX_MESSAGE)
+                data, fds, _flags, _address = socket.recv_fds(self._sock, _MAX_MESSAGE, 1)
             except BlockingIOError:
                 return
             except OSError:
-                data = b""
+                data, fds = b"", []
+            files = [OwnedFd(fd) for fd in fds]
             said = _decode(data)
+            if said is not None and files:
+                said["fd"] = files[0]
             self._heard.put_nowait(said)
             if said is None:
                 asyncio.get_running_loop().remove_reader(self._sock.fileno())

@@ -1,4 +1,5 @@
-"""The sessions that live, asked from the workers: they alone know them."""
+"""The sessions that live, asked from the workers: they alone know them. Those that processes before
+this one kept since an upgrade are asked from these."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import asyncio
 import heapq
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from operator import itemgetter
@@ -14,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from spliceproxy.control.fleet import Fleet
+from spliceproxy.control.older import Older, OlderAnswer
 from spliceproxy.control.worker_process import WorkerProcess
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import Find, Found, Message, Reset, WasReset
@@ -37,17 +40,28 @@ MOST_QUESTIONS: Final = 16
 _MANY: Final = 500
 """Sessions beyond which it takes longer to find those that are told than the event loop may."""
 
+Part = list[tuple[SortKey, dict[str, Any]]]
+"""Sessions, in order, each behind what it is sorted by."""
+
 
 @dataclass(frozen=True, slots=True)
-class FoundSessions:
+class Reached:
+    """What came of a question or an order."""
+
+    number: int
+    """Sessions that match, or were reset."""
+    silent_workers: list[int]
+    """Workers of this process that did not answer in time."""
+    silent_processes: list[int]
+    """Pids of older processes that did not answer in time, or not for all their workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSessions(Reached):
     """An answer: some of the sessions that match."""
 
-    matching: int
-    """How many there are in all."""
     sessions: list[dict[str, Any]]
     """Those that were asked for, in order."""
-    silent: list[int]
-    """Workers that did not answer in time."""
 
 
 @dataclass(slots=True)
@@ -61,13 +75,31 @@ class _Question:
     """Sessions that matched, or were reset."""
     sessions: list[tuple[SortKey, bytes]] = field(default_factory=list)
 
+    async def wait(self, patience: float) -> None:
+        """Until all have answered, for so many seconds at the most."""
+        with suppress(TimeoutError):  # those that did not answer are told
+            async with asyncio.timeout(patience):
+                if self.waits_for:
+                    await self.done.wait()
+
+    def answered(self, index: int) -> None:
+        """This worker is not waited for any more."""
+        self.waits_for.discard(index)
+        if not self.waits_for:
+            self.done.set()
+
 
 class LiveSessions:
-    """Asks all workers at once, and puts their answers together."""
+    """Asks all workers at once, and the processes before this one, and puts their answers together.
+
+    What is asked here is asked of the whole row: of sessions, `process` says which one has it.
+    """
 
     def __init__(self, fleet: Fleet, patience: float = PATIENCE) -> None:
-        """`patience`: seconds that a worker may take to answer."""
+        """`patience`: seconds that whoever is asked may take to answer."""
         self._fleet = fleet
+        self.older = Older()
+        """The processes before this one."""
         self._patience = patience
         self._numbers = count(1)
         self._questions: dict[int, _Question] = {}
@@ -76,7 +108,9 @@ class LiveSessions:
         """Questions of `find` that have not been answered."""
         self._free_at = 0.0
         """The loop's time from which the next question may be asked."""
+        self._pid = os.getpid()
         fleet.on_answer = self._on_answer
+        fleet.on_gone = self._on_gone
 
     async def find(self, query: SessionQuery) -> FoundSessions:
         """The sessions that `query` asks for, over all workers.
@@ -85,20 +119,29 @@ class LiveSessions:
         """
         if self._asking >= MOST_QUESTIONS:
             raise SpliceproxyError("too many ask for sessions at the same time; try again")
-        whole = replace(query, offset=0, limit=query.offset + query.limit)
         self._asking += 1
         try:
-            question = await self._ask(lambda number: Find(number, whole.encode()))
+            reached, part = await self.find_those(query, self._patience)
         finally:
             self._asking -= 1
-        if len(question.sessions) > _MANY:
-            part = await asyncio.to_thread(_part, question.sessions, query)
-        else:
-            part = _part(question.sessions, query)
-        return FoundSessions(question.number, part, sorted(question.waits_for))
+        found = [session for _key, session in part]
+        return FoundSessions(
+            reached.number, reached.silent_workers, reached.silent_processes, found
+        )
 
-    async def reset(self, ids: Sequence[str] = (), where: SessionFilter | None = None) -> int:
-        """End those with these ids, or those that `where` means, by a reset; how many there were.
+    async def find_those(self, query: SessionQuery, patience: float) -> tuple[Reached, Part]:
+        """The same for whoever puts them together with others."""
+        text = replace(query, offset=0, limit=query.offset + query.limit).encode()
+        question, older = await self._ask("find", lambda number: Find(number, text), text, patience)
+        found = question.sessions + older.sessions
+        if len(found) > _MANY:
+            part = await asyncio.to_thread(_part, found, query, self._pid)
+        else:
+            part = _part(found, query, self._pid)
+        return _reached(question, older), part
+
+    async def reset(self, ids: Sequence[str] = (), where: SessionFilter | None = None) -> Reached:
+        """End those with these ids, or those that `where` means, by a reset.
 
         Raises QueryError: neither was given, or both, or too many.
         """
@@ -109,11 +152,21 @@ class LiveSessions:
         if where is not None and where.empty:
             raise QueryError('an empty filter is every session; say which: {"listener": "web"}')
         query = SessionQuery(where=where or SessionFilter(), ids=tuple(ids))
-        question = await self._ask(lambda number: Reset(number, query.encode()))
-        return question.number
+        return await self.reset_those(query, self._patience)
 
-    async def _ask(self, message: Callable[[int], Message]) -> _Question:
-        """Ask every worker that serves; `message(number)` makes the question."""
+    async def reset_those(self, query: SessionQuery, patience: float) -> Reached:
+        """The same as a process that was replaced is asked for it. Raises QueryError."""
+        if query.where.empty and not query.ids:
+            raise QueryError("an empty filter is every session")
+        text = query.encode()
+        asked = await self._ask("reset", lambda number: Reset(number, text), text, patience)
+        return _reached(*asked)
+
+    async def _ask(
+        self, word: str, message: Callable[[int], Message], query: str, patience: float
+    ) -> tuple[_Question, OlderAnswer]:
+        """Ask every worker that serves, and by `word` whoever is older; `message(number)` makes
+        the workers' question."""
         loop = asyncio.get_running_loop()
         async with self._turn:
             await asyncio.sleep(max(0.0, self._free_at - loop.time()))
@@ -126,15 +179,14 @@ class LiveSessions:
                 asked = message(number)
                 for worker in workers:
                     worker.send(asked)
-                if workers:
-                    await asyncio.wait_for(question.done.wait(), self._patience)
-            except TimeoutError:
-                pass  # those that did not answer are told
+                _, older = await asyncio.gather(
+                    question.wait(patience), self.older.ask(word, query, patience)
+                )
             finally:
                 del self._questions[number]
                 took = loop.time() - began
                 self._free_at = loop.time() + min(LONGEST_REST, REST * took)
-            return question
+            return question, older
 
     def _on_answer(self, worker: WorkerProcess, answer: Found | WasReset, fds: list[int]) -> None:
         question = self._questions.get(answer.request)
@@ -145,14 +197,24 @@ class LiveSessions:
             question.sessions += decode_found(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
         else:
             question.number += answer.sessions
-        question.waits_for.discard(worker.index)
-        if not question.waits_for:
-            question.done.set()
+        question.answered(worker.index)
+
+    def _on_gone(self, worker: WorkerProcess) -> None:
+        """It has no session any more: after an upgrade workers end when their last one does."""
+        for question in self._questions.values():
+            question.answered(worker.index)
 
 
-def _part(found: list[tuple[SortKey, bytes]], query: SessionQuery) -> list[dict[str, Any]]:
-    """Those of the sessions that were asked for, in order. Unlike a sort, heapq lets others run
-    between two of its steps."""
+def _reached(question: _Question, older: OlderAnswer) -> Reached:
+    return Reached(question.number + older.number, sorted(question.waits_for), older.silent)
+
+
+def _part(found: list[tuple[SortKey, bytes]], query: SessionQuery, process: int) -> Part:
+    """Those of the sessions that were asked for, in order; `process` has those that say nothing
+    else. Unlike a sort, heapq lets others run between two of its steps."""
     first = heapq.nsmallest if query.sort.startswith("-") else heapq.nlargest
     best = first(query.offset + query.limit, found, key=itemgetter(0))
-    return [orjson.loads(session) for _key, session in best[query.offset :]]
+    part = [(key, orjson.loads(session)) for key, session in best[query.offset :]]
+    for _key, session in part:
+        session.setdefault("process", process)
+    return part

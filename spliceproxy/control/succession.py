@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from spliceproxy.control.answering import WORDS, Answering
 from spliceproxy.control.doors import Doors
 from spliceproxy.control.fleet import Fleet
 from spliceproxy.control.handover import HandoverError, LeftBoard, Link
@@ -23,6 +24,7 @@ from spliceproxy.control.house import AdminPart
 from spliceproxy.control.inherited import Predecessor
 from spliceproxy.control.parts import InForce, Lasting, Part
 from spliceproxy.control.service import Service
+from spliceproxy.control.sessions import LiveSessions
 from spliceproxy.control.sockets import ListeningSocket, tell_addresses
 from spliceproxy.control.systemd import Notifier
 from spliceproxy.control.upgrade import Successor, UpgradeError, command_line, legacy_of
@@ -57,6 +59,8 @@ class Wing:
     in_force: Callable[[], InForce]
     patience: float
     """Seconds for a successor to be ready."""
+    sessions: LiveSessions
+    """What is asked of this process and those before it."""
 
 
 class Succession:
@@ -80,6 +84,7 @@ class Succession:
         self._tasks: list[asyncio.Task[None]] = []
         self._successor: Link | None = None
         self._upgrading: asyncio.Task[dict[str, int]] | None = None
+        self._answering = Answering(wing.sessions)
         self.drain: float | None = None
         """What a successor that stops says of `timeouts.drain`."""
         self.serving = asyncio.Event()
@@ -139,9 +144,11 @@ class Succession:
         self._learn_again(old)
         self._wing.service.add(self._sockets, self._wing.fleet.workers())
         old.link.say("serving", taken=old.taken(), doors=old.taken_doors)
-        await old.link.hear()  # `yours`, or the old process is gone: it is ours all the same
+        yours = await old.link.hear()  # None: the old process is gone; it is ours all the same
         self._learn_again(old)
         old.own()
+        if yours is not None:
+            self._wing.sessions.older.begin(old.link, answers=yours.get("answers") is True)
         self._wing.doors.take()
         _log.info("took over: the process before this one ends after its sessions")
         tell_addresses("listening", self._sockets)
@@ -259,6 +266,7 @@ class Succession:
         """Both neighbours hear that this process is gone."""
         for task in self._tasks:
             task.cancel()
+        self._answering.close()
         if self._successor is not None:
             self._successor.close()
         if self._predecessor is not None:
@@ -269,9 +277,13 @@ class Succession:
 
     async def _hear_old(self, old: Predecessor) -> None:
         while (said := await old.link.hear()) is not None:
-            if said["say"] == "sessions":
-                old.sessions = said["sessions"]
+            match said["say"]:
+                case "sessions":
+                    old.sessions = said["sessions"]
+                case "answer":
+                    self._wing.sessions.older.on_answer(said)
         old.sessions = 0
+        self._wing.sessions.older.end()
         _log.info("the process before this one has ended")
         self.older_gone.set()
 
@@ -286,6 +298,8 @@ class Succession:
                 case "stop":
                     self.drain = said["drain"]
                     self._stop.set()
+                case word if word in WORDS:
+                    self._answering.begin(new, said)
         # It ended, well or not: nobody could find or stop this process any more.
         self._stop.set()
 

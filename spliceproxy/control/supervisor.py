@@ -119,8 +119,7 @@ class Supervisor:
     def _build(self, board: int, sealed: int) -> None:
         """Put the wing together; nothing runs yet. `board` and `sealed` are fds."""
         view = Board(board, self._workers)
-        left = () if self._predecessor is None else self._predecessor.boards()
-        self._heritage = Heritage(left, view)
+        self._heritage = Heritage(self._predecessor.boards() if self._predecessor else (), view)
         states = UpstreamStates(view.upstreams)
         ejection = Ejection(states)
         self._fleet = Fleet(
@@ -135,6 +134,7 @@ class Supervisor:
             listener_slots=self._setup.slots.listeners,
         )
         self._fleet.on_warned = self._events.take_warning
+        self._sessions = LiveSessions(self._fleet)
         self._parts: list[Part] = [
             # First: it sees the configuration change before the others clear flags.
             Aftermath(states, self._fleet.tell),
@@ -183,7 +183,7 @@ class Supervisor:
             slots=setup.slots,
             closed=closed,
             draining=self._draining,
-            sessions=LiveSessions(self._fleet),
+            sessions=self._sessions,
             streams=RecordStreams(self._fleet),
             events=self._events,
             weights=self._weights,
@@ -217,6 +217,7 @@ class Supervisor:
                 self._changes.lock,
                 lambda: self._changes.in_force,
                 self._patience.upgrade,
+                self._sessions,
             ),
             self._predecessor,
             self._sockets,

@@ -162,7 +162,7 @@ class Successor:
         """It has the doors by now: tell it the last that was ordered there, and that all is its."""
         with suppress(OSError):
             self._legacy().write(self._memfd)
-        self.link.say("yours")
+        self.link.say("yours", answers=True)
         os.close(self._memfd)
 
     async def _start(self, there: socket.socket, environment: Mapping[str, str]) -> None:

@@ -116,7 +116,9 @@ class House:
         return {
             "matching": len(found),
             "offset": offset,
+            "process": 4711,
             "silent_workers": [],
+            "silent_processes": [],
             "sessions": found[offset : offset + limit],
         }
 
@@ -250,6 +252,7 @@ class House:
         return {
             "session": f"0-eb810881-{number:x}",
             "worker": number % 2,
+            "process": 4711,
             "listener": "postgres" if pool == "db" else "web",
             "route": "routes[0]" if pool == "canary" else None,
             "pool": pool,

@@ -16,11 +16,13 @@ from harness.upstreams import stall
 from harness.wait import wait_until
 from tmux import quoted, terminal
 
+NOBODY_SILENT: dict[str, list[int]] = {"silent_workers": [], "silent_processes": []}
+
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAdmin]:
     with FakeAdmin(tmp_path / "admin.sock") as running:
-        running.answers["/api/v1/reset"] = {"reset": 12}
+        running.answers["/api/v1/reset"] = {"reset": 12, **NOBODY_SILENT}
         monkeypatch.setenv("SPLICEPROXY_ADMIN", str(running.path))
         yield running
 
@@ -96,9 +98,32 @@ def test_more_than_one_answer_holds_are_put_together(
     ]
 
 
-def test_workers_that_did_not_answer_are_told(fake: FakeAdmin, spliceproxy: Spliceproxy) -> None:
-    fake.answers["/api/v1/sessions"] = {**fake.house.sessions({}), "silent_workers": [1]}
-    assert spliceproxy("sessions").stderr == ("worker 1 did not answer: its sessions are missing\n")
+def test_who_did_not_answer_is_told(fake: FakeAdmin, spliceproxy: Spliceproxy) -> None:
+    silent = {"silent_workers": [1], "silent_processes": [1234]}
+    fake.answers["/api/v1/sessions"] = {**fake.house.sessions({}), **silent}
+    assert spliceproxy("sessions").stderr == (
+        "worker 1 did not answer: its sessions are missing\n"
+        "process 1234 of before an upgrade did not answer: its sessions are missing\n"
+    )
+    fake.answers["/api/v1/reset"] = {"reset": 3, **silent}
+    shown = spliceproxy("sessions", "--pool", "app", "--reset", "--yes")
+    assert (shown.returncode, shown.stdout) == (1, "3 sessions reset\n")
+    assert shown.stderr == (
+        "worker 1 did not answer: its sessions may live on\n"
+        "process 1234 of before an upgrade did not answer: its sessions may live on\n"
+    )
+
+
+def test_who_has_each_is_a_column_where_not_all_are_with_the_newest(
+    fake: FakeAdmin, spliceproxy: Spliceproxy
+) -> None:
+    answer = fake.house.sessions({"limit": "2"})
+    fake.answers["/api/v1/sessions"] = answer
+    assert " process " not in spliceproxy("sessions").stdout
+    answer["sessions"][1]["process"] = 1234
+    head, *rows = (line.split() for line in spliceproxy("sessions").stdout.splitlines())
+    assert head[:3] == ["session", "process", "listener"]
+    assert [row[1] for row in rows] == ["4711", "1234"]
 
 
 def test_a_reset_names_what_was_asked_for(fake: FakeAdmin, spliceproxy: Spliceproxy) -> None:

@@ -57,6 +57,8 @@ class FakeProxy:
         self.listeners, self.pools = listeners, pools
         self.round = 0
         self.pid = 4711
+        self.silent: Json = {"silent_workers": [], "silent_processes": []}
+        """Who does not answer questions about sessions."""
         self.version = "0.1.0"
         self.began = time.time() - 93_784
         self.not_ready: list[str] = []
@@ -274,7 +276,8 @@ class FakeProxy:
             {**one, "bytes_down": one["bytes_down"] + self.round * int(one["rate_down"])}
             for one in found[offset : offset + limit]
         ]
-        return {"matching": len(found), "offset": offset, "silent_workers": [], "sessions": part}
+        return {"matching": len(found), "offset": offset, "process": self.pid, **self.silent,
+                "sessions": part}  # fmt: skip
 
     def drain(self, body: Json, drained: bool) -> Json:
         kind, _, rest = body["target"].partition("/")
@@ -312,7 +315,7 @@ class FakeProxy:
         else:
             meant = [one for one in self.sessions if matches(one, body["where"])]
         self.sessions = [one for one in self.sessions if one not in meant]
-        return {"reset": len(meant)}
+        return {"reset": len(meant), **self.silent}
 
     def reload(self, _body: Json) -> Json:
         return {"error": self.mistake} if self.mistake else {"changes": self.changes}

@@ -158,7 +158,8 @@ def session(n: int, listener: str, upstream: FakeUpstream, client: str, age: flo
     if n % 9 == 0:
         flow["flow_down"] = "blocked"
     return {
-        "session": f"{n % 2}-eb810881-{n:x}", "worker": n % 2, "listener": listener, "route": None,
+        "session": f"{n % 2}-eb810881-{n:x}", "worker": n % 2, "process": 4711,
+        "listener": listener, "route": None,
         "pool": upstream.pool, "upstream": upstream.name, "client": client, "peer": client,
         "local": "192.0.2.1:443", "phase": "relay", "start": moment(time.time() - age),
         "age_seconds": age, "idle_seconds": age * (n % 3) / 7, "bytes_up": 81 + n * 997,
@@ -172,7 +173,8 @@ def session(n: int, listener: str, upstream: FakeUpstream, client: str, age: flo
 def record(**fields: object) -> Json:
     """A session record that ended in an error, with some fields as they are asked for."""
     return {
-        "session": "0-eb810881-9", "worker": 0, "listener": "web", "route": None, "pool": "app",
+        "session": "0-eb810881-9", "worker": 0, "process": 4711,
+        "listener": "web", "route": None, "pool": "app",
         "upstream": "10.0.0.1:9000", "client": "192.0.2.7:44430", "peer": "192.0.2.7:44430",
         "local": "192.0.2.1:443", "start": moment(time.time() - 1.5), "duration_ms": 1500.0,
         "phase": "relay", "closed_by": "upstream", "how": "reset", "why": "upstream_reset",

@@ -92,3 +92,34 @@ def test_nothing_is_asked_of_the_workers_while_the_table_is_out_of_sight(show: S
     assert not any("/sessions" in one for one in api.asked)
     screen.page.locator("#sessions-section").scroll_into_view_if_needed()
     screen.wait(lambda: any("/sessions" in one for one in api.asked), "the sessions")
+
+
+def test_who_has_a_session_is_said_where_it_is_no_more_the_newest(show: ShowProxy) -> None:
+    screen, api = show()
+    oldest = max(api.proxy.sessions, key=lambda one: one["age_seconds"])
+    said = screen.page.locator("#sessions tbody tr").first.locator(".col-client")
+    assert "of before an upgrade" not in str(said.get_attribute("data-hint"))
+    oldest["process"] = 1234
+    words = "with process 1234 of before an upgrade"
+    screen.wait(lambda: words in str(said.get_attribute("data-hint")), words)
+
+
+def test_who_did_not_answer_is_named_also_where_sessions_were_reset(show: ShowProxy) -> None:
+    screen, api = show()
+    api.proxy.silent["silent_processes"] = [1234]
+    missing = "sessions are missing here."
+    screen.wait_text(
+        "#sessions-silent", f"Process 1234 of before an upgrade did not answer in time: {missing}"
+    )
+    api.proxy.silent["silent_workers"] = [1]
+    screen.wait_text(
+        "#sessions-silent",
+        f"Worker 1 and process 1234 of before an upgrade did not answer in time: {missing}",
+    )
+    client = api.answers["sessions"]["sessions"][0]["client"]
+    screen.button(f"reset the session of {client}").click()
+    screen.confirm("Reset")
+    assert screen.notice() == (
+        "1 session was reset. Worker 1 and process 1234 of before an upgrade did not answer in "
+        "time: sessions may live on."
+    )

@@ -2,7 +2,7 @@
 
 import { ask, labelled } from "./dialog.js";
 import { make } from "./dom.js";
-import { count, listed, plural } from "./format.js";
+import { count, listed, plural, silentWords } from "./format.js";
 
 /** Milliseconds: host names are looked up again, and DNS servers may be silent. */
 const RELOAD_PATIENCE = 60_000;
@@ -241,7 +241,8 @@ function goOn(sessions) {
 }
 
 function resetWords(answer) {
-  return answer.reset
-    ? `${plural(answer.reset, "session was", "sessions were")} reset.`
-    : "No session was reset: they had ended already.";
+  const silent = silentWords(answer, "sessions may live on.");
+  const done = `${plural(answer.reset, "session was", "sessions were")} reset.`;
+  if (silent) return `${done} ${silent}`;
+  return answer.reset ? done : "No session was reset: they had ended already.";
 }

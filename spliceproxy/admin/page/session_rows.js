@@ -54,9 +54,12 @@ export class SessionRow {
   }
 }
 
-function identity({ session, worker, peer, client, local, sni, alpn, tls_version: tls }) {
+function identity(one) {
+  const { session, worker, process, older, peer, client, local, sni, alpn } = one;
+  const tls = one.tls_version;
   const words = [
     `session ${session}, worker ${worker}`,
+    older ? `with process ${process} of before an upgrade` : "",
     `to ${local}`,
     peer === client ? "" : `by ${peer}`,
   ];

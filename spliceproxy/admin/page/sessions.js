@@ -1,7 +1,7 @@
 // Live sessions: filtered, sorted and paged by the proxy, which alone can see all of them.
 
 import { byId, Keyed, make, placeInOrder, setAttribute, setShown, setText } from "./dom.js";
-import { count, duration } from "./format.js";
+import { count, duration, silentWords } from "./format.js";
 import { SessionRow } from "./session_rows.js";
 
 const PAGE = 50;
@@ -74,14 +74,19 @@ export class Sessions {
     if (!answer.complaint) this.#show(answer);
   }
 
-  #show({ matching, offset, sessions, silent_workers: silent }) {
+  #show(answer) {
+    const { matching, offset, sessions, process } = answer;
     this.matching = matching;
     if (offset && offset >= matching) {
       this.offset = Math.max(0, Math.floor((matching - 1) / PAGE) * PAGE);
       this.refresh();
       return;
     }
-    const items = sessions.map((session) => ({ ...session, key: session.session }));
+    const items = sessions.map((session) => ({
+      ...session,
+      key: session.session,
+      older: session.process !== process,
+    }));
     placeInOrder(this.body, this.rows.nodes(items));
     setAttribute(this.table, "aria-rowcount", matching + 1);
     const last = offset + sessions.length;
@@ -102,10 +107,7 @@ export class Sessions {
       "data-hint",
       filtered ? null : "Choose by a filter first whose sessions are meant.",
     );
-    const told = silent.length
-      ? `Worker ${silent.join(", ")} did not answer in time: its sessions are missing here.`
-      : "";
-    setText(byId("sessions-silent"), told);
+    setText(byId("sessions-silent"), silentWords(answer, "sessions are missing here."));
   }
 
   #complain(text) {

@@ -1,0 +1,118 @@
+"""What is asked of the processes before this one, which keep their sessions since an upgrade.
+
+Only the nearest of them is asked, over the link that is there since it handed over. It asks its own
+predecessor in the same way, and answers for both: so one question reaches the whole row. Each gives
+those behind it less time than it has itself, so that one who is silent costs its own answer and
+not those of the processes in front of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Final
+
+from spliceproxy.control.handover import Link, Said
+from spliceproxy.ipc import HasFileno, OwnedFd
+from spliceproxy.ipc.queries import SortKey, decode_found
+
+_SHARE: Final = 0.8
+"""Of the time that there is, what the next one in the row gets: the rest is for the way back."""
+
+
+@dataclass(frozen=True, slots=True)
+class OlderAnswer:
+    """What all processes before this one say."""
+
+    number: int = 0
+    """Of their sessions that matched, or were reset."""
+    sessions: list[tuple[SortKey, bytes]] = field(default_factory=list)
+    """Those that were asked for, as JSON, each behind what it is sorted by."""
+    silent: list[int] = field(default_factory=list)
+    """Pids of those that could not tell of all of theirs: each may stand for others behind it."""
+
+
+_NOBODY: Final = OlderAnswer()
+
+
+class Older:
+    """The processes before this one, by the link to the nearest of them, while it lives."""
+
+    def __init__(self) -> None:
+        self._link: Link | None = None
+        self._pid = 0
+        self._answers = False
+        self._numbers = count(1)
+        self._turn = asyncio.Lock()
+        self._waiting: asyncio.Future[OlderAnswer | None] | None = None
+        self._owed = 0
+        """The number of the question that is not answered yet; 0: none."""
+
+    def begin(self, link: Link, *, answers: bool) -> None:
+        """The process behind `link` has handed over; not `answers`: it knows of no questions."""
+        self._link, self._pid, self._answers = link, link.pid, answers
+
+    def end(self) -> None:
+        """It is gone, and so is whoever was before it."""
+        self._link, self._owed = None, 0
+        self._wake(None)
+
+    async def ask(
+        self, word: str, query: str, patience: float, file: HasFileno | None = None, **more: object
+    ) -> OlderAnswer:
+        """What they answer within `patience` seconds to a question; see handover.py.
+
+        One that owes an answer is asked no more, and not waited for, until it has given it.
+        """
+        if self._link is None:
+            return _NOBODY
+        answer: OlderAnswer | None = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience), self._turn:
+                if self._link is not None and self._answers and not self._owed:
+                    told = {"query": query, "patience": _SHARE * patience, **more}
+                    answer = await self._exchange(self._link, word, file, told)
+        if answer is not None:
+            return answer
+        return _NOBODY if self._link is None else OlderAnswer(silent=[self._pid])
+
+    def on_answer(self, said: Said) -> None:
+        """What came as `answer`; the file that came with it is closed in here."""
+        answer = _read(said, said.pop("fd", None))
+        if self._owed and said.get("number") == self._owed:
+            self._owed = 0
+            self._wake(answer)
+
+    async def _exchange(
+        self, link: Link, word: str, file: HasFileno | None, told: dict[str, object]
+    ) -> OlderAnswer | None:
+        number = next(self._numbers)
+        if not link.say(word, file, number=number, **told):
+            return None
+        self._owed = number
+        self._waiting = asyncio.get_running_loop().create_future()
+        try:
+            return await self._waiting
+        finally:
+            self._waiting = None
+
+    def _wake(self, answer: OlderAnswer | None) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(answer)
+
+
+def _read(said: Said, file: object) -> OlderAnswer | None:
+    """The answer in a message and its file; None: it is none."""
+    sessions: list[tuple[SortKey, bytes]] = []
+    try:
+        if isinstance(file, OwnedFd):
+            fd = file.fileno()
+            told = decode_found(os.pread(fd, os.fstat(fd).st_size, 0))
+            sessions = [([float(number) for number in key], session) for key, session in told]
+        silent = [int(pid) for pid in said["silent"]]
+        return OlderAnswer(int(said["sessions"]), sessions, silent)
+    except (KeyError, TypeError, ValueError, OSError):
+        return None

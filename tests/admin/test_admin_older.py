@@ -1,0 +1,246 @@
+"""Sessions that processes of before an upgrade still have: found and reset as all others, whichever
+generation has them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.door import request
+from harness.fds import children, same_fds
+from harness.generations import Generations, generations
+from harness.upstreams import echo
+from harness.wait import wait_until
+
+YAML = """\
+listeners: {{web: {{bind: "127.0.0.1:0", pool: app}}, other: {{bind: "127.0.0.1:0", pool: app}}}}
+pools: {{app: {{upstreams: ["{}"]}}}}
+"""
+
+Sessions = list[dict[str, Any]]
+
+
+class Row:
+    """Processes of which each has one session by `web` and one by `other`."""
+
+    def __init__(self, proxy: Generations) -> None:
+        self.proxy = proxy
+        self.clients: list[dict[str, socket.socket]] = []
+        """Of each generation, the oldest first."""
+
+    def connect(self) -> None:
+        """Two sessions with the process that serves."""
+        self.clients.append({})
+        for name in ("web", "other"):
+            client = self.proxy.proxy.connect(name)
+            client.sendall(b"x")
+            assert client.recv(100) == b"x"
+            self.clients[-1][name] = client
+
+    def upgrade(self) -> None:
+        """A new process, with sessions of its own."""
+        self.proxy.upgrade()
+        self.connect()
+
+    def find(self, query: str = "") -> dict[str, Any]:
+        code, answer = request(self.proxy.door, "GET", f"/api/v1/sessions?{query}")
+        assert code == 200, answer
+        return answer
+
+    def all_found(self, query: str = "") -> Sessions:
+        """The sessions, once nobody is silent."""
+
+        def found() -> Sessions | None:
+            answer = self.find(query)
+            assert answer["process"] == self.proxy.pid
+            silent = answer["silent_workers"] or answer["silent_processes"]
+            return None if silent else answer["sessions"]
+
+        return wait_until(found, 20, "answers of all")
+
+    def reset(self, **order: object) -> dict[str, Any]:
+        code, answer = request(self.proxy.door, "POST", "/api/v1/reset", order)
+        assert code == 200, answer
+        return answer
+
+    def close(self) -> None:
+        for clients in self.clients:
+            for client in clients.values():
+                client.close()
+
+
+@contextmanager
+def row(directory: Path, length: int, **options: Any) -> Iterator[Row]:
+    """So many processes, the newest of which serves."""
+    with ExitStack() as stack:
+        up = stack.enter_context(echo())
+        proxy = stack.enter_context(generations(YAML.format(up.address), directory, **options))
+        found = Row(proxy)
+        stack.callback(found.close)
+        found.connect()
+        for _ in range(length - 1):
+            found.upgrade()
+        yield found
+
+
+def ended(client: socket.socket) -> bool:
+    """Whether it was reset; else it is as alive as ever."""
+    try:
+        client.sendall(b"y")
+        assert client.recv(100) == b"y"
+    except ConnectionError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sessions_of_all_generations_are_found_with_who_has_them(
+    workers: int, tmp_path: Path
+) -> None:
+    with row(tmp_path, 4, workers=workers) as whole:
+        pids = whole.proxy.pids()
+        found = whole.all_found("sort=age")
+        assert [one["process"] for one in found] == [pid for pid in pids for _ in range(2)]
+        assert len({one["session"] for one in found}) == 8
+        clients = [client for each in whole.clients for client in each.values()]
+        names = ["{}:{}".format(*client.getsockname()) for client in clients]
+        assert {one["client"] for one in found} == set(names)
+        for one in found:
+            assert "sorted_by" not in one
+            [again] = whole.all_found(f"id={one['session']}")
+            assert (again["client"], again["process"]) == (one["client"], one["process"])
+
+
+def test_they_are_filtered_sorted_and_told_in_parts_as_if_one_had_them_all(tmp_path: Path) -> None:
+    with row(tmp_path, 3) as whole:
+        for size, each in zip((3, 2, 1), whole.clients, strict=True):
+            each["web"].sendall(b"x" * size)
+            while size:
+                size -= len(each["web"].recv(size))
+        by_bytes = whole.all_found("listener=web&sort=bytes")
+        pids = whole.proxy.pids()
+        assert [one["process"] for one in by_bytes] == pids
+        answer = whole.find("listener=web&sort=-bytes&offset=1&limit=1")
+        assert (answer["matching"], answer["offset"]) == (3, 1)
+        assert [one["process"] for one in answer["sessions"]] == [pids[1]]
+
+
+def test_they_are_reset_by_a_filter_and_by_name_and_no_others(tmp_path: Path) -> None:
+    with row(tmp_path, 3) as whole:
+        first, second, third = whole.clients
+        done = whole.reset(where={"listener": "web"})
+        assert done == {"reset": 3, "silent_workers": [], "silent_processes": []}
+        assert [ended(each["web"]) for each in whole.clients] == [True] * 3
+        assert [ended(each["other"]) for each in whole.clients] == [False] * 3
+        left = whole.all_found("sort=age")
+        names = [one["session"] for one in left[:2]]
+        assert whole.reset(sessions=[*names, "0-00000000-1"])["reset"] == 2
+        assert [ended(each["other"]) for each in (first, second, third)] == [True, True, False]
+        whole.proxy.wait_alone()
+        [only] = whole.all_found()
+        assert only["process"] == whole.proxy.pid
+        whys = [record["why"] for record in whole.proxy.proxy.wait_records(5)]
+        assert whys == ["operator"] * 5
+
+
+def test_who_does_not_answer_is_named_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    with row(tmp_path, 3) as whole:
+        oldest, middle, newest = whole.proxy.pids()
+        os.kill(oldest, signal.SIGSTOP)
+        try:
+            for _ in range(30):  # thirty times the patience is more than this test may take
+                answer = whole.find()
+                assert answer["silent_processes"] == [oldest]
+                held = {one["process"] for one in answer["sessions"]}
+                assert held == {middle, newest}
+            done = whole.reset(where={"listener": "other"})
+            assert (done["reset"], done["silent_processes"]) == (2, [oldest])
+        finally:
+            os.kill(oldest, signal.SIGCONT)
+        # It heard of the first question alone, whose answer is not waited for any more.
+        wait_until(lambda: not whole.find()["silent_processes"], 20, "it answers again")
+        assert {one["process"] for one in whole.all_found()} == {oldest, middle, newest}
+        assert [ended(each["other"]) for each in whole.clients] == [False, True, True]
+
+
+def test_who_is_silent_hides_those_behind_it_and_a_stop_reaches_them_all_the_same(
+    tmp_path: Path,
+) -> None:
+    with row(tmp_path, 3) as whole:
+        _, middle, newest = whole.proxy.pids()
+        os.kill(middle, signal.SIGSTOP)
+        try:
+            answer = whole.find()
+            assert answer["silent_processes"] == [middle]
+            assert {one["process"] for one in answer["sessions"]} == {newest}
+            os.kill(newest, signal.SIGINT)
+        finally:
+            os.kill(middle, signal.SIGCONT)
+        whole.proxy.wait_gone(*whole.proxy.pids())
+
+
+def test_a_process_that_dies_while_it_is_asked_is_left_out(tmp_path: Path) -> None:
+    with row(tmp_path, 2, expect_exit=None) as whole:
+        oldest, newest = whole.proxy.pids()
+        workers = children(oldest)
+        os.kill(oldest, signal.SIGSTOP)
+        assert whole.find()["silent_processes"] == [oldest]
+        os.kill(oldest, signal.SIGKILL)
+        whole.proxy.wait_gone(oldest, *workers)
+        assert {one["process"] for one in whole.all_found()} == {newest}
+        assert ended(whole.clients[0]["web"])
+        assert not ended(whole.clients[1]["web"])
+
+
+def test_an_upgrade_that_fails_changes_nothing_of_it(tmp_path: Path) -> None:
+    with row(tmp_path, 2) as whole:
+        good = whole.proxy.proxy.config.read_text()
+        whole.proxy.proxy.config.write_text(good.replace("pools:", "pool:"))
+        assert whole.proxy.order().returncode == 1
+        pids = whole.proxy.pids()
+        assert {one["process"] for one in whole.all_found()} == {*pids}
+        whole.proxy.proxy.config.write_text(good)
+        whole.upgrade()
+        assert {one["process"] for one in whole.all_found()} == {*pids, whole.proxy.pid}
+        assert whole.reset(where={"listener": "web"})["reset"] == 3
+
+
+def test_questions_cost_no_fds_in_any_generation(tmp_path: Path) -> None:
+    with row(tmp_path, 3) as whole, ExitStack() as stack:
+        whole.all_found()
+        for pid in whole.proxy.pids():
+            for each in (pid, *children(pid)):
+                stack.enter_context(same_fds(each))
+        for _ in range(20):
+            whole.all_found("listener=web")
+            whole.reset(where={"listener": "nobody"})
+
+
+def test_sessions_that_end_while_they_are_looked_for_keep_nobody_waiting(tmp_path: Path) -> None:
+    with row(tmp_path, 2) as whole:
+        oldest, newest = whole.proxy.pids()
+        over = threading.Event()
+        silent = list[int]()
+
+        def ask() -> None:
+            while not over.is_set():
+                silent.extend(whole.find()["silent_processes"])
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            for client in whole.clients[0].values():
+                client.close()
+            whole.proxy.wait_gone(oldest)
+        finally:
+            over.set()
+            asking.join()
+        assert not silent
+        assert {one["process"] for one in whole.all_found()} == {newest}

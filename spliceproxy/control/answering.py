@@ -11,15 +11,16 @@ import orjson
 import structlog
 
 from spliceproxy.control.handover import Link, Said
+from spliceproxy.control.record_streams import RecordStreams
 from spliceproxy.control.sessions import LiveSessions, Part, Reached
 from spliceproxy.errors import SpliceproxyError
-from spliceproxy.ipc import OwnedFd
+from spliceproxy.ipc import OwnedFd, Watch
 from spliceproxy.ipc.queries import SessionQuery, encode_found
 from spliceproxy.ipc.sealed import memfd_of
 
 _log = structlog.get_logger()
 
-WORDS: Final = frozenset({"find", "reset"})
+WORDS: Final = frozenset({"find", "reset", "watch"})
 """What is a question."""
 _RETRY: Final = 0.1
 """Seconds until an answer that could not go is tried again."""
@@ -28,8 +29,9 @@ _RETRY: Final = 0.1
 class Answering:
     """Answers one question after the other, while all else goes on."""
 
-    def __init__(self, sessions: LiveSessions) -> None:
+    def __init__(self, sessions: LiveSessions, streams: RecordStreams) -> None:
         self._sessions = sessions
+        self._streams = streams
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, link: Link, said: Said) -> None:
@@ -61,6 +63,10 @@ class Answering:
         """How many were meant, the sessions, and the pids of those that could not tell of all."""
         query = SessionQuery.decode(said["query"])
         patience = float(said["patience"])
+        if said["say"] == "watch":
+            watch = Watch(str(said["keep"]), query.encode())
+            told = await self._streams.join(watch, _file_of(said), patience)
+            return 0, None, told.silent
         if said["say"] == "reset":
             reset = await self._sessions.reset_those(query, patience)
             return reset.number, None, _silent(reset)
@@ -70,6 +76,14 @@ class Answering:
 
 def _told(part: Part) -> bytes:
     return encode_found([key for key, _ in part], [orjson.dumps(session) for _, session in part])
+
+
+def _file_of(said: Said) -> OwnedFd:
+    """The file that came with a question. Raises ValueError."""
+    file = said.pop("fd", None)
+    if not isinstance(file, OwnedFd):
+        raise ValueError("no file came with it")
+    return file
 
 
 def _silent(reached: Reached) -> list[int]:

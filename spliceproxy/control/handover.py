@@ -21,6 +21,9 @@ word in `say`:
              patience               you, are these (a SessionQuery)? So many seconds are waited
     reset    number, query, new → old: the same, and end them by a reset
              patience
+    watch    number, query, new → old: tell the records of sessions that end, of those that are
+             patience,              meant, through the socket beside it: all, or errors (`keep`)
+             keep, fd
     answer   number,        old → new: so many are meant, or were reset. Processes with the pids in
              sessions,              `silent` could not tell of all of theirs. A memfd beside it
              silent, [fd]           (SCM_RIGHTS) has the answer to `find`: a JSON list

@@ -51,6 +51,11 @@ class Older:
         self._owed = 0
         """The number of the question that is not answered yet; 0: none."""
 
+    @property
+    def there(self) -> bool:
+        """Whether there is any."""
+        return self._link is not None
+
     def begin(self, link: Link, *, answers: bool) -> None:
         """The process behind `link` has handed over; not `answers`: it knows of no questions."""
         self._link, self._pid, self._answers = link, link.pid, answers

@@ -1,4 +1,8 @@
-"""Session records live: each watcher has a socket pair with each worker, and reads what comes."""
+"""Session records live: each watcher has a socket pair with each worker, and reads what comes.
+
+There is one more with all workers of the processes before this one, who may have sessions since an
+upgrade: they share its far end.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from typing import Final
 import structlog
 
 from spliceproxy.control.fleet import Fleet
+from spliceproxy.control.older import Older, OlderAnswer
 from spliceproxy.control.worker_process import WorkerProcess
 from spliceproxy.ipc import OwnedFd, Watch
 from spliceproxy.ipc.queries import SessionFilter, SessionQuery, decode_told
@@ -25,12 +30,18 @@ _READS: Final = 200
 """Records that are read in one turn."""
 
 
+_PATIENCE: Final = 3.0
+"""Seconds for the processes before this one to hear of a watcher."""
+
+
 class RecordStreams:
     """Opens streams, also with workers that start later."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, older: Older) -> None:
         self._fleet = fleet
+        self._older = older
         self._open: set[RecordStream] = set()
+        self._tasks: set[asyncio.Task[OlderAnswer]] = set()
         fleet.on_ready.append(self._on_ready)
 
     def open(self, keep: str, where: SessionFilter) -> RecordStream:
@@ -44,10 +55,29 @@ class RecordStreams:
             for worker in self._fleet.workers():
                 if worker.ready:
                     stream.watch(worker)
+            if self._older.there:
+                self._watch_older(stream)
         except OSError:
             stream.close()
             raise
         return stream
+
+    def _watch_older(self, stream: RecordStream) -> None:
+        watch = stream.message
+        task = asyncio.create_task(self.pass_on(watch, stream.far_end(), _PATIENCE))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def pass_on(self, watch: Watch, far_end: OwnedFd, patience: float) -> OlderAnswer:
+        """Have the processes before this one tell a watcher; who could not be told of him."""
+        return await self._older.ask("watch", watch.where, patience, far_end, keep=watch.keep)
+
+    async def join(self, watch: Watch, far_end: OwnedFd, patience: float) -> OlderAnswer:
+        """Have the workers tell a watcher of the process that replaced this one, and pass it on."""
+        for worker in self._fleet.workers():
+            if worker.ready:
+                worker.send(watch, far_end)
+        return await self.pass_on(watch, far_end, patience)
 
     def _on_ready(self, worker: WorkerProcess) -> None:
         for stream in tuple(self._open):
@@ -59,6 +89,8 @@ class RecordStreams:
 
     def close(self) -> None:
         """End all streams."""
+        for task in self._tasks:
+            task.cancel()
         for stream in tuple(self._open):
             stream.close()
 
@@ -70,7 +102,7 @@ class RecordStream:
     def __init__(
         self, keep: str, where: SessionFilter, on_close: Callable[[RecordStream], None]
     ) -> None:
-        self._message = Watch(keep, SessionQuery(where=where).encode())
+        self.message = Watch(keep, SessionQuery(where=where).encode())
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
         self._socks: set[socket.socket] = set()
@@ -81,11 +113,15 @@ class RecordStream:
 
     def watch(self, worker: WorkerProcess) -> None:
         """Hear of this worker's sessions too. Raises OSError."""
+        worker.send(self.message, self.far_end())
+
+    def far_end(self) -> OwnedFd:
+        """That of a new pair, from which this stream hears. Raises OSError."""
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         here.setblocking(False)
         self._socks.add(here)
         self._loop.add_reader(here.fileno(), self._read, here)
-        worker.send(self._message, OwnedFd(there.detach()))
+        return OwnedFd(there.detach())
 
     def _read(self, sock: socket.socket) -> None:
         for _ in range(_READS):

@@ -23,6 +23,7 @@ from spliceproxy.control.handover import HandoverError, LeftBoard, Link
 from spliceproxy.control.house import AdminPart
 from spliceproxy.control.inherited import Predecessor
 from spliceproxy.control.parts import InForce, Lasting, Part
+from spliceproxy.control.record_streams import RecordStreams
 from spliceproxy.control.service import Service
 from spliceproxy.control.sessions import LiveSessions
 from spliceproxy.control.sockets import ListeningSocket, tell_addresses
@@ -60,7 +61,8 @@ class Wing:
     patience: float
     """Seconds for a successor to be ready."""
     sessions: LiveSessions
-    """What is asked of this process and those before it."""
+    streams: RecordStreams
+    """Whom a successor asks about this process and those before it."""
 
 
 class Succession:
@@ -84,7 +86,7 @@ class Succession:
         self._tasks: list[asyncio.Task[None]] = []
         self._successor: Link | None = None
         self._upgrading: asyncio.Task[dict[str, int]] | None = None
-        self._answering = Answering(wing.sessions)
+        self._answering = Answering(wing.sessions, wing.streams)
         self.drain: float | None = None
         """What a successor that stops says of `timeouts.drain`."""
         self.serving = asyncio.Event()

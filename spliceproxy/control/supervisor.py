@@ -135,6 +135,7 @@ class Supervisor:
         )
         self._fleet.on_warned = self._events.take_warning
         self._sessions = LiveSessions(self._fleet)
+        self._streams = RecordStreams(self._fleet, self._sessions.older)
         self._parts: list[Part] = [
             # First: it sees the configuration change before the others clear flags.
             Aftermath(states, self._fleet.tell),
@@ -184,7 +185,7 @@ class Supervisor:
             closed=closed,
             draining=self._draining,
             sessions=self._sessions,
-            streams=RecordStreams(self._fleet),
+            streams=self._streams,
             events=self._events,
             weights=self._weights,
             log_level=setup.log_level,
@@ -202,7 +203,6 @@ class Supervisor:
 
     def _make_succession(self, board: int) -> Succession:
         """This process's place in a row of them."""
-        heritage, workers = self._heritage, self._workers
         return Succession(
             Wing(
                 self._service,
@@ -212,12 +212,13 @@ class Supervisor:
                 (self._draining, self._weights),
                 self._doors,
                 self._admin,
-                lambda over: heritage.leave(board, workers, over=over),
+                lambda over: self._heritage.leave(board, self._workers, over=over),
                 self._on_reopen,
                 self._changes.lock,
                 lambda: self._changes.in_force,
                 self._patience.upgrade,
                 self._sessions,
+                self._streams,
             ),
             self._predecessor,
             self._sockets,
@@ -262,7 +263,7 @@ class Supervisor:
             signal.SIGINT: self._on_interrupt,
             signal.SIGUSR1: self._on_reopen,
             signal.SIGUSR2: self._on_upgrade,
-            signal.SIGHUP: self._on_hangup,
+            signal.SIGHUP: self._changes.reload_soon,
         }
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
@@ -288,9 +289,6 @@ class Supervisor:
     def _on_upgrade(self) -> None:
         task = asyncio.create_task(self.upgrade())
         task.add_done_callback(lambda task: task.cancelled() or task.exception())
-
-    def _on_hangup(self) -> None:
-        self._changes.reload_soon()
 
     async def _reload_when_wanted(self) -> None:
         await self._fleet.ready.wait()

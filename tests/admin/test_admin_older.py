@@ -3,6 +3,7 @@ generation has them."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.door import request
+from harness.door import request, streamed
 from harness.fds import children, same_fds
 from harness.generations import Generations, generations
+from harness.serving import reset
 from harness.upstreams import echo
 from harness.wait import wait_until
 
@@ -244,3 +246,54 @@ def test_sessions_that_end_while_they_are_looked_for_keep_nobody_waiting(tmp_pat
             asking.join()
         assert not silent
         assert {one["process"] for one in whole.all_found()} == {newest}
+
+
+def test_a_stream_has_the_records_of_all_generations_that_it_asks_for(tmp_path: Path) -> None:
+    with row(tmp_path, 3, workers=2) as whole, ExitStack() as stack:
+        sessions = {(one["process"], one["listener"]): one["session"] for one in whole.all_found()}
+        pids = whole.proxy.pids()
+
+        def follow(query: str) -> Any:
+            target = f"/api/v1/stream?events=off{query}"
+            lines = stack.enter_context(streamed(whole.proxy.door, target))
+            assert lines.readline() == b": hello\n"
+            return lines
+
+        every, errors, web = (
+            follow(f"&{one}")
+            for one in ("records=all", "records=errors", "records=all&listener=web")
+        )
+        whole.all_found()  # who has answered this has heard of those who follow
+        for each in whole.clients:
+            each["web"].close()
+        whole.proxy.proxy.wait_records(3)
+        for each in whole.clients:
+            reset(each["other"])
+        names = {name: {sessions[pid, name] for pid in pids} for name in ("web", "other")}
+        assert {one["session"] for one in records(every, 6)} == names["web"] | names["other"]
+        assert {one["session"] for one in records(errors, 3)} == names["other"]
+        assert {one["session"] for one in records(web, 3)} == names["web"]
+
+
+def records(lines: Any, number: int) -> Sessions:
+    """The next ones of a stream."""
+    found: Sessions = []
+    while len(found) < number:
+        line = lines.readline()
+        assert line, "the stream has ended"
+        if line.startswith(b"data: "):
+            found.append(json.loads(line.removeprefix(b"data: ")))
+    return found
+
+
+def test_whoever_follows_and_goes_costs_no_fds_in_any_generation(tmp_path: Path) -> None:
+    with row(tmp_path, 3) as whole, ExitStack() as stack:
+        whole.all_found()
+        for pid in whole.proxy.pids():
+            for each in (pid, *children(pid)):
+                stack.enter_context(same_fds(each))
+        for _ in range(5):
+            with streamed(whole.proxy.door, "/api/v1/stream?records=all") as lines:
+                assert lines.readline() == b": hello\n"
+                whole.all_found()
+                lines.close()

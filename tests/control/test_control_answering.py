@@ -16,6 +16,7 @@ from harness.fds import same_fds
 
 from spliceproxy.control.answering import Answering
 from spliceproxy.control.handover import Link, Said
+from spliceproxy.control.record_streams import RecordStreams
 from spliceproxy.control.sessions import FoundSessions, LiveSessions, Reached
 from spliceproxy.ipc import OwnedFd
 from spliceproxy.ipc.queries import SessionFilter, SessionQuery
@@ -61,6 +62,14 @@ class New:
         return said
 
 
+class FakeStreams:
+    """What becomes of those who watch: nothing, here."""
+
+
+def answering_with(sessions: FakeSessions) -> Answering:
+    return Answering(cast(LiveSessions, sessions), cast(RecordStreams, FakeStreams()))
+
+
 Test = Callable[[New, Callable[[Said], None]], Awaitable[None]]
 
 
@@ -71,7 +80,7 @@ def with_answering(test: Test) -> None:
         there, here = map(Link, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         there.listen()
         sessions = FakeSessions()
-        answering = Answering(cast(LiveSessions, sessions))
+        answering = answering_with(sessions)
         with closing(there), closing(here), closing(answering):
             await test(New(there, sessions), lambda said: answering.begin(here, said))
 
@@ -109,6 +118,8 @@ STRANGE: list[Said] = [
     question(query=json.dumps({**json.loads(WEB.encode()), "fields_of_tomorrow": 1})),
     question(query=WEB.encode().replace('"listener"', '"colour"')),
     {"say": "find", "number": 5},
+    question("watch", keep="all"),
+    question("watch", keep="all", fd=7),
 ]
 
 
@@ -116,7 +127,7 @@ STRANGE: list[Said] = [
 @pytest.mark.parametrize("said", STRANGE, ids=str)
 def test_a_question_that_it_does_not_understand_reaches_nobody(word: str, said: Said) -> None:
     async def test(new: New, ask: Callable[[Said], None]) -> None:
-        ask({**said, "say": word})
+        ask({**said, "say": said["say"] if said["say"] == "watch" else word})
         answer = await new.hear()
         assert answer == {"say": "answer", "number": 5, "sessions": 0, "silent": [os.getpid()]}
         assert not new.sessions.asked
@@ -138,7 +149,7 @@ def test_whatever_goes_wrong_there_is_an_answer(fails: Exception) -> None:
 def test_an_answer_for_which_there_is_no_room_comes_later() -> None:
     async def run() -> None:
         there, here = map(Link, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-        answering = Answering(cast(LiveSessions, FakeSessions()))
+        answering = answering_with(FakeSessions())
         with closing(there), closing(here), closing(answering):
             full = 0
             while here.say("sessions", sessions=full):
@@ -155,7 +166,7 @@ def test_an_answer_for_which_there_is_no_room_comes_later() -> None:
 def test_an_answer_that_nobody_waits_for_is_given_up() -> None:
     async def run() -> None:
         there, here = map(Link, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-        answering = Answering(cast(LiveSessions, FakeSessions()))
+        answering = answering_with(FakeSessions())
         here.listen()
         with closing(here):
             there.close()

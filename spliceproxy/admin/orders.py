@@ -7,6 +7,7 @@ from dataclasses import asdict
 import structlog
 
 from spliceproxy.admin.asking import Answer, Asked, AskError, seconds, tell
+from spliceproxy.control.answering import drain_older
 from spliceproxy.control.house import House
 from spliceproxy.control.log_level import LogLevelError
 from spliceproxy.ipc.queries import filter_of
@@ -48,6 +49,7 @@ class Orders:
         if over is not None:
             over = seconds(over, "over", LONGEST_OVER)
         drained = await self._house.draining.order(target, on, over)
+        older = await drain_older(self._house.sessions.older, target, on, over)
         if drained.changed or over is not None:
             _log.info(
                 event,
@@ -56,8 +58,14 @@ class Orders:
                 sessions=drained.sessions,
                 over_seconds=over,
             )
-        # Those of before an upgrade are with processes that hear of no drain.
-        return tell({**asdict(drained), "older_sessions": self._house.older_sessions()})
+        return tell(
+            {
+                **asdict(drained),
+                "sessions": drained.sessions + older.number,
+                "older_sessions": self._house.older_sessions(),
+                "silent_processes": older.silent,
+            }
+        )
 
     async def weight(self, asked: Asked) -> Answer:
         """{"target": "pool/app/10.0.0.1:80", "weight": 3}: its share of new sessions; null: the

@@ -4,14 +4,14 @@ end one by one over a time."""
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from spliceproxy.cli import suggestions
-from spliceproxy.cli.client import Admin, admin_option, ask
+from spliceproxy.cli import suggestions, text
+from spliceproxy.cli.client import Admin, admin_option, ask, with_query
 from spliceproxy.cli.options import seconds
-from spliceproxy.cli.text import plural
 from spliceproxy.errors import EXIT_FAILED, EXIT_OK
 
 _LOOK = 0.2
@@ -53,8 +53,8 @@ def drain(target: str, over: float | None, patience: float | None, admin: Admin)
     silent longest first, and none is left after TIME. The command tells how many there are, and
     ends with them; interrupting it stops only the telling.
 
-    Sessions of before an upgrade are with an old process, which hears of no drain. While it has
-    any, nobody knows whether they are with TARGET: so --wait waits for them too.
+    Sessions of before an upgrade, which an old process has, are TARGET's as all others. An old
+    process that does not answer is told: its sessions may be left.
 
     \b
     Examples:
@@ -93,8 +93,8 @@ def undrain(target: str, admin: Admin) -> None:
 
 
 def _tell_unreached(answer: dict[str, Any]) -> None:
-    if older := _older(answer):
-        click.echo(f"not reached: {_sessions(older)} of before an upgrade", err=True)
+    for one in text.silent(answer):
+        click.echo(f"not reached: {one}", err=True)
 
 
 def _nobody_left(target: str) -> str:
@@ -108,49 +108,87 @@ def _wait(drained: dict[str, Any], patience: float, admin: Admin) -> int:
     """Tell each change of the number of sessions until it is 0, or `patience` seconds are over."""
     target = drained["target"]
     deadline = time.monotonic() + patience
-    shown = None
+    shown: int | None = None
     while True:
-        status = ask(admin, "GET", "/api/v1/status")
-        left, older = _left(status, drained), _older(status)
-        if not left and not older:
+        now = _look(drained, admin)
+        if now.over:
             click.echo(f"{target}: drained")
             return EXIT_OK
-        pause = min(_LOOK, deadline - time.monotonic())
+        pause = min(now.pause, deadline - time.monotonic())
         if pause <= 0:
-            click.echo(f"{target}: {_both(left, older)} left after {patience:g} s", err=True)
+            click.echo(f"{target}: {now.told} left after {patience:g} s", err=True)
             return EXIT_FAILED
-        if shown not in (None, (left, older)):
-            click.echo(f"{target}: {_both(left, older)}")
-        shown = left, older
+        if shown not in (None, now.sessions):
+            click.echo(f"{target}: {_sessions(now.sessions)}")
+        shown = now.sessions
         time.sleep(pause)
 
 
 def _follow(drained: dict[str, Any], over: float, admin: Admin) -> int:
     """Tell once a second how many sessions are left, until there is none.
 
-    Somebody may call it off meanwhile; then the exit code is 1, as it is where an old process has
-    sessions that may be with the target. Those of an upgrade meanwhile end in their time as well.
+    Somebody may call it off meanwhile; then the exit code is 1. Those of an upgrade meanwhile end
+    in their time as well.
     """
-    target, unreached = drained["target"], _older(drained)
+    target = drained["target"]
     began = told = time.monotonic()
-    shown = drained["sessions"], unreached
+    shown = drained["sessions"]
     while True:
-        status = ask(admin, "GET", "/api/v1/status")
-        left, older, now = _left(status, drained), _older(status), time.monotonic()
-        if not left and not older:
+        now = _look(drained, admin)
+        time_now = time.monotonic()
+        if now.over:
             click.echo(f"{target}: drained")
             return EXIT_OK
-        if not _is_draining(status, drained):
-            click.echo(f"{target}: undrained meanwhile, {_sessions(left)} left", err=True)
+        if not _is_draining(now.status, drained):
+            left = _sessions(now.sessions)
+            click.echo(f"{target}: undrained meanwhile, {left} left", err=True)
             return EXIT_FAILED
-        if now - began > over + _GRACE or (unreached and not left):
-            text = f"{_both(left, older)} left after {now - began:.0f} s"
-            click.echo(f"{target}: {text}", err=True)
+        if time_now - began > over + _GRACE:
+            click.echo(f"{target}: {now.told} left after {time_now - began:.0f} s", err=True)
             return EXIT_FAILED
-        if (left, older) != shown and now - told >= _TELL:
-            click.echo(f"{target}: {_both(left, older)}")
-            shown, told = (left, older), now
-        time.sleep(_LOOK)
+        if now.sessions != shown and time_now - told >= _TELL:
+            click.echo(f"{target}: {_sessions(now.sessions)}")
+            shown, told = now.sessions, time_now
+        time.sleep(now.pause)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What is left of the sessions that were drained, at one moment."""
+
+    status: dict[str, Any]
+    sessions: int
+    silent: list[str]
+    """Who did not tell whether there are more."""
+    pause: float
+    """Seconds until the next look."""
+
+    @property
+    def over(self) -> bool:
+        return not self.sessions and not self.silent
+
+    @property
+    def told(self) -> str:
+        number = _sessions(self.sessions)
+        return f"{number} (not told by {', '.join(self.silent)})" if self.silent else number
+
+
+def _look(drained: dict[str, Any], admin: Admin) -> _Look:
+    """Ask the status; while an old process has sessions, whether they are meant is asked of all."""
+    status = ask(admin, "GET", "/api/v1/status")
+    if not status.get("older_sessions", 0):
+        return _Look(status, _left(status, drained), [], _LOOK)
+    found = ask(admin, "GET", with_query("/api/v1/sessions", [*_filters(drained), ("limit", 1)]))
+    return _Look(status, int(found["matching"]), text.silent(found), _TELL)
+
+
+def _filters(drained: dict[str, Any]) -> list[tuple[str, str]]:
+    """Those of `sessions` that mean what was drained."""
+    kind, _, rest = drained["target"].partition("/")
+    if kind != "pool":
+        return [(kind, rest)] if rest else []
+    pool, _, upstream = rest.partition("/")
+    return [("pool", pool)] + ([("upstream", upstream)] if upstream else [])
 
 
 def _left(status: dict[str, Any], drained: dict[str, Any]) -> int:
@@ -182,16 +220,5 @@ def _meant(status: dict[str, Any], drained: dict[str, Any]) -> list[dict[str, An
     ]
 
 
-def _older(answer: dict[str, Any]) -> int:
-    """Sessions of processes that were upgraded; which upstreams they are with is not known."""
-    return int(answer.get("older_sessions", 0))
-
-
-def _both(left: int, older: int) -> str:
-    both = [_sessions(left)] if left else []
-    both += [f"{_sessions(older)} of before an upgrade"] if older else []
-    return " and ".join(both)
-
-
 def _sessions(number: int) -> str:
-    return plural(number, "session")
+    return text.plural(number, "session")

@@ -133,8 +133,7 @@ def _show(answer: Json) -> None:
 
 def _tell_silent(answer: Json, what: str = "its sessions are missing") -> int:
     """Tell who did not answer, and what that means; how many they are."""
-    silent = [f"worker {worker}" for worker in answer["silent_workers"]]
-    silent += [f"process {pid} of before an upgrade" for pid in answer["silent_processes"]]
+    silent = text.silent(answer)
     for one in silent:
         click.echo(f"{one} did not answer: {what}", err=True)
     return len(silent)

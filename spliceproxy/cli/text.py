@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from spliceproxy.telemetry.amounts import duration_text, size_text
 
 UNKNOWN = "-"
@@ -69,3 +72,10 @@ def plural(number: int, noun: str) -> str:
 def of(number: int, most: int | None) -> str:
     """A number, and its limit where it has one."""
     return str(number) if most is None else f"{number} of {most}"
+
+
+def silent(answer: Mapping[str, Any]) -> list[str]:
+    """Who did not answer what was asked about sessions, or hear what was ordered."""
+    workers = [f"worker {worker}" for worker in answer.get("silent_workers", ())]
+    processes = answer.get("silent_processes", ())
+    return [*workers, *(f"process {pid} of before an upgrade" for pid in processes)]

@@ -10,9 +10,11 @@ from typing import Final
 import orjson
 import structlog
 
+from spliceproxy.control.draining import Draining
 from spliceproxy.control.handover import Link, Said
+from spliceproxy.control.older import Older, OlderAnswer
 from spliceproxy.control.record_streams import RecordStreams
-from spliceproxy.control.sessions import LiveSessions, Part, Reached
+from spliceproxy.control.sessions import PATIENCE, LiveSessions, Part, Reached
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import OwnedFd, Watch
 from spliceproxy.ipc.queries import SessionQuery, encode_found
@@ -20,7 +22,7 @@ from spliceproxy.ipc.sealed import memfd_of
 
 _log = structlog.get_logger()
 
-WORDS: Final = frozenset({"find", "reset", "watch"})
+WORDS: Final = frozenset({"find", "reset", "watch", "drain"})
 """What is a question."""
 _RETRY: Final = 0.1
 """Seconds until an answer that could not go is tried again."""
@@ -29,9 +31,10 @@ _RETRY: Final = 0.1
 class Answering:
     """Answers one question after the other, while all else goes on."""
 
-    def __init__(self, sessions: LiveSessions, streams: RecordStreams) -> None:
+    def __init__(self, sessions: LiveSessions, streams: RecordStreams, draining: Draining) -> None:
         self._sessions = sessions
         self._streams = streams
+        self._draining = draining
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, link: Link, said: Said) -> None:
@@ -61,8 +64,13 @@ class Answering:
 
     async def _ask(self, said: Said) -> tuple[int, OwnedFd | None, list[int]]:
         """How many were meant, the sessions, and the pids of those that could not tell of all."""
-        query = SessionQuery.decode(said["query"])
         patience = float(said["patience"])
+        if said["say"] == "drain":
+            order = said["target"], bool(said["on"]), said["over"]
+            number = self._draining.order_behind(*order)
+            older = await drain_older(self._sessions.older, *order, patience)
+            return number + older.number, None, older.silent
+        query = SessionQuery.decode(said["query"])
         if said["say"] == "watch":
             watch = Watch(str(said["keep"]), query.encode())
             told = await self._streams.join(watch, _file_of(said), patience)
@@ -76,6 +84,14 @@ class Answering:
 
 def _told(part: Part) -> bytes:
     return encode_found([key for key, _ in part], [orjson.dumps(session) for _, session in part])
+
+
+async def drain_older(
+    older: Older, target: str, on: bool, over: float | None, patience: float = PATIENCE
+) -> OlderAnswer:
+    """Have the processes before this one drain or undrain what they have of a target; `number` is
+    that of their sessions. See Draining.order."""
+    return await older.ask("drain", "", patience, target=target, on=on, over=over)
 
 
 def _file_of(said: Said) -> OwnedFd:

@@ -116,7 +116,7 @@ class Draining:
         off. Raises TargetError, UnknownTargetError, and SpliceproxyError where an address of a
         listener cannot be given up, or could not be had again; then nothing was changed.
         """
-        if target == "all" or target.partition("/")[0] == "listener":
+        if _names_listeners(target):
             return await self._order_listeners(target, on, over)
         return self.drain(target, on, over)
 
@@ -130,13 +130,14 @@ class Draining:
             self._undrain(pool, upstreams)
         changed = sum(self._states.mark(one.slot, DRAINING, on) for one in upstreams)
         slots = [one.slot for one in upstreams]
+        sessions = sum(self._states.live(slot) for slot in slots)  # before the first ones end
         self._pace(slots, (), on, over)
         return Drained(
             target=target,
             upstreams=tuple(one.name for one in upstreams),
             listeners=(),
             changed=changed,
-            sessions=sum(self._states.live(slot) for slot in slots),
+            sessions=sessions,
             left=sum(not self._states.has(one.slot, DRAINING) for one in pool.upstreams),
         )
 
@@ -151,14 +152,7 @@ class Draining:
         closed = self._closed
         if closed is None:
             raise TargetError(f"{target}: no listener can be drained here")
-        plans = {one.name: one for one in self._in_force.snapshot.listeners}
-        if target == "all":
-            names, slots = tuple(plans), tuple(range(MAX_LISTENERS))  # also of those that left
-            sessions = self._board.total(SESSIONS)
-        else:
-            name = _listener_name(target, plans)
-            names, slots = (name,), (plans[name].slot,)
-            sessions = self._board.total(listener_sessions(slots[0]))
+        names, slots, sessions = self._listeners(target)
         gone = tuple(closed.names) if target == "all" else ()
         changed = await (closed.close(names) if on else closed.open((*names, *gone)))
         self._pace((), slots, on, over)
@@ -168,8 +162,30 @@ class Draining:
             listeners=names,
             changed=changed,
             sessions=sessions,
-            left=sum(name not in closed.names for name in plans),
+            left=sum(one.name not in closed.names for one in self._in_force.snapshot.listeners),
         )
+
+    def _listeners(self, target: str) -> tuple[tuple[str, ...], tuple[int, ...], int]:
+        """Names and slots of those that a target means, and their sessions. Raises TargetError,
+        UnknownTargetError."""
+        plans = {one.name: one for one in self._in_force.snapshot.listeners}
+        if target == "all":  # also those that left
+            return tuple(plans), tuple(range(MAX_LISTENERS)), self._board.total(SESSIONS)
+        name = _listener_name(target, plans)
+        slot = plans[name].slot
+        return (name,), (slot,), self._board.total(listener_sessions(slot))
+
+    def order_behind(self, target: str, on: bool, over: float | None = None) -> int:
+        """As `order`, in a process that was replaced: it has no addresses to give up, but sessions.
+        Their number; 0 as well where it never had what the target names. Raises TargetError."""
+        try:
+            if not _names_listeners(target):
+                return self.drain(target, on, over).sessions
+            _, slots, sessions = self._listeners(target)
+        except UnknownTargetError:
+            return 0
+        self._pace((), slots, on, over)
+        return sessions
 
     def _pace(
         self, upstreams: Sequence[int], listeners: Sequence[int], on: bool, over: float | None
@@ -224,6 +240,10 @@ def find_upstreams(
         known = _known(wanted, upstreams)
         raise UnknownTargetError(f"{target}: pool {name} has no upstream {wanted}; {known}")
     return pool, (upstreams[wanted],)
+
+
+def _names_listeners(target: str) -> bool:
+    return target == "all" or target.partition("/")[0] == "listener"
 
 
 def _listener_name(target: str, plans: Collection[str]) -> str:

@@ -24,6 +24,9 @@ word in `say`:
     watch    number, query, new → old: tell the records of sessions that end, of those that are
              patience,              meant, through the socket beside it: all, or errors (`keep`)
              keep, fd
+    drain    number, target, new → old: drain (`on`) a target or undrain it; its sessions are to end
+             on, over,              within so many seconds, null: when they like. The answer's
+             patience               `sessions` are those of the target
     answer   number,        old → new: so many are meant, or were reset. Processes with the pids in
              sessions,              `silent` could not tell of all of theirs. A memfd beside it
              silent, [fd]           (SCM_RIGHTS) has the answer to `find`: a JSON list

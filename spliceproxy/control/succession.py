@@ -18,6 +18,7 @@ import structlog
 
 from spliceproxy.control.answering import WORDS, Answering
 from spliceproxy.control.doors import Doors
+from spliceproxy.control.draining import Draining
 from spliceproxy.control.fleet import Fleet
 from spliceproxy.control.handover import HandoverError, LeftBoard, Link
 from spliceproxy.control.house import AdminPart
@@ -62,6 +63,7 @@ class Wing:
     """Seconds for a successor to be ready."""
     sessions: LiveSessions
     streams: RecordStreams
+    draining: Draining
     """Whom a successor asks about this process and those before it."""
 
 
@@ -86,7 +88,7 @@ class Succession:
         self._tasks: list[asyncio.Task[None]] = []
         self._successor: Link | None = None
         self._upgrading: asyncio.Task[dict[str, int]] | None = None
-        self._answering = Answering(wing.sessions, wing.streams)
+        self._answering = Answering(wing.sessions, wing.streams, wing.draining)
         self.drain: float | None = None
         """What a successor that stops says of `timeouts.drain`."""
         self.serving = asyncio.Event()

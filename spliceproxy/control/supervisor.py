@@ -219,6 +219,7 @@ class Supervisor:
                 self._patience.upgrade,
                 self._sessions,
                 self._streams,
+                self._draining,
             ),
             self._predecessor,
             self._sockets,

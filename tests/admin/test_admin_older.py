@@ -72,6 +72,12 @@ class Row:
         assert code == 200, answer
         return answer
 
+    def drain(self, target: str, over: float) -> dict[str, Any]:
+        order = {"target": target, "over": over}
+        code, answer = request(self.proxy.door, "POST", "/api/v1/drain", order)
+        assert code == 200, answer
+        return answer
+
     def close(self) -> None:
         for clients in self.clients:
             for client in clients.values():
@@ -297,3 +303,52 @@ def test_whoever_follows_and_goes_costs_no_fds_in_any_generation(tmp_path: Path)
                 assert lines.readline() == b": hello\n"
                 whole.all_found()
                 lines.close()
+
+
+def test_a_drain_with_a_time_ends_sessions_of_all_generations_and_of_its_target_only(
+    tmp_path: Path,
+) -> None:
+    with row(tmp_path, 3, workers=2) as whole:
+        done = whole.drain("listener/web", over=0)
+        assert (done["sessions"], done["silent_processes"]) == (3, [])
+        for each in whole.clients:
+            wait_until(lambda each=each: ended(each["web"]), 10, "its end")
+        assert [ended(each["other"]) for each in whole.clients] == [False] * 3
+        [upstream] = whole.proxy.status()["pools"][0]["upstreams"]
+        done = whole.drain(f"pool/app/{upstream['name']}", over=0)
+        assert (done["sessions"], done["silent_processes"]) == (3, [])
+        whole.proxy.wait_alone()
+        assert {record["why"] for record in whole.proxy.proxy.wait_records(6)} == {"drained"}
+
+
+def test_a_drain_of_all_reaches_all_generations(tmp_path: Path) -> None:
+    with row(tmp_path, 3) as whole:
+        assert whole.drain("all", over=0)["sessions"] == 6
+        whole.proxy.wait_alone()
+        assert {record["why"] for record in whole.proxy.proxy.wait_records(6)} == {"drained"}
+
+
+def test_what_an_older_process_never_had_is_drained_without_it(tmp_path: Path) -> None:
+    with row(tmp_path, 1) as whole:
+        config = whole.proxy.proxy.config
+        config.write_text(config.read_text().replace("app", "renamed"))
+        whole.upgrade()
+        assert whole.drain("pool/renamed", over=0)["sessions"] == 2
+        wait_until(lambda: ended(whole.clients[1]["web"]), 10, "its end")
+        assert not ended(whole.clients[0]["web"])
+        assert whole.reset(where={"pool": "app"})["reset"] == 2
+        whole.proxy.wait_alone()
+
+
+def test_who_does_not_hear_of_a_drain_is_named(tmp_path: Path) -> None:
+    with row(tmp_path, 2) as whole:
+        oldest, _ = whole.proxy.pids()
+        os.kill(oldest, signal.SIGSTOP)
+        try:
+            done = whole.drain("listener/web", over=0)
+        finally:
+            os.kill(oldest, signal.SIGCONT)
+        assert (done["sessions"], done["silent_processes"]) == (1, [oldest])
+        # It had been told nevertheless, and does it now.
+        wait_until(lambda: ended(whole.clients[0]["web"]), 10, "its end")
+        assert not ended(whole.clients[0]["other"])

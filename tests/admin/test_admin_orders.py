@@ -8,15 +8,20 @@ import pytest
 from told import Told
 
 
+def reset(sessions: int) -> dict[str, object]:
+    """What is answered where everybody hears of it."""
+    return {"reset": sessions, "silent_workers": [], "silent_processes": []}
+
+
 def test_sessions_are_reset_by_name_and_by_filter(told: Told) -> None:
     clients = [told.proxy.connect("web") for _ in range(3)]
     for client in clients:
         client.sendall(b"hello")
         client.recv(5)
     [one, *_] = told.get("/api/v1/sessions")["sessions"]
-    assert told.order("reset", sessions=[one["session"], "0-00000000-9"]) == {"reset": 1}
-    assert told.order("reset", where={"pool": "spare"}) == {"reset": 0}
-    assert told.order("reset", where={"client": "127.0.0.0/8", "pool": "app"}) == {"reset": 2}
+    assert told.order("reset", sessions=[one["session"], "0-00000000-9"]) == reset(1)
+    assert told.order("reset", where={"pool": "spare"}) == reset(0)
+    assert told.order("reset", where={"client": "127.0.0.0/8", "pool": "app"}) == reset(2)
     records = told.proxy.wait_records(3)
     assert {record["why"] for record in records} == {"operator"}
     assert told.get("/api/v1/sessions")["matching"] == 0

@@ -253,27 +253,50 @@ def test_drain_gives_up_after_its_time(door: Path, spliceproxy: Spliceproxy) -> 
     assert shown.stderr == f"{target}: 2 sessions left after 0 s\n"
 
 
-def test_what_an_old_process_may_have_with_it_is_told_and_waited_for(
-    door: Path, spliceproxy: Spliceproxy
+OLDER = {"older_sessions": 2}
+
+
+def found(matching: int, *silent: int) -> dict[str, Any]:
+    """What is said of the live sessions of all processes."""
+    return {"matching": matching, "silent_workers": [], "silent_processes": [*silent]}
+
+
+@pytest.mark.parametrize(
+    ("target", "filters"),
+    [
+        ("pool/app/127.0.0.1:9001", "pool=app&upstream=127.0.0.1%3A9001&"),
+        ("pool/app", "pool=app&"),
+        ("listener/web", "listener=web&"),
+        ("all", ""),
+    ],
+)
+def test_sessions_that_an_old_process_has_are_waited_for_too(
+    target: str, filters: str, door: Path, spliceproxy: Spliceproxy
 ) -> None:
-    target = "pool/app/127.0.0.1:9001"
-    order = draining(1) | {"older_sessions": 2}
-    here = seen(1) | {"older_sessions": 2}
-    there = seen(0) | {"older_sessions": 1}
-    with scripted_door(door, order, here, there, seen(0)):
+    order = draining(3) | {"target": target}
+    # One of the two is with something else, and none of those that are counted here is left.
+    looks = seen(1) | OLDER, found(3), seen(0) | OLDER, found(1), seen(0) | OLDER, found(0)
+    with scripted_door(door, order, *looks) as server:
         shown = spliceproxy("drain", target, "--wait", "50")
-    assert shown.returncode == 0
-    assert shown.stderr == "not reached: 2 sessions of before an upgrade\n"
-    assert shown.stdout.endswith(f"{target}: drained\n")
-    for each in here, there:  # where a drain has a time, its end is looked for
-        each["pools"][1]["upstreams"][0]["states"] = ["draining"]
-    for more, looks in ("--wait 0m", (here,)), ("--over 1m", (here, there)):
-        door.unlink()
-        with scripted_door(door, order, *looks):
-            shown = spliceproxy("drain", target, *more.split())
-        assert shown.returncode == 1
-        assert "of before an upgrade left after" in shown.stderr
-        assert ": drained" not in shown.stdout
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.splitlines() == [
+        f"{target}: draining, 3 sessions",
+        f"{target}: 1 session",
+        f"{target}: drained",
+    ]
+    assert server.asked[2] == f"GET /api/v1/sessions?{filters}limit=1"
+
+
+def test_an_old_process_that_does_not_answer_is_told(door: Path, spliceproxy: Spliceproxy) -> None:
+    target = "pool/app/127.0.0.1:9001"
+    order = draining(1) | {"silent_processes": [1234]}
+    with scripted_door(door, order, seen(0) | OLDER, found(0, 1234)):
+        shown = spliceproxy("drain", target, "--wait", "0")
+    assert shown.returncode == 1
+    assert shown.stderr == (
+        "not reached: process 1234 of before an upgrade\n"
+        f"{target}: 0 sessions (not told by process 1234 of before an upgrade) left after 0 s\n"
+    )
 
 
 def listeners(sessions: int, draining: bool = True) -> dict[str, Any]:

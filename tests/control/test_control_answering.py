@@ -15,6 +15,7 @@ import pytest
 from harness.fds import same_fds
 
 from spliceproxy.control.answering import Answering
+from spliceproxy.control.draining import Draining
 from spliceproxy.control.handover import Link, Said
 from spliceproxy.control.record_streams import RecordStreams
 from spliceproxy.control.sessions import FoundSessions, LiveSessions, Reached
@@ -62,12 +63,9 @@ class New:
         return said
 
 
-class FakeStreams:
-    """What becomes of those who watch: nothing, here."""
-
-
 def answering_with(sessions: FakeSessions) -> Answering:
-    return Answering(cast(LiveSessions, sessions), cast(RecordStreams, FakeStreams()))
+    """Nobody watches here, and nothing is drained."""
+    return Answering(cast(LiveSessions, sessions), cast(RecordStreams, None), cast(Draining, None))
 
 
 Test = Callable[[New, Callable[[Said], None]], Awaitable[None]]
@@ -120,6 +118,8 @@ STRANGE: list[Said] = [
     {"say": "find", "number": 5},
     question("watch", keep="all"),
     question("watch", keep="all", fd=7),
+    question("drain", target="all"),
+    question("drain", target="all", on=True, over=0.0),  # AttributeError: there is nobody here
 ]
 
 
@@ -127,7 +127,7 @@ STRANGE: list[Said] = [
 @pytest.mark.parametrize("said", STRANGE, ids=str)
 def test_a_question_that_it_does_not_understand_reaches_nobody(word: str, said: Said) -> None:
     async def test(new: New, ask: Callable[[Said], None]) -> None:
-        ask({**said, "say": said["say"] if said["say"] == "watch" else word})
+        ask({**said, "say": word if said["say"] == "find" else said["say"]})
         answer = await new.hear()
         assert answer == {"say": "answer", "number": 5, "sessions": 0, "silent": [os.getpid()]}
         assert not new.sessions.asked

@@ -57,6 +57,8 @@ class FakeProxy:
         self.listeners, self.pools = listeners, pools
         self.round = 0
         self.pid = 4711
+        self.older = 0
+        """Sessions of before an upgrade."""
         self.silent: Json = {"silent_workers": [], "silent_processes": []}
         """Who does not answer questions about sessions."""
         self.version = "0.1.0"
@@ -106,7 +108,8 @@ class FakeProxy:
         return {
             "version": self.version, "pid": self.pid, "uptime_seconds": time.time() - self.began,
             "started": moment(self.began), "ready": not self.not_ready, "not_ready": self.not_ready,
-            "sessions": live, "older_sessions": 0, "config_files": ["/etc/spliceproxy/app.yaml"],
+            "sessions": live, "older_sessions": self.older,
+            "config_files": ["/etc/spliceproxy/app.yaml"],
             "log_level": self.log_level, "max_sessions": 50000, "writable": True,
             "workers": [
                 {"worker": index, "pid": self.pid + 1 + index, "ready": True,
@@ -286,7 +289,8 @@ class FakeProxy:
             changed = listener.draining != drained
             listener.draining = drained
             return {"target": body["target"], "upstreams": [], "listeners": [rest], "left": 0,
-                    "changed": int(changed), "sessions": 0, "older_sessions": 0}  # fmt: skip
+                    "changed": int(changed), "sessions": 0, "older_sessions": 0,
+                    "silent_processes": self.silent["silent_processes"]}  # fmt: skip
         name, _, upstream = rest.partition("/")
         meant = [one for one in self.pool(name).upstreams if not upstream or one.name == upstream]
         if not meant:
@@ -298,6 +302,7 @@ class FakeProxy:
         left = len(self.pool(name).upstreams) - len(meant)
         return {"target": body["target"], "upstreams": [one.name for one in meant], "listeners": [],
                 "changed": changed, "sessions": sessions, "left": left, "older_sessions": 0,
+                "silent_processes": self.silent["silent_processes"],
                 }  # fmt: skip
 
     def set_weight(self, body: Json) -> Json:

@@ -233,3 +233,19 @@ def test_a_pool_that_is_down_already_says_so_before_it_is_drained(show: ShowProx
     assert "no other upstream of postgres can be used" in said
     assert "It has no sessions now." in said
     assert screen.page.get_by_label("End them within").count() == 0
+
+
+def test_a_drain_is_for_sessions_of_before_an_upgrade_too(show: ShowProxy) -> None:
+    upgraded = all_down()
+    upgraded.older = 2
+    screen, api = show(upgraded)
+    said = open_drain(screen, "drain upstream 10.0.1.1:5432")
+    assert "It has no sessions now." in said
+    assert "Sessions of before an upgrade are meant too." in said
+    assert screen.page.get_by_label("End them within").count() == 1
+    api.proxy.silent["silent_processes"] = [1234]
+    screen.confirm("Drain")
+    assert screen.notice() == (
+        "pool/postgres/10.0.1.1:5432 is drained: it takes no new sessions. No session is left. "
+        "Process 1234 of before an upgrade did not answer in time: it does not know of this."
+    )

@@ -110,8 +110,8 @@ export function listed(names, most = 4) {
   return words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`;
 }
 
-/** Who did not answer a question about sessions, and what that means; empty: all did. */
-export function silentWords({ silent_workers: workers, silent_processes: processes }, meaning) {
+/** Who did not answer a question or an order about sessions, and what that means; empty: all did. */
+export function silentWords({ silent_workers: workers = [], silent_processes: processes }, meaning) {
   const silent = listed([
     ...workers.map((worker) => `worker ${worker}`),
     ...processes.map((pid) => `process ${pid} of before an upgrade`),

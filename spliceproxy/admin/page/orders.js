@@ -24,6 +24,7 @@ export class Orders {
 
   #drain(item) {
     const { sessions, target } = item;
+    const older = this.model.status.older_sessions;
     const end = make("input", { type: "checkbox", id: "drain-end" });
     const seconds = make("input", {
       type: "number",
@@ -46,8 +47,12 @@ export class Orders {
     );
     ask({
       title: `Drain ${meant(item)}?`,
-      sentences: [...this.#drainWords(item), goOn(sessions)],
-      fields: sessions ? [field] : [],
+      sentences: [
+        ...this.#drainWords(item),
+        goOn(sessions),
+        ...(older ? ["Sessions of before an upgrade are meant too."] : []),
+      ],
+      fields: sessions || older ? [field] : [],
       action: "Drain",
       run: async () => {
         const over = end.checked ? { over: seconds.valueAsNumber } : {};
@@ -55,7 +60,8 @@ export class Orders {
         const left = answer.sessions
           ? `${plural(answer.sessions, "session")} left.`
           : "No session is left.";
-        return `${target} is drained: it takes no new sessions. ${left}`;
+        const silent = silentWords(answer, "it does not know of this.");
+        return `${target} is drained: it takes no new sessions. ${left} ${silent}`.trim();
       },
     });
   }

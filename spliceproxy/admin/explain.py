@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 _KEYS = ("source", "protocol", "sni", "alpn", "host")
 """What a route may ask of a client."""
 
+_MET = {
+    "rate_limit": "the listener has as many new sessions as its rate allows",
+    "client_limit": "its network has as many sessions as it may have",
+    "client_rate_limit": "its network has as many new sessions as its rate allows",
+}
+"""What is said of a limit that is met, by what a record would say."""
+
 Json = dict[str, Any]
 
 
@@ -163,7 +170,8 @@ class _Explanation:
         most = plan.max_sessions
         if most is not None and self._scene.sight.listener_live(plan.slot) >= most:
             return {"why": None, "text": "the listener is full: it waits in the kernel's queue"}
-        return None
+        limit = self._scene.sight.limit_met(plan, self._client.source)
+        return None if limit is None else self._refused(limit, _MET[limit])
 
     def _refused(self, why: str, text: str) -> Json:
         return {"why": why, "how": self._plan.on_refuse, "text": text}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from spliceproxy.limits.clients import Clients
 from spliceproxy.telemetry.board import listener_sessions
+from spliceproxy.worker.limits import Limits
 
 if TYPE_CHECKING:
     from spliceproxy.config import Config
     from spliceproxy.ipc import ListenerPlan, PoolPlan
     from spliceproxy.telemetry.board import Board
+    from spliceproxy.telemetry.record import Why
 
 
 class Sight(Protocol):
@@ -26,6 +30,9 @@ class Sight(Protocol):
     def listener_live(self, slot: int) -> int:
         """Live sessions of a listener."""
 
+    def limit_met(self, plan: ListenerPlan, ip: str) -> Why | None:
+        """Which limit of a listener forbids a client that comes now; None: none does."""
+
 
 class AtRest:
     """All is well, and nobody is there."""
@@ -34,6 +41,9 @@ class AtRest:
         return 0
 
     live = listener_live = state
+
+    def limit_met(self, plan: ListenerPlan, ip: str) -> Why | None:  # noqa: ARG002
+        return None
 
 
 class OnBoard:
@@ -46,6 +56,16 @@ class OnBoard:
 
     def listener_live(self, slot: int) -> int:
         return self._board.total(listener_sessions(slot))
+
+    def limit_met(self, plan: ListenerPlan, ip: str) -> Why | None:
+        limits, board = plan.limits, self._board
+        if limits is None:
+            return None
+        clients = None
+        if limits.planes is not None:
+            clients = Clients(board.planes.of(limits.planes), None, board.key)
+        # Any worker's index will do for one who only looks.
+        return Limits(limits, plan.slot, board, 0, clients).look(ip, time.monotonic())
 
 
 @dataclass(frozen=True, slots=True)

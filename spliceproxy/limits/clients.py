@@ -47,9 +47,9 @@ def network_key(packed: bytes, v4: int, v6: int) -> bytes:
 class Clients:
     """The counts of one listener, as one worker sees and changes them."""
 
-    def __init__(self, planes: Sequence[memoryview], index: int, key: bytes) -> None:
-        """`planes`: one for each worker, all of one size; `index` is this worker's. `key`, up to 64
-        bytes, is the same for all of them, and secret."""
+    def __init__(self, planes: Sequence[memoryview], index: int | None, key: bytes) -> None:
+        """`planes`: one for each worker, all of one size; `index` is this worker's, None of whoever
+        only looks and has no sessions. `key`, up to 64 bytes, is the same for all, and secret."""
         columns = len(planes[0]) // BYTES_PER_COLUMN
         cells = columns * ROWS
         self._columns = columns
@@ -57,8 +57,8 @@ class Clients:
         self._key = key
         self._rates = [plane[: cells * 8].cast("Q") for plane in planes]
         self._lives = [plane[cells * 8 : cells * 12].cast("I") for plane in planes]
-        self._own_rates = self._rates[index]
-        self._own_lives = self._lives.pop(index)
+        self._own_rates = self._rates[index or 0]
+        self._own_lives = self._lives[0] if index is None else self._lives.pop(index)
         self._live: dict[bytes, int] = {}
         """Live sessions of this worker, by network."""
 

@@ -70,6 +70,23 @@ class Limits:
         clients.enter(network, cells)
         return None, (network, cells)
 
+    def look(self, ip: str, now: float) -> Why | None:
+        """What would forbid a client that comes at `now`, as `enter` says; nothing is counted."""
+        plan, clients = self._plan, self._clients
+        packed = b"" if clients is None else packed_ip(ip)
+        if clients is not None and packed:
+            network = network_key(packed, plan.v4, plan.v6)
+            cells = clients.cells(network)
+            if plan.client_sessions is not None and clients.full(
+                network, cells, plan.client_sessions
+            ):
+                return "client_limit"
+            if plan.client_rate is not None and not clients.may_come(cells, plan.client_rate, now):
+                return "client_rate_limit"
+        if plan.rate is not None and not self._arrivals.one_more(plan.rate, now):
+            return "rate_limit"
+        return None
+
     def leave(self, place: Place) -> None:
         """Give back what a session has taken."""
         assert self._clients is not None

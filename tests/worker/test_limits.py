@@ -13,6 +13,7 @@ import pytest
 from harness.fds import open_fds
 
 from spliceproxy.ipc import LimitsPlan, ListenerPlan
+from spliceproxy.limits.clients import Clients, Place
 from spliceproxy.limits.window import Rate
 from spliceproxy.telemetry.board import Board, listener_handshakes
 from spliceproxy.worker.limits import Limits, LimitsOfAll
@@ -141,3 +142,28 @@ def test_planes_are_mapped_once_and_given_up_with_the_last_session_that_needs_th
     del before, after
     gc.collect()
     assert len(open_fds()) == fds
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whoever_only_looks_foresees_what_each_worker_says(seed: int, board: Board) -> None:
+    chance = random.Random(seed)
+    plan = LimitsPlan(rate=Rate(15, 20), client_rate=Rate(2, 4), client_sessions=3, v4=24, planes=0)
+    workers = both(board, plan)
+    looks = Limits(plan, PLAN.slot, board, 0, Clients(board.planes.of(0), None, board.key))
+    taken: list[tuple[Limits, Place]] = []
+    said: Counter[str | None] = Counter()
+    now = 100.0
+    for _ in range(1500):
+        now += chance.expovariate(30)
+        ip, worker = f"192.0.{chance.randrange(9)}.{chance.randrange(255)}", chance.choice(workers)
+        foreseen = looks.look(ip, now)
+        assert looks.look(ip, now) == foreseen
+        why, place = worker.enter(ip, now)
+        assert foreseen == why
+        said[why] += 1
+        if place is not None:
+            taken.append((worker, place))
+        if len(taken) > 12:
+            owner, place = taken.pop(chance.randrange(len(taken)))
+            owner.leave(place)
+    assert said.keys() == {None, "client_limit", "client_rate_limit", "rate_limit"}, said

@@ -55,7 +55,7 @@ class Answering:
         try:
             number, file, silent = await self._ask(said)
         except (KeyError, TypeError, ValueError, OSError, SpliceproxyError) as error:
-            _log.warning("a question of the new process was not understood", error=repr(error))
+            _log.warning("a question of the new process cannot be answered", error=repr(error))
         except Exception as error:
             _log.error("a question of the new process failed", exc_info=error)
         more = {"number": said.get("number"), "sessions": number, "silent": silent}

@@ -56,8 +56,8 @@ VARIABLE = "SPLICEPROXY_HANDOVER"
 """Environment: `PAIR,MEMFD`, two inherited fds."""
 
 _VERSION = 2
-_MAX_MESSAGE = 64 * 1024
-"""Bytes."""
+_MAX_MESSAGE = 256 * 1024
+"""Bytes: more than the kernel takes, unless somebody raised net.core.wmem_default."""
 _MOST_PROBLEMS = 20_000
 """Characters of the problems that are told."""
 _UCRED = struct.Struct("3i")

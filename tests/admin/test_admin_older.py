@@ -158,11 +158,13 @@ def test_they_are_reset_by_a_filter_and_by_name_and_no_others(tmp_path: Path) ->
         assert whys == ["operator"] * 5
 
 
+@pytest.mark.alone
 def test_who_does_not_answer_is_named_and_keeps_nobody_waiting(tmp_path: Path) -> None:
     with row(tmp_path, 3) as whole:
         oldest, middle, newest = whole.proxy.pids()
         os.kill(oldest, signal.SIGSTOP)
         try:
+            wait_until(lambda: whole.find()["silent_processes"] == [oldest], 30, "it is silent")
             for _ in range(30):  # thirty times the patience is more than this test may take
                 answer = whole.find()
                 assert answer["silent_processes"] == [oldest]
@@ -231,6 +233,7 @@ def test_questions_cost_no_fds_in_any_generation(tmp_path: Path) -> None:
             whole.reset(where={"listener": "nobody"})
 
 
+@pytest.mark.alone
 def test_sessions_that_end_while_they_are_looked_for_keep_nobody_waiting(tmp_path: Path) -> None:
     with row(tmp_path, 2) as whole:
         oldest, newest = whole.proxy.pids()

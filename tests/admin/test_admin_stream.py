@@ -19,6 +19,7 @@ from told import Told
 
 from spliceproxy.admin.stream import _lines
 from spliceproxy.control.fleet import Fleet
+from spliceproxy.control.older import Older
 from spliceproxy.control.record_streams import RecordStreams
 from spliceproxy.ipc.queries import SessionFilter
 
@@ -147,11 +148,11 @@ def test_a_stream_that_a_new_worker_cannot_tell_is_closed_and_the_worker_serves(
 
     async def begin() -> int | bytes | None:
         fleet = SimpleNamespace(on_ready=[], workers=lambda: iter(()))
-        streams = RecordStreams(cast(Fleet, fleet))
+        streams = RecordStreams(cast(Fleet, fleet), Older())
         stream = streams.open("all", SessionFilter())
         monkeypatch.setattr(socket, "socketpair", none_left)
         for call in fleet.on_ready:
-            call(SimpleNamespace())
+            call(SimpleNamespace(send=none_left))
         return await anext(stream, None)
 
     assert asyncio.run(asyncio.wait_for(begin(), 60)) is None

@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from harness.fds import same_fds
@@ -18,9 +18,9 @@ from spliceproxy.control.answering import Answering
 from spliceproxy.control.draining import Draining
 from spliceproxy.control.handover import Link, Said
 from spliceproxy.control.record_streams import RecordStreams
-from spliceproxy.control.sessions import FoundSessions, LiveSessions, Reached
+from spliceproxy.control.sessions import LiveSessions, Part, Reached
 from spliceproxy.ipc import OwnedFd
-from spliceproxy.ipc.queries import SessionFilter, SessionQuery
+from spliceproxy.ipc.queries import SessionFilter, SessionQuery, decode_found
 
 LONG = 60.0
 """Seconds."""
@@ -35,10 +35,10 @@ class FakeSessions:
         self.silent: list[int] = []
         """Workers."""
         self.fails: Exception | None = None
-        self.found: list[dict[str, Any]] = []
+        self.found: Part = []
 
-    async def find_those(self, query: SessionQuery, patience: float) -> FoundSessions:
-        return FoundSessions(*self._reached(query, patience), self.found)
+    async def find_those(self, query: SessionQuery, patience: float) -> tuple[Reached, Part]:
+        return Reached(*self._reached(query, patience)), self.found
 
     async def reset_those(self, query: SessionQuery, patience: float) -> Reached:
         return Reached(*self._reached(query, patience))
@@ -92,12 +92,16 @@ def question(word: str = "find", **more: object) -> Said:
 
 def test_it_answers_with_the_sessions_and_names_itself_where_a_worker_is_silent() -> None:
     async def test(new: New, ask: Callable[[Said], None]) -> None:
-        new.sessions.found = [{"session": "0-1-1", "sorted_by": 7.0}]
+        new.sessions.found = [
+            ([7.0, 0.0], {"session": "0-1-1"}),
+            ([6.0, 0.0], {"session": "0-1-2"}),
+        ]
         ask(question())
         said = await new.hear()
         file = said.pop("fd")
         assert isinstance(file, OwnedFd)
-        assert json.loads(os.pread(file.fileno(), 1000, 0)) == new.sessions.found
+        told = decode_found(os.pread(file.fileno(), 1000, 0))
+        assert [(key, json.loads(session)) for key, session in told] == new.sessions.found
         assert said == {"say": "answer", "number": 5, "sessions": 3, "silent": [4711]}
         new.sessions.silent = [1]
         ask(question("reset"))

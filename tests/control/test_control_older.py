@@ -4,12 +4,10 @@ answer late, wrongly or not at all. The other process is the test, at the far en
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from typing import Any
 
 import pytest
 from harness.fds import same_fds
@@ -17,6 +15,7 @@ from harness.fds import same_fds
 from spliceproxy.control.handover import Link, Said
 from spliceproxy.control.older import Older, OlderAnswer
 from spliceproxy.ipc import OwnedFd
+from spliceproxy.ipc.queries import SortKey, encode_found
 from spliceproxy.ipc.sealed import memfd_of
 
 NEVER = 0.05
@@ -77,8 +76,9 @@ def with_older(test: Callable[[Far], Awaitable[None]], *, answers: bool = True) 
         asyncio.run(run())
 
 
-def found(*sessions: dict[str, Any]) -> OwnedFd:
-    return memfd_of(json.dumps(sessions).encode())
+def found(*sessions: tuple[SortKey, bytes]) -> OwnedFd:
+    keys, texts = [key for key, _ in sessions], [text for _, text in sessions]
+    return memfd_of(encode_found(keys, texts))
 
 
 def test_without_anybody_before_it_nobody_is_asked_and_nobody_is_silent() -> None:
@@ -91,10 +91,10 @@ def test_an_answer_comes_with_the_sessions_and_with_who_else_was_silent() -> Non
         said = await far.asked()
         assert (said["say"], said["query"]) == ("find", "the query")
         assert 0 < said["patience"] < LONG
-        file = found({"session": "0-1-1", "sorted_by": 7})
+        file = found(([7, 1], b'{"session": "0-1-1"}'))
         far.answer(said, file, sessions=3, silent=[4711])
         answer = await asking
-        assert answer == OlderAnswer(3, [{"session": "0-1-1", "sorted_by": 7.0}], [4711])
+        assert answer == OlderAnswer(3, [([7.0, 1.0], b'{"session": "0-1-1"}')], [4711])
 
     with_older(test)
 
@@ -179,7 +179,7 @@ def test_an_answer_that_makes_no_sense_counts_as_none(wrong: dict[str, object]) 
     with_older(test)
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"7", b"[7]", b"[{}]", b'[{"sorted_by": "x"}]'])
+@pytest.mark.parametrize("text", [b"", b"{", b"7", b"[7]\n{}", b"[[7]]", b"[]\n{}", b'[["x"]]\n{}'])
 def test_sessions_that_make_no_sense_count_as_no_answer(text: bytes) -> None:
     async def test(far: Far) -> None:
         asking = asyncio.create_task(far.older.ask("find", "{}", LONG))

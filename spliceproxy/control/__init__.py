@@ -20,7 +20,8 @@ A start goes through it in this order:
   `log_level` are what somebody ordered; `sessions` and `record_streams` ask the workers, `events`
   remembers the log.
 - `succession`: a new process takes the place of this one. `upgrade` is the old one's side of it,
-  `inherited` the new one's, `handover` what they tell each other.
+  `inherited` the new one's, `handover` what they tell each other. `older` asks those that were
+  replaced about their sessions, and `answering` is how one of these answers.
 """
 
 from spliceproxy.lean import structlog_without_rich

@@ -50,18 +50,19 @@ class Orders:
             over = seconds(over, "over", LONGEST_OVER)
         drained = await self._house.draining.order(target, on, over)
         older = await drain_older(self._house.sessions.older, target, on, over)
+        sessions = drained.sessions + older.number
         if drained.changed or over is not None:
             _log.info(
                 event,
                 target=target,
                 changed=drained.changed,
-                sessions=drained.sessions,
+                sessions=sessions,
                 over_seconds=over,
             )
         return tell(
             {
                 **asdict(drained),
-                "sessions": drained.sessions + older.number,
+                "sessions": sessions,
                 "older_sessions": self._house.older_sessions(),
                 "silent_processes": older.silent,
             }

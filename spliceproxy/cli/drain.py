@@ -188,7 +188,9 @@ def _filters(drained: dict[str, Any]) -> list[tuple[str, str]]:
     if kind != "pool":
         return [(kind, rest)] if rest else []
     pool, _, upstream = rest.partition("/")
-    return [("pool", pool)] + ([("upstream", upstream)] if upstream else [])
+    # Who waits in the pool's queue has no upstream yet, and is not meant.
+    connected = [("pool", pool), ("phase", "relay")]
+    return [*connected, ("upstream", upstream)] if upstream else connected
 
 
 def _left(status: dict[str, Any], drained: dict[str, Any]) -> int:

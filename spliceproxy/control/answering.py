@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import Final
 
 import orjson
@@ -64,7 +65,9 @@ class Answering:
 
     async def _ask(self, said: Said) -> tuple[int, OwnedFd | None, list[int]]:
         """How many were meant, the sessions, and the pids of those that could not tell of all."""
-        patience = float(said["patience"])
+        patience = float(said["until"]) - time.monotonic()
+        if patience <= 0 and said["say"] != "watch":
+            raise ValueError("it came too late: whoever asked was told that nothing was done")
         if said["say"] == "drain":
             order = said["target"], bool(said["on"]), said["over"]
             number = self._draining.order_behind(*order)

@@ -18,15 +18,17 @@ word in `say`:
     stop     drain          new → old: end within so many seconds, null: without limit
     hurry                   new → old: end now
     find     number, query, new → old: which of your sessions, and of those of the processes before
-             patience               you, are these (a SessionQuery)? So many seconds are waited
+             until                  you, are these (a SessionQuery)? Until that moment of
+                                    CLOCK_MONOTONIC an answer is of use; what comes later is not
+                                    done, because nobody was told that it was
     reset    number, query, new → old: the same, and end them by a reset
-             patience
+             until
     watch    number, query, new → old: tell the records of sessions that end, of those that are
-             patience,              meant, through the socket beside it: all, or errors (`keep`)
-             keep, fd
+             until, keep, fd        meant, through the socket beside it: all, or errors (`keep`);
+                                    also where it comes late
     drain    number, target, new → old: drain (`on`) a target or undrain it; its sessions are to end
-             on, over,              within so many seconds, null: when they like. The answer's
-             patience               `sessions` are those of the target
+             on, over, until        within so many seconds, null: when they like. The answer's
+                                    `sessions` are those of the target
     answer   number,        old → new: so many are meant, or were reset. Processes with the pids in
              sessions,              `silent` could not tell of all of theirs. A memfd beside it
              silent, [fd]           (SCM_RIGHTS) has the answer to `find`: a JSON list

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -33,6 +34,8 @@ class OlderAnswer:
     """Those that were asked for, as JSON, each behind what it is sorted by."""
     silent: list[int] = field(default_factory=list)
     """Pids of those that could not tell of all of theirs: each may stand for others behind it."""
+    asked: bool = field(default=True, compare=False)
+    """Whether the question went out: not while the nearest one owes an answer."""
 
 
 _NOBODY: Final = OlderAnswer()
@@ -50,11 +53,13 @@ class Older:
         self._waiting: asyncio.Future[OlderAnswer | None] | None = None
         self._owed = 0
         """The number of the question that is not answered yet; 0: none."""
+        self._word = ""
+        """What it asked for."""
 
     @property
-    def there(self) -> bool:
-        """Whether there is any."""
-        return self._link is not None
+    def answering(self) -> bool:
+        """Whether there is any, and it knows of questions."""
+        return self._link is not None and self._answers
 
     def begin(self, link: Link, *, answers: bool) -> None:
         """The process behind `link` has handed over; not `answers`: it knows of no questions."""
@@ -74,30 +79,33 @@ class Older:
         """
         if self._link is None:
             return _NOBODY
-        answer: OlderAnswer | None = None
+        answer, asked = None, False
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience), self._turn:
+            async with asyncio.timeout(patience) as limit, self._turn:
                 if self._link is not None and self._answers and not self._owed:
-                    told = {"query": query, "patience": _SHARE * patience, **more}
-                    answer = await self._exchange(self._link, word, file, told)
+                    left = (limit.when() or 0.0) - asyncio.get_running_loop().time()
+                    told = {"query": query, "until": time.monotonic() + _SHARE * left, **more}
+                    asked = self._say(self._link, word, file, told)
+                    answer = await self._answer() if asked else None
         if answer is not None:
             return answer
-        return _NOBODY if self._link is None else OlderAnswer(silent=[self._pid])
+        return _NOBODY if self._link is None else OlderAnswer(silent=[self._pid], asked=asked)
 
     def on_answer(self, said: Said) -> None:
         """What came as `answer`; the file that came with it is closed in here."""
-        answer = _read(said, said.pop("fd", None))
+        answer = _read(said, said.pop("fd", None), self._word)
         if self._owed and said.get("number") == self._owed:
             self._owed = 0
             self._wake(answer)
 
-    async def _exchange(
-        self, link: Link, word: str, file: HasFileno | None, told: dict[str, object]
-    ) -> OlderAnswer | None:
+    def _say(self, link: Link, word: str, file: HasFileno | None, told: dict[str, object]) -> bool:
         number = next(self._numbers)
         if not link.say(word, file, number=number, **told):
-            return None
-        self._owed = number
+            return False
+        self._owed, self._word = number, word
+        return True
+
+    async def _answer(self) -> OlderAnswer | None:
         self._waiting = asyncio.get_running_loop().create_future()
         try:
             return await self._waiting
@@ -109,14 +117,17 @@ class Older:
             self._waiting.set_result(answer)
 
 
-def _read(said: Said, file: object) -> OlderAnswer | None:
-    """The answer in a message and its file; None: it is none."""
+def _read(said: Said, file: object, word: str) -> OlderAnswer | None:
+    """The answer to `word` in a message and its file; None: it is none. Without an fd to be had
+    here a file does not arrive."""
     sessions: list[tuple[SortKey, bytes]] = []
     try:
         if isinstance(file, OwnedFd):
             fd = file.fileno()
             told = decode_found(os.pread(fd, os.fstat(fd).st_size, 0))
             sessions = [([float(number) for number in key], session) for key, session in told]
+        elif word == "find":
+            return None
         silent = [int(pid) for pid in said["silent"]]
         return OlderAnswer(int(said["sessions"]), sessions, silent)
     except (KeyError, TypeError, ValueError, OSError):

@@ -28,10 +28,10 @@ _MOST: Final = 64 * 1024
 """Bytes of one record, at the most."""
 _READS: Final = 200
 """Records that are read in one turn."""
-
-
 _PATIENCE: Final = 3.0
 """Seconds for the processes before this one to hear of a watcher."""
+_RETRY: Final = 0.5
+"""Seconds until they are told again of one of whom they could not be told."""
 
 
 class RecordStreams:
@@ -41,7 +41,7 @@ class RecordStreams:
         self._fleet = fleet
         self._older = older
         self._open: set[RecordStream] = set()
-        self._tasks: set[asyncio.Task[OlderAnswer]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         fleet.on_ready.append(self._on_ready)
 
     def open(self, keep: str, where: SessionFilter) -> RecordStream:
@@ -55,7 +55,7 @@ class RecordStreams:
             for worker in self._fleet.workers():
                 if worker.ready:
                     stream.watch(worker)
-            if self._older.there:
+            if self._older.answering:
                 self._watch_older(stream)
         except OSError:
             stream.close()
@@ -63,10 +63,24 @@ class RecordStreams:
         return stream
 
     def _watch_older(self, stream: RecordStream) -> None:
-        watch = stream.message
-        task = asyncio.create_task(self.pass_on(watch, stream.far_end(), _PATIENCE))
+        task = asyncio.create_task(self._tell_older(stream, stream.far_end()))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _tell_older(self, stream: RecordStream, far_end: OwnedFd) -> None:
+        """Until the nearest of them has been told: it may owe an answer to somebody else. One that
+        was told answers late, or never; the socket it has all the same."""
+        while stream in self._open and self._older.answering:
+            answer = await self.pass_on(stream.message, far_end, _PATIENCE)
+            if answer.asked:
+                if answer.silent:
+                    _log.warning(
+                        "records of sessions from before an upgrade may not be told to whoever "
+                        "follows them",
+                        processes=answer.silent,
+                    )
+                return
+            await asyncio.sleep(_RETRY)
 
     async def pass_on(self, watch: Watch, far_end: OwnedFd, patience: float) -> OlderAnswer:
         """Have the processes before this one tell a watcher; who could not be told of him."""

@@ -311,7 +311,6 @@ class Succession:
         told = -1
         while True:
             sessions = self._wing.fleet.statistics().sessions + self.older_sessions
-            if sessions != told:
-                new.say("sessions", sessions=sessions)
+            if sessions != told and new.say("sessions", sessions=sessions):
                 told = sessions
             await asyncio.sleep(_COUNT_PAUSE)

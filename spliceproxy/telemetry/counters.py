@@ -20,6 +20,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from spliceproxy.telemetry.counts import Counts
@@ -191,7 +192,7 @@ class Cell:
     It may be kept for as long as one likes: it says so when the place is another one.
     """
 
-    __slots__ = ("at",)
+    __slots__ = ("__weakref__", "at")
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -222,6 +223,8 @@ class Region:
         for number, end in enumerate(kinds_of(words)):
             self.kinds[end] = ENDS + number
         self._departed: dict[CellKey, None] = {}
+        self._folded: dict[Cell, WeakSet[Cell]] = {}
+        """By a cell that may go too: those that were added to it and that somebody still keeps."""
 
     def cell(self, listener: str, route: str = "", pool: str = "", upstream: str = "") -> Cell:
         """The cell of these names, made where it is missing."""
@@ -330,7 +333,13 @@ class Region:
         """Add a cell to another one, and give up its place; whoever has it counts there from now
         on."""
         cell, target = self._cells.pop(key), into.at
-        source, cell.at = cell.at, target
+        source = cell.at
+        followers = self._folded.pop(cell, WeakSet())
+        followers.add(cell)
+        for one in followers:
+            one.at = target
+        if into is not self._cells.get(CellKey(key.listener)):  # that one stays
+            self._folded.setdefault(into, WeakSet()).update(followers)
         slots = self.slots
         slots[SEQUENCE] += 1
         for index in range(SLOTS):

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from harness.door import request, streamed
-from harness.fds import children, same_fds
+from harness.fds import children, fd_kinds, same_fds
 from harness.generations import Generations, generations
 from harness.serving import reset
 from harness.upstreams import echo
@@ -343,7 +343,10 @@ def test_what_an_older_process_never_had_is_drained_without_it(tmp_path: Path) -
         whole.proxy.wait_alone()
 
 
-def test_who_does_not_hear_of_a_drain_is_named(tmp_path: Path) -> None:
+def test_who_does_not_hear_of_an_order_is_named_and_does_not_carry_it_out_later(
+    tmp_path: Path,
+) -> None:
+    """By then it may have been taken back, or mean other sessions."""
     with row(tmp_path, 2) as whole:
         oldest, _ = whole.proxy.pids()
         os.kill(oldest, signal.SIGSTOP)
@@ -352,6 +355,33 @@ def test_who_does_not_hear_of_a_drain_is_named(tmp_path: Path) -> None:
         finally:
             os.kill(oldest, signal.SIGCONT)
         assert (done["sessions"], done["silent_processes"]) == (1, [oldest])
-        # It had been told nevertheless, and does it now.
+        line = whole.proxy.proxy.wait_log("a question of the new process cannot be answered")
+        assert "too late" in line["error"]
+        assert len(whole.all_found()) == 3
+        assert not any(ended(sock) for sock in whole.clients[0].values())
+        assert whole.drain("listener/web", over=0)["silent_processes"] == []
         wait_until(lambda: ended(whole.clients[0]["web"]), 10, "its end")
-        assert not ended(whole.clients[0]["other"])
+
+
+def test_whoever_follows_while_an_old_process_stands_still_hears_of_its_sessions_when_it_goes_on(
+    tmp_path: Path,
+) -> None:
+    with row(tmp_path, 2) as whole, ExitStack() as stack:
+        oldest, _ = whole.proxy.pids()
+        [worker] = children(oldest)
+        sockets = fd_kinds(worker)["socket"]
+        os.kill(oldest, signal.SIGSTOP)
+        try:
+            assert whole.find()["silent_processes"] == [oldest]  # it owes an answer now
+            target = "/api/v1/stream?events=off&records=all"
+            lines = stack.enter_context(streamed(whole.proxy.door, target))
+            assert lines.readline() == b": hello\n"
+            assert whole.find()["silent_processes"] == [oldest]
+        finally:
+            os.kill(oldest, signal.SIGCONT)
+        wait_until(lambda: fd_kinds(worker)["socket"] > sockets, 10, "its worker to be told")
+        client = whole.clients[0]["web"]
+        [host, port] = client.getsockname()
+        client.close()
+        [record] = records(lines, 1)
+        assert record["client"] == f"{host}:{port}"

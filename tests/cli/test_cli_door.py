@@ -264,8 +264,8 @@ def found(matching: int, *silent: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("target", "filters"),
     [
-        ("pool/app/127.0.0.1:9001", "pool=app&upstream=127.0.0.1%3A9001&"),
-        ("pool/app", "pool=app&"),
+        ("pool/app/127.0.0.1:9001", "pool=app&phase=relay&upstream=127.0.0.1%3A9001&"),
+        ("pool/app", "pool=app&phase=relay&"),
         ("listener/web", "listener=web&"),
         ("all", ""),
     ],

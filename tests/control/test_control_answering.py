@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from typing import cast
@@ -44,7 +45,7 @@ class FakeSessions:
         return Reached(*self._reached(query, patience))
 
     def _reached(self, query: SessionQuery, patience: float) -> tuple[int, list[int], list[int]]:
-        assert patience == 2.5
+        assert 0 < patience < LONG
         if self.fails is not None:
             raise self.fails
         self.asked.append(query)
@@ -87,7 +88,8 @@ def with_answering(test: Test) -> None:
 
 
 def question(word: str = "find", **more: object) -> Said:
-    return {"say": word, "number": 5, "query": WEB.encode(), "patience": 2.5, **more}
+    until = time.monotonic() + LONG
+    return {"say": word, "number": 5, "query": WEB.encode(), "until": until, **more}
 
 
 def test_it_answers_with_the_sessions_and_names_itself_where_a_worker_is_silent() -> None:
@@ -116,7 +118,8 @@ STRANGE: list[Said] = [
     question(query=None),
     question(query="{"),
     question(query="[]"),
-    question(patience="soon"),
+    question(until="soon"),
+    question(until=time.monotonic()),
     question(query=json.dumps({**json.loads(WEB.encode()), "fields_of_tomorrow": 1})),
     question(query=WEB.encode().replace('"listener"', '"colour"')),
     {"say": "find", "number": 5},

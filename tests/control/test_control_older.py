@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 
@@ -90,7 +91,7 @@ def test_an_answer_comes_with_the_sessions_and_with_who_else_was_silent() -> Non
         asking = asyncio.create_task(far.older.ask("find", "the query", LONG))
         said = await far.asked()
         assert (said["say"], said["query"]) == ("find", "the query")
-        assert 0 < said["patience"] < LONG
+        assert 0 < said["until"] - time.monotonic() < LONG
         file = found(([7, 1], b'{"session": "0-1-1"}'))
         far.answer(said, file, sessions=3, silent=[4711])
         answer = await asking
@@ -144,8 +145,44 @@ def test_whoever_asks_and_goes_away_leaves_the_answer_owed() -> None:
         assert await far.older.ask("find", "{}", LONG) == SILENT
         far.older.on_answer({"say": "answer", "number": said["number"]})
         asking = asyncio.create_task(far.older.ask("find", "{}", LONG))
-        far.answer(await far.asked())
+        far.answer(await far.asked(), found())
         assert await asking == NOBODY
+
+    with_older(test)
+
+
+def test_who_was_not_asked_is_told_from_who_was_and_did_not_answer() -> None:
+    async def test(far: Far) -> None:
+        assert (await far.older.ask("watch", "{}", NEVER)).asked
+        assert not (await far.older.ask("watch", "{}", NEVER)).asked
+        far.answer(await far.asked())
+
+    with_older(test)
+
+
+def test_one_that_waits_for_its_turn_gives_those_behind_no_more_than_what_is_left() -> None:
+    async def test(far: Far) -> None:
+        first = asyncio.create_task(far.older.ask("find", "{}", LONG))
+        said = await far.asked()
+        patience = 0.5
+        end = time.monotonic() + patience
+        second = asyncio.create_task(far.older.ask("reset", "{}", patience))
+        await asyncio.sleep(patience / 2)
+        far.answer(said, found())
+        assert await first == NOBODY
+        assert (await far.asked())["until"] < end
+        await second
+
+    with_older(test)
+
+
+def test_sessions_without_the_file_that_has_them_are_no_answer() -> None:
+    """There was no fd to be had for it."""
+
+    async def test(far: Far) -> None:
+        asking = asyncio.create_task(far.older.ask("find", "{}", LONG))
+        far.answer(await far.asked(), sessions=3)
+        assert await asking == SILENT
 
     with_older(test)
 
@@ -173,7 +210,7 @@ WRONG: list[dict[str, object]] = [
 def test_an_answer_that_makes_no_sense_counts_as_none(wrong: dict[str, object]) -> None:
     async def test(far: Far) -> None:
         asking = asyncio.create_task(far.older.ask("find", "{}", LONG))
-        far.answer(await far.asked(), **wrong)
+        far.answer(await far.asked(), found(), **wrong)
         assert await asking == SILENT
 
     with_older(test)
@@ -195,7 +232,7 @@ def test_a_question_that_is_too_long_for_a_message_is_not_sent() -> None:
         asking = asyncio.create_task(far.older.ask("find", "short", LONG))
         said = await far.asked()
         assert said["query"] == "short"
-        far.answer(said)
+        far.answer(said, found())
         assert await asking == NOBODY
 
     with_older(test)
@@ -208,7 +245,7 @@ def test_a_file_that_nobody_asked_for_is_closed() -> None:
         for number in (said["number"] + 7, None, "x"):
             far.link.say("answer", found(), number=number, sessions=9, silent=[])
         far.link.say("no such word", found())
-        far.answer(said, sessions=1)
+        far.answer(said, found(), sessions=1)
         assert await asking == OlderAnswer(1)
 
     with_older(test)

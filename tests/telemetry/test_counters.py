@@ -220,3 +220,16 @@ def test_a_reader_beside_a_writer_never_sees_a_count_twice_or_not_at_all() -> No
         assert reads > 10
         assert _sum(words, COPIED_UP) == 4000
     os.close(fd)
+
+
+def test_who_keeps_a_cell_counts_on_where_it_went_however_often_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(counters, "KEEP_DEPARTED", 0)
+    words = _memory()
+    region = Region(words)
+    kept_cell = region.cell("web", "", "app", "10.0.0.1:80")
+    region.keep(lambda key: key.pool == "app" and not key.upstream)
+    assert kept_cell.at == region.cell("web", "", "app", "others").at
+    region.keep(lambda key: not key.pool)
+    assert kept_cell.at == region.cell("web").at

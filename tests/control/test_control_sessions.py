@@ -58,7 +58,7 @@ def test_the_parts_of_an_answer_fit_together_whoever_answers_first(sort: str) ->
             order = [0, 1] if number % 2 else [1, 0]
             live = LiveSessions(cast(Fleet, Workers(order)))
             answer = await live.find(SessionQuery(sort=sort, offset=offset, limit=3))
-            assert answer.matching == 20
+            assert answer.number == 20
             found += [session["session"] for session in answer.sessions]
         return found
 
@@ -86,6 +86,6 @@ def test_many_who_ask_are_turned_away_and_keep_no_order_waiting() -> None:
         while not any(isinstance(one, Reset) for one in told):
             await asyncio.sleep(0)
         fleet.on_answer(silent, WasReset(told[-1].request, 1), [])
-        assert await order == 1
+        assert (await order).number == 1
 
     asyncio.run(asyncio.wait_for(ask(), 60))

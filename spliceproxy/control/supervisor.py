@@ -384,9 +384,10 @@ class Supervisor:
             if left is not None:
                 left = max(0.0, left - (time.monotonic() - began))
             self._fleet.stop(left)
-            grace = None if left is None else left + _DRAIN_GRACE
-            await first_of(self._fleet.gone, self._hurry, timeout=grace)
-            await first_of(self._succession.older_gone, self._hurry, timeout=grace)
+            until = None if left is None else time.monotonic() + left + _DRAIN_GRACE
+            for gone in (self._fleet.gone, self._succession.older_gone):
+                wait = None if until is None else max(0.0, until - time.monotonic())
+                await first_of(gone, self._hurry, timeout=wait)
         if self._hurry.is_set():
             self._succession.hurry_older()
         if self._hurry.is_set() and not self._fleet.gone.is_set():

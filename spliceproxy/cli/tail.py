@@ -142,7 +142,8 @@ class _Tail:
         if name in ("record", "event"):
             print(self._printer(name, json.loads(data)), flush=True)
         elif name == "lost":
-            _say(f"{text.plural(json.loads(data)['records'], 'record')} lost: too many at once")
+            [(kind, number)] = json.loads(data).items()  # records or events
+            _say(f"{text.plural(number, kind.removesuffix('s'))} lost: too many at once")
 
     def _watch_output(self) -> None:
         """Notice at once that the reader of a pipe has gone, also while nothing is to be told."""

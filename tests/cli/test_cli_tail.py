@@ -129,11 +129,15 @@ def test_on_a_terminal_records_stand_in_columns(fake: FakeAdmin) -> None:
 
 
 def test_how_many_were_lost_is_told_beside_them(fake: FakeAdmin) -> None:
-    with tailing(fake, "--json") as tail:
+    with tailing(fake, "--json", "--events") as tail:
         fake.tell("lost", {"records": 12})
+        fake.tell("lost", {"events": 1})
         fake.tell("record", fake.house.record(1))
         tail.wait_lines(1)
-        assert [line[9:] for line in tail.errors] == ["12 records lost: too many at once"]
+        assert [line[9:] for line in tail.errors] == [
+            "12 records lost: too many at once",
+            "1 event lost: too many at once",
+        ]
 
 
 def test_it_waits_for_a_proxy_that_went_away(fake: FakeAdmin) -> None:

@@ -183,6 +183,8 @@ def test_what_happens_appears_while_one_watches(show: ShowProxy) -> None:
     screen.wait_text("#records li", "upstream_reset by upstream 192.0.2.7:44430 on web")
     api.tell("lost", {"records": 12})
     screen.wait_text("#records li", "12 more records came than could be told")
+    api.tell("lost", {"events": 3})
+    screen.wait_text("#events li", "3 more events came than could be told")
 
 
 def test_a_click_on_a_reason_shows_such_ends_as_they_come(show: ShowProxy) -> None:

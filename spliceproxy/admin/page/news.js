@@ -48,7 +48,7 @@ export class News {
 
   take(kind, data) {
     if (kind === "event") this.events.add(eventLine(data));
-    else if (kind === "lost") this.records.add(lostLine(data));
+    else if (kind === "lost") (data.events ? this.events : this.records).add(lostLine(data));
     else if (kind === "record" && this.#wanted(data)) this.records.add(recordLine(data));
   }
 

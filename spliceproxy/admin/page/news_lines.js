@@ -43,8 +43,10 @@ function valueWords(value) {
 
 let number = 0;
 
-export function lostLine({ records }) {
-  const text = `${plural(records, "more record")} came than could be told`;
+/** Of records, or of events. */
+export function lostLine({ records, events }) {
+  const what = events ? plural(events, "more event") : plural(records, "more record");
+  const text = `${what} came than could be told`;
   const time = new Date().toISOString();
   const node = () => lineNode("warning", make("span", { class: "line", text }), time);
   return { key: `lost ${(number += 1)}`, node };

@@ -29,3 +29,7 @@ class BindError(SpliceproxyError):
 
 class IpcError(SpliceproxyError):
     """A message between supervisor and worker was not understood."""
+
+
+class LostFdError(IpcError):
+    """A message came without its fds: this process has as many as it may."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from spliceproxy.errors import IpcError
+from spliceproxy.errors import IpcError, LostFdError
 from spliceproxy.ipc import Channel, HasFileno, Message
 
 _log = structlog.get_logger()
@@ -122,6 +122,14 @@ class WorkerProcess:
                 received = self._channel.receive()
             except BlockingIOError:
                 return
+            except LostFdError as error:
+                # Of what workers say, only answers have fds: who asked hears that one is missing.
+                _log.warning(
+                    "a worker's answer was lost: too many open files",
+                    worker=self.index,
+                    error=str(error),
+                )
+                continue
             except (IpcError, OSError) as error:
                 _log.error("a worker's message made no sense", worker=self.index, error=str(error))
                 self.kill("its message made no sense")

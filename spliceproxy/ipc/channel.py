@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from typing import Protocol
 
-from spliceproxy.errors import IpcError
+from spliceproxy.errors import IpcError, LostFdError
 from spliceproxy.ipc.messages import Message, decode, encode
 
 MAX_MESSAGE = 64 * 1024
@@ -113,16 +113,19 @@ class Channel:
     def receive(self) -> tuple[Message, list[int]] | None:
         """The next message and its fds, which the caller then owns; None when the peer is gone.
 
-        Raises BlockingIOError when nothing is there, IpcError when it makes no sense.
+        Raises BlockingIOError when nothing is there, IpcError when it makes no sense, and of these
+        LostFdError when this process had no room for its fds (MSG_CTRUNC, unix(7)).
         """
         try:
-            data, fds, _flags, _address = socket.recv_fds(self._sock, MAX_MESSAGE, 253)
+            data, fds, flags, _address = socket.recv_fds(self._sock, MAX_MESSAGE, 253)
         except ConnectionResetError:
             return None
         if not data:
             return None
         try:
             message = decode(data)
+            if flags & socket.MSG_CTRUNC:
+                raise LostFdError(f"{type(message).__name__} came without its fds")
             if len(fds) != message.fds:
                 raise IpcError(f"{type(message).__name__} came with {len(fds)} fds")
         except IpcError:

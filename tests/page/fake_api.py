@@ -52,6 +52,7 @@ class FakeApi:
         """Seconds before each answer to a GET that has an end."""
         self.under_way = self.most_under_way = 0
         """Such answers that are being waited for, now and at the most."""
+        self._held: dict[str, asyncio.Event] = {}
         self._loop = asyncio.new_event_loop()
         self._runner: web.AppRunner | None = None
         self._streams: list[tuple[web.StreamResponse, asyncio.Event]] = []
@@ -76,6 +77,14 @@ class FakeApi:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def hold(self, path: str) -> None:
+        """Have requests for this path wait until `let_go`."""
+        self._held[path] = asyncio.Event()
+
+    def let_go(self, path: str) -> None:
+        """Answer those that wait, and others at once."""
+        self._loop.call_soon_threadsafe(self._held.pop(path).set)
 
     def tell(self, kind: str, data: Json) -> None:
         """Send something to all streams; an event is kept for `/events`, too."""
@@ -134,6 +143,8 @@ class FakeApi:
         if not request.path.startswith("/api/"):
             return await handler(request)
         self.asked.append(f"{request.method} {request.path_qs}")
+        if held := self._held.get(request.path.removeprefix("/api/v1/")):
+            await held.wait()
         token = _token(request)
         if self.read_token and token not in (self.read_token, self.write_token):
             return web.json_response({"error": "a token is needed"}, status=401)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+from fake_api import FakeApi
 from scenarios import all_down
 from screen import Screen, ShowProxy
 
@@ -214,6 +216,64 @@ def test_a_reload_that_fails_shows_the_line_that_is_wrong(show: ShowProxy) -> No
     api.proxy.mistake = ""
     screen.confirm("Reload")  # once the file is put right
     assert api.orders == [("reload", {})]
+    screen.close(forgive="400 (Bad Request)")
+
+
+def begin_reload(screen: Screen, api: FakeApi) -> None:
+    """Have a reload under way, whose dialog was left by Escape."""
+    api.hold("reload")
+    screen.button("reload").click()
+    screen.dialog.get_by_role("button", name="Reload", exact=True).click()
+    screen.wait(lambda: "POST /api/v1/reload" in api.asked, "the order")
+    screen.page.keyboard.press("Escape")
+    screen.dialog.wait_for(state="hidden")
+
+
+WRONG = "/etc/app.yaml:10:5: pools.app.balence: unknown key\n    balence: least_sessions\n    ^"
+ENDS = [
+    ([], "", "Reloaded: the configuration is the one that was in force."),
+    (["+ listener db"], "", "Reloaded: 1 change is in force since now."),
+    ([], WRONG, WRONG),
+]
+
+
+@pytest.mark.parametrize(("changes", "mistake", "told"), ENDS)
+def test_what_came_of_an_order_whose_dialog_was_left_is_told_below(
+    changes: list[str], mistake: str, told: str, show: ShowProxy
+) -> None:
+    screen, api = show()
+    begin_reload(screen, api)
+    api.proxy.changes, api.proxy.mistake = changes, mistake
+    api.let_go("reload")
+    screen.wait(lambda: screen.notice() == told, "the notice")
+    assert screen.page.locator("#notice-text").inner_text() == told  # with its blanks and line ends
+    assert screen.page.locator("#notice.failed").is_visible() == bool(mistake)
+    assert not screen.dialog.is_visible()
+    screen.close(forgive="400 (Bad Request)")
+
+
+@pytest.mark.parametrize(("changes", "mistake", "told"), ENDS)
+def test_an_order_that_ends_late_leaves_the_next_dialog_alone(
+    changes: list[str], mistake: str, told: str, show: ShowProxy
+) -> None:
+    screen, api = show()
+    begin_reload(screen, api)
+    api.proxy.changes, api.proxy.mistake = changes, mistake
+    api.hold("reset")
+    client = api.answers["sessions"]["sessions"][0]["client"]
+    screen.button(f"reset the session of {client}").click()
+    reset = screen.dialog.get_by_role("button", name="Reset", exact=True)
+    reset.click()
+    screen.wait(lambda: "POST /api/v1/reset" in api.asked, "the other order")
+    said = screen.dialog.inner_text()
+    api.let_go("reload")
+    screen.wait(lambda: screen.notice() == told, "the notice")
+    assert screen.dialog.is_visible()
+    assert screen.dialog.inner_text() == said
+    assert reset.is_disabled()
+    api.let_go("reset")
+    screen.dialog.wait_for(state="hidden")
+    assert screen.notice() == "1 session was reset."
     screen.close(forgive="400 (Bad Request)")
 
 

@@ -4,12 +4,14 @@ import { byId, make, setClass, setShown, setText } from "./dom.js";
 
 const NOTICE_TIME = 12_000;
 let noticeTimer = 0;
+/** How often it was asked: an order that ends in a later turn leaves the dialog alone. */
+let turn = 0;
 
 /** Tell something in the line at the foot of the page; it goes after a while, or by its button. */
 export function notice(text, failed = false) {
   const line = byId("notice");
   clearTimeout(noticeTimer);
-  setText(byId("notice-text"), text);
+  setLines(byId("notice-text"), text);
   line.classList.toggle("failed", failed);
   setShown(line, Boolean(text));
   if (text && !failed) noticeTimer = setTimeout(() => notice(""), NOTICE_TIME);
@@ -24,11 +26,13 @@ export function startNotices() {
  * Ask before something is done. `title`, `sentences` (what will happen) and `fields` (elements) are
  * shown; `action` names the button; `run()` does it and returns what to tell afterwards: a
  * sentence, or `{sentence, lines}`, which the dialog itself shows. While it fails the dialog stays
- * open, with the reason. Cancel, Escape and a click beside it do nothing.
+ * open, with the reason. Cancel, Escape and a click beside it do nothing; once an order is under
+ * way they only close the dialog, and the notice tells what came of it.
  */
 export function ask({ title, sentences, fields = [], action, danger = false, run }) {
   const dialog = byId("ask");
   const [form, submit] = [byId("ask-form"), byId("ask-submit")];
+  const mine = (turn += 1);
   setText(byId("ask-title"), title);
   byId("ask-text").replaceChildren(...sentences.filter(Boolean).map((text) => make("p", { text })));
   byId("ask-fields").replaceChildren(...fields);
@@ -44,15 +48,27 @@ export function ask({ title, sentences, fields = [], action, danger = false, run
     event.preventDefault();
     submit.disabled = true;
     setError("");
+    let told = null;
+    let failure = null;
     try {
-      const told = await run();
-      if (told?.lines) tell(told);
-      else dialog.close();
-      if (typeof told === "string") notice(told);
-    } catch (failure) {
-      setError(failure.message);
+      told = await run();
+    } catch (error) {
+      failure = error;
+    }
+    if (mine !== turn || !dialog.open) {
+      if (failure) notice(failure.message, true);
+      else if (told) notice(told.sentence ?? told);
+      return;
     }
     submit.disabled = false;
+    if (failure) {
+      setError(failure.message);
+    } else if (told?.lines) {
+      tell(told);
+    } else {
+      dialog.close();
+      if (told) notice(told);
+    }
   };
   byId("ask-cancel").onclick = () => dialog.close();
   dialog.onclick = (event) => {
@@ -73,11 +89,14 @@ function tell({ sentence, lines }) {
   byId("ask-cancel").focus();
 }
 
-/** Several lines show a place in a file, with a mark below it: letters have to be equally wide. */
 function setError(text) {
-  const error = byId("ask-error");
-  setText(error, text);
-  setClass(error, "lines", text.includes("\n"));
+  setLines(byId("ask-error"), text);
+}
+
+/** Several lines show a place in a file, with a mark below it: letters have to be equally wide. */
+function setLines(node, text) {
+  setText(node, text);
+  setClass(node, "in-file", text.includes("\n"));
 }
 
 /** Close the dialog, whatever it asks. */

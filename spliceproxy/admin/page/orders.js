@@ -192,7 +192,8 @@ export class Orders {
       run: async () => {
         const { changes } = await this.#order("reload", {}, RELOAD_PATIENCE);
         if (!changes.length) return "Reloaded: the configuration is the one that was in force.";
-        return { sentence: "Reloaded. In force since now:", lines: changes };
+        const number = plural(changes.length, "change is", "changes are");
+        return { sentence: `Reloaded: ${number} in force since now.`, lines: changes };
       },
     });
   }

@@ -52,6 +52,8 @@ class FakeApi:
         """Seconds before each answer to a GET that has an end."""
         self.under_way = self.most_under_way = 0
         """Such answers that are being waited for, now and at the most."""
+        self.refusals: dict[str, tuple[int, str]] = {}
+        """Status and error, by path, of what is refused whatever is asked."""
         self._held: dict[str, asyncio.Event] = {}
         self._loop = asyncio.new_event_loop()
         self._runner: web.AppRunner | None = None
@@ -143,8 +145,12 @@ class FakeApi:
         if not request.path.startswith("/api/"):
             return await handler(request)
         self.asked.append(f"{request.method} {request.path_qs}")
-        if held := self._held.get(request.path.removeprefix("/api/v1/")):
+        path = request.path.removeprefix("/api/v1/")
+        if held := self._held.get(path):
             await held.wait()
+        if path in self.refusals:
+            status, error = self.refusals[path]
+            return web.json_response({"error": error}, status=status)
         token = _token(request)
         if self.read_token and token not in (self.read_token, self.write_token):
             return web.json_response({"error": "a token is needed"}, status=401)

@@ -133,6 +133,60 @@ def test_a_hidden_page_asks_less_often(clocked: Callable[[FakeApi], Screen]) -> 
         screen.close()
 
 
+def test_while_too_many_ask_for_sessions_the_rest_is_shown(show: ShowProxy) -> None:
+    screen, api = show()
+    api.refusals["sessions"] = (409, "too many ask for sessions at the same time; try again")
+    screen.wait_text("#sessions-complaint", "too many ask for sessions at the same time; try again")
+    api.proxy.upstream("10.0.0.1:9000").states.add("down")
+    screen.wait(lambda: screen.row("10.0.0.1:9000")["state"] == "down", "what happens meanwhile")
+    assert screen.page.locator("#connection-word").text_content() == "live"
+    assert screen.page.locator("#sessions-client").get_attribute("aria-invalid") is None
+    del api.refusals["sessions"]
+    screen.page.locator("#sessions-complaint").wait_for(state="hidden")
+    screen.close(forgive="409 (Conflict)")
+
+
+def test_sessions_that_are_not_told_in_time_cost_the_page_nothing_else(show: ShowProxy) -> None:
+    screen, api = show()
+    screen.page.route("**/api/v1/sessions?*", lambda route: route.abort("timedout"))
+    screen.wait_text("#sessions-complaint", "no answer about sessions in time")
+    api.proxy.upstream("10.0.0.1:9000").states.add("down")
+    screen.wait(lambda: screen.row("10.0.0.1:9000")["state"] == "down", "what happens meanwhile")
+    assert screen.page.locator("#connection-word").text_content() == "live"
+    screen.close(forgive="Failed to load")
+
+
+def test_the_rest_is_asked_while_the_sessions_are_waited_for(show: ShowProxy) -> None:
+    screen, api = show()
+    api.hold("sessions")
+    seen = len(api.asked)
+
+    def asked() -> list[str]:
+        """What was asked from the question on that waits."""
+        found = api.asked[seen:]
+        first = [number for number, one in enumerate(found) if "/sessions?" in one][:1]
+        return found[first[0] :] if first else []
+
+    rest = {"GET /api/v1/traffic", "GET /api/v1/status"}
+    screen.wait(lambda: rest <= set(asked()), "the rest")
+    api.let_go("sessions")
+    screen.close()
+
+
+def test_where_the_rest_fails_first_the_sessions_are_no_fault_of_the_page(show: ShowProxy) -> None:
+    screen, api = show()
+    api.hold("sessions")
+    api.refusals["traffic"] = (503, "not now")
+    screen.wait_connection("reconnecting")
+    del api.refusals["traffic"]
+    api.refusals["sessions"] = (503, "not now")
+    api.let_go("sessions")  # a refusal that nobody waits for any more
+    screen.wait_text("#lost", "not now")
+    del api.refusals["sessions"]
+    screen.wait_connection("live")
+    screen.close(forgive="503 (Service Unavailable)")
+
+
 def test_a_slow_proxy_is_never_asked_twice_at_a_time(show: ShowProxy) -> None:
     screen, api = show()
     api.delay = 0.9
@@ -142,5 +196,5 @@ def test_a_slow_proxy_is_never_asked_twice_at_a_time(show: ShowProxy) -> None:
     for _ in range(3):
         screen.page.locator("#sessions th.col-idle button").click()  # wants a round at once
     screen.wait(lambda: rounds(api) > begin + 1, "the next one", timeout=20)
-    assert api.most_under_way == 1
+    assert api.most_under_way == 2  # the sessions are asked for beside the rest
     api.delay = 0.0

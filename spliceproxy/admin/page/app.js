@@ -65,10 +65,13 @@ class Page {
 
   /** Ask for everything once, and show it at once: each painting of the page costs by itself. */
   async #round() {
-    const sessions = await this.sessions.ask();
+    // A worker may be silent for seconds: the rest is asked meanwhile.
+    const asked = this.sessions.ask();
+    asked.catch(() => {}); // where the rest fails first, nobody waits for it
     const traffic = await this.api.get("traffic");
-    const status = await this.api.get("status");
     setClock(traffic.time);
+    const status = await this.api.get("status");
+    const sessions = await asked;
     this.#meet(status);
     if (this.history.missing) this.history.load(await this.api.get("history"));
     this.history.append(traffic);

@@ -1,5 +1,6 @@
 // Live sessions: filtered, sorted and paged by the proxy, which alone can see all of them.
 
+import { Unreachable } from "./api.js";
 import { byId, Keyed, make, placeInOrder, setAttribute, setShown, setText } from "./dom.js";
 import { count, duration, silentWords } from "./format.js";
 import { SessionRow } from "./session_rows.js";
@@ -52,8 +53,8 @@ export class Sessions {
   }
 
   /**
-   * The page in sight, or `{complaint}` about a filter; null while nobody sees the table: then
-   * nothing is asked.
+   * The page in sight, or `{complaint, wrong}`: why there is none, and whether that is a filter's
+   * fault; null while nobody sees the table: then nothing is asked.
    */
   async ask() {
     if (!this.inSight || document.hidden) return null;
@@ -61,8 +62,10 @@ export class Sessions {
     try {
       return await this.api.get("sessions", asked);
     } catch (error) {
-      if (error.status !== 400) throw error;
-      return { complaint: error.message }; // half an address was typed, say
+      if (error instanceof Unreachable) return { complaint: "no answer about sessions in time", wrong: false };
+      if (error.status !== 400 && error.status !== 409) throw error;
+      // Half an address was typed, say; or too many ask at the same time.
+      return { complaint: error.message, wrong: error.status === 400 };
     }
   }
 
@@ -70,7 +73,7 @@ export class Sessions {
   update(model, answer) {
     this.#offerNames(model);
     if (!answer) return;
-    this.#complain(answer.complaint ?? "");
+    this.#complain(answer);
     if (!answer.complaint) this.#show(answer);
   }
 
@@ -110,10 +113,10 @@ export class Sessions {
     setText(byId("sessions-silent"), silentWords(answer, "sessions are missing here."));
   }
 
-  #complain(text) {
-    setText(byId("sessions-complaint"), text);
-    setShown(byId("sessions-complaint"), Boolean(text));
-    setAttribute(this.inputs.client, "aria-invalid", text ? "true" : null);
+  #complain({ complaint = "", wrong = false }) {
+    setText(byId("sessions-complaint"), complaint);
+    setShown(byId("sessions-complaint"), Boolean(complaint));
+    setAttribute(this.inputs.client, "aria-invalid", wrong ? "true" : null);
   }
 
   #offerNames(model) {

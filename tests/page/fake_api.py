@@ -84,9 +84,12 @@ class FakeApi:
         """Have requests for this path wait until `let_go`."""
         self._held[path] = asyncio.Event()
 
-    def let_go(self, path: str) -> None:
-        """Answer those that wait, and others at once."""
-        self._loop.call_soon_threadsafe(self._held.pop(path).set)
+    def let_go(self, path: str, *, others: bool = True) -> None:
+        """Answer those that wait; and `others`, that come later, at once."""
+        waiting = self._held.pop(path)
+        if not others:
+            self.hold(path)
+        self._loop.call_soon_threadsafe(waiting.set)
 
     def tell(self, kind: str, data: Json) -> None:
         """Send something to all streams; an event is kept for `/events`, too."""

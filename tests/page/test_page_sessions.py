@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from scenarios import many_upstreams
 from screen import Screen, ShowProxy
 
@@ -54,6 +56,32 @@ def test_filters_ask_the_proxy_and_begin_at_the_first_page(show: ShowProxy) -> N
     screen.wait(lambda: all(one.startswith("192.0.3.") for one in clients(screen)), "the network")
     query = "listener=mail&sort=age&offset=0&limit=50"
     assert any(f"sessions?client=192.0.3.0%2F24&{query}" in one for one in api.asked)
+
+
+def test_an_answer_to_an_older_filter_is_not_shown_under_a_newer_one(show: ShowProxy) -> None:
+    screen, api = show()
+    pool, reset = screen.page.locator("#sessions-pool"), screen.page.locator("#sessions-reset")
+    of = Counter(one["pool"] for one in api.proxy.sessions)
+    assert of["app"] > of["canary"] > 0
+    pool.select_option("app")
+    screen.wait_text("#sessions-reset", f"Reset {of['app']}…")
+    api.hold("sessions")
+    seen = len(api.asked)
+
+    def waits(name: str) -> bool:
+        """Whether a question for the sessions of this pool waits for its answer."""
+        return any(f"/sessions?pool={name}&" in one for one in api.asked[seen:])
+
+    screen.wait(lambda: waits("app"), "the question")
+    pool.select_option("canary")
+    assert reset.is_disabled()  # it speaks of the filter before
+    api.let_go("sessions", others=False)
+    screen.wait(lambda: waits("canary"), "the next question")
+    assert reset.is_disabled()
+    api.let_go("sessions")
+    screen.wait_text("#sessions-reset", f"Reset {of['canary']}…")
+    assert reset.is_enabled()
+    assert len(screen.sessions()) == of["canary"]
 
 
 def test_half_an_address_is_complained_of_beside_it(show: ShowProxy) -> None:

@@ -32,6 +32,7 @@ export class Sessions {
     byId("sessions-filters").addEventListener("input", () => {
       clearTimeout(this.typing);
       this.typing = setTimeout(() => this.#asked(), TYPING);
+      byId("sessions-reset").disabled = true; // it speaks of the sessions of the filter before
     });
     byId("sessions-filters").addEventListener("submit", (event) => event.preventDefault());
     for (const button of this.table.tHead.querySelectorAll("button[data-sort]")) {
@@ -58,7 +59,15 @@ export class Sessions {
    */
   async ask() {
     if (!this.inSight || document.hidden) return null;
-    const asked = { ...this.where(), sort: this.sort, offset: this.offset, limit: PAGE };
+    const asked = this.#question();
+    return { ...(await this.#answer(asked)), asked: JSON.stringify(asked) };
+  }
+
+  #question() {
+    return { ...this.where(), sort: this.sort, offset: this.offset, limit: PAGE };
+  }
+
+  async #answer(asked) {
     try {
       return await this.api.get("sessions", asked);
     } catch (error) {
@@ -69,10 +78,14 @@ export class Sessions {
     }
   }
 
-  /** Show what `ask` brought. */
+  /** Show what `ask` brought, unless something else is wanted by now. */
   update(model, answer) {
     this.#offerNames(model);
     if (!answer) return;
+    if (answer.asked !== JSON.stringify(this.#question())) {
+      byId("sessions-reset").disabled = true; // a name that is gone may have been chosen
+      return;
+    }
     this.#complain(answer);
     if (!answer.complaint) this.#show(answer);
   }

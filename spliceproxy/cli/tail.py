@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -105,15 +107,18 @@ class _Tail:
         self._path = path
         self._printer = printer
         self._connection: Connection | None = None
-        self._unread = threading.Event()
-        """Nobody reads our output any more."""
+        self._over = threading.Event()
+        """Nobody reads our output any more, or Ctrl-C was pressed."""
 
     def run(self) -> None:
         """Print until nobody reads. Raises DoorError where there is nothing to begin with."""
-        threading.Thread(target=self._watch_output, daemon=True).start()
+        interrupted, there = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # A signal that comes right before a read does not end that read.
+        signal.set_wakeup_fd(there)
+        threading.Thread(target=self._watch, args=(interrupted,), daemon=True).start()
         self._follow()
         away = False
-        while not self._unread.is_set():
+        while not self._over.is_set():
             try:
                 self._follow(again=True)
                 away = False
@@ -123,14 +128,14 @@ class _Tail:
                 if not away:
                     _say("the proxy is away; waiting for it")
                 away = True
-                self._unread.wait(_AGAIN)
+                self._over.wait(_AGAIN)
 
     def _follow(self, *, again: bool = False) -> None:
         """Print what comes, until it ends. Raises DoorError where it does not even begin."""
         with self._admin.connect() as connection:
             self._connection = connection
             events = connection.stream(self._path)
-            if self._unread.is_set():  # it was too early to interrupt that
+            if self._over.is_set():  # it was too early to interrupt that
                 return
             if again:
                 _say("connected again; what ended meanwhile is not shown")
@@ -145,12 +150,14 @@ class _Tail:
             [(kind, number)] = json.loads(data).items()  # records or events
             _say(f"{text.plural(number, kind.removesuffix('s'))} lost: too many at once")
 
-    def _watch_output(self) -> None:
-        """Notice at once that the reader of a pipe has gone, also while nothing is to be told."""
+    def _watch(self, interrupted: int) -> None:
+        """Notice at once that the reader of a pipe has gone, also while nothing is to be told; and
+        a signal."""
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
+        poll.register(interrupted, select.POLLIN)
         poll.poll()
-        self._unread.set()
+        self._over.set()
         if self._connection is not None:
             self._connection.interrupt()
 

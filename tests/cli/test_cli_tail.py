@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -158,6 +159,16 @@ def test_it_waits_for_a_proxy_that_went_away(fake: FakeAdmin) -> None:
 def test_ctrl_c_ends_it_without_a_word(fake: FakeAdmin) -> None:
     with tailing(fake) as tail:
         tail.process.send_signal(signal.SIGINT)
+        assert tail.process.wait(10) == 130
+        assert "".join(tail.lines + tail.errors) == ""
+
+
+def test_ctrl_c_ends_it_also_where_no_read_is_interrupted_by_it(fake: FakeAdmin) -> None:
+    """Where it comes right before one; here another thread gets it (tgkill(2))."""
+    with tailing(fake) as tail:
+        pid = tail.process.pid
+        [other] = {int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()} - {pid}
+        assert ctypes.CDLL(None).tgkill(pid, other, signal.SIGINT) == 0
         assert tail.process.wait(10) == 130
         assert "".join(tail.lines + tail.errors) == ""
 

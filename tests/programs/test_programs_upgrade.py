@@ -57,7 +57,7 @@ def test_upgrades_under_wrk_cost_no_request_no_session_and_no_byte(
         loads = [
             stack.enter_context(
                 subprocess.Popen(
-                    [need("wrk"), "-c", "32", "-t", "1", "-d", "300s", *close, url],
+                    [need("wrk"), "-c", "32", "-t", "1", "-d", "300s", "--timeout", "20s", *close, url],
                     stdout=subprocess.PIPE,
                     text=True,
                 )

@@ -181,7 +181,10 @@ def test_source_routes_need_no_bytes_and_know_the_announced_client() -> None:
         proxy = stack.enter_context(running_proxy(text))
         with proxy.connect("web") as client:
             assert client.recv(9) == b"app"
-        for address, answer in (("203.0.113.9", b"near"), ("198.51.100.1", b"")):
+        proxy.wait_records(1)
+        for number, (address, answer) in enumerate(
+            (("203.0.113.9", b"near"), ("198.51.100.1", b"")), 2
+        ):
             with socket.create_connection(
                 ("127.0.0.1", proxy.port("web")), 10, source_address=("127.0.0.2", 0)
             ) as client:
@@ -190,7 +193,7 @@ def test_source_routes_need_no_bytes_and_know_the_announced_client() -> None:
                     assert client.recv(9) == answer
                 else:
                     assert read_until_reset(client) == b""
-        records = proxy.wait_records(3)
+            records = proxy.wait_records(number)
     assert [one["route"] for one in records] == ["routes[1]", "routes[0]", None]
     assert [one["why"] for one in records] == ["done", "done", "no_route"]
     assert records[2]["phase"] == "route"

@@ -96,6 +96,7 @@ def test_a_client_that_says_nothing_and_leaves_is_a_session_that_is_done() -> No
     check_record(record, upstream=echo.address, closed_by="client", how="fin", why="done")
 
 
+@pytest.mark.alone
 def test_an_upstreams_reset_reaches_a_slow_client_after_all_the_data(seed: int) -> None:
     size = 8 * MIB
     with (

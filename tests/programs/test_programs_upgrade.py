@@ -54,10 +54,11 @@ def test_upgrades_under_wrk_cost_no_request_no_session_and_no_byte(
         )
         reader.start()
         url = f"http://127.0.0.1:{first.port('web')}/fine"
+        command = [need("wrk"), "-c", "32", "-t", "1", "-d", "300s", "--timeout", "20s"]
         loads = [
             stack.enter_context(
                 subprocess.Popen(
-                    [need("wrk"), "-c", "32", "-t", "1", "-d", "300s", "--timeout", "20s", *close, url],
+                    [*command, *close, url],
                     stdout=subprocess.PIPE,
                     text=True,
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Generator
 
 import hypothesis
@@ -16,6 +17,10 @@ SEED = int(os.environ.get("SPLICEPROXY_SEED") or random.SystemRandom().randrange
 os.environ["SPLICEPROXY_SEED"] = str(SEED)  # the processes that share the tests have the same
 
 ROOM = Room()
+
+# A shell that starts something in the background has it ignore Ctrl-C, and all that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The machines that run this are slow and shared: time says nothing about a wrong result.
 hypothesis.settings.register_profile("spliceproxy", deadline=None, print_blob=True)

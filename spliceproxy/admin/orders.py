@@ -7,7 +7,6 @@ from dataclasses import asdict
 import structlog
 
 from spliceproxy.admin.asking import Answer, Asked, AskError, seconds, tell
-from spliceproxy.control.answering import drain_older
 from spliceproxy.control.house import House
 from spliceproxy.control.log_level import LogLevelError
 from spliceproxy.ipc.queries import filter_of
@@ -49,7 +48,7 @@ class Orders:
         if over is not None:
             over = seconds(over, "over", LONGEST_OVER)
         drained = await self._house.draining.order(target, on, over)
-        older = await drain_older(self._house.sessions.older, target, on, over)
+        older = await self._house.sessions.older.drain(target, on, over)
         sessions = drained.sessions + older.number
         if drained.changed or over is not None:
             _log.info(

@@ -13,9 +13,8 @@ import structlog
 
 from spliceproxy.control.draining import Draining
 from spliceproxy.control.handover import Link, Said
-from spliceproxy.control.older import Older, OlderAnswer
 from spliceproxy.control.record_streams import RecordStreams
-from spliceproxy.control.sessions import PATIENCE, LiveSessions, Part, Reached
+from spliceproxy.control.sessions import LiveSessions, Part, Reached
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import OwnedFd, Watch
 from spliceproxy.ipc.queries import SessionQuery, encode_found
@@ -71,7 +70,7 @@ class Answering:
         if said["say"] == "drain":
             order = said["target"], bool(said["on"]), said["over"]
             number = self._draining.order_behind(*order)
-            older = await drain_older(self._sessions.older, *order, patience)
+            older = await self._sessions.older.drain(*order, patience)
             return number + older.number, None, older.silent
         query = SessionQuery.decode(said["query"])
         if said["say"] == "watch":
@@ -87,14 +86,6 @@ class Answering:
 
 def _told(part: Part) -> bytes:
     return encode_found([key for key, _ in part], [orjson.dumps(session) for _, session in part])
-
-
-async def drain_older(
-    older: Older, target: str, on: bool, over: float | None, patience: float = PATIENCE
-) -> OlderAnswer:
-    """Have the processes before this one drain or undrain what they have of a target; `number` is
-    that of their sessions. See Draining.order."""
-    return await older.ask("drain", "", patience, target=target, on=on, over=over)
 
 
 def _file_of(said: Said) -> OwnedFd:

@@ -31,7 +31,8 @@ word in `say`:
                                     `sessions` are those of the target
     answer   number,        old → new: so many are meant, or were reset. Processes with the pids in
              sessions,              `silent` could not tell of all of theirs. A memfd beside it
-             silent, [fd]           (SCM_RIGHTS) has the answer to `find`: a JSON list
+             silent, [fd]           (SCM_RIGHTS) has the answer to `find`, as
+                                    `encode_found` of ipc/queries.py puts it
 
 Every question is answered, and the next one comes after the answer to the last: so neither side can
 fill the pair. The end of the pair means that the other process is gone.

@@ -20,6 +20,8 @@ from spliceproxy.control.handover import Link, Said
 from spliceproxy.ipc import HasFileno, OwnedFd
 from spliceproxy.ipc.queries import SortKey, decode_found
 
+PATIENCE: Final = 3.0
+"""Seconds that whoever is asked about sessions may take to answer, a worker or a process."""
 _SHARE: Final = 0.8
 """Of the time that there is, what the next one in the row gets: the rest is for the way back."""
 
@@ -90,6 +92,13 @@ class Older:
         if answer is not None:
             return answer
         return _NOBODY if self._link is None else OlderAnswer(silent=[self._pid], asked=asked)
+
+    async def drain(
+        self, target: str, on: bool, over: float | None, patience: float = PATIENCE
+    ) -> OlderAnswer:
+        """Have them drain or undrain what they have of a target, see Draining.order; `number` is
+        that of their sessions."""
+        return await self.ask("drain", "", patience, target=target, on=on, over=over)
 
     def on_answer(self, said: Said) -> None:
         """What came as `answer`; the file that came with it is closed in here."""

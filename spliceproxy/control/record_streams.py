@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from spliceproxy.control.fleet import Fleet
-from spliceproxy.control.older import Older, OlderAnswer
+from spliceproxy.control.older import PATIENCE, Older, OlderAnswer
 from spliceproxy.control.worker_process import WorkerProcess
 from spliceproxy.ipc import OwnedFd, Watch
 from spliceproxy.ipc.queries import SessionFilter, SessionQuery, decode_told
@@ -28,8 +28,6 @@ _MOST: Final = 64 * 1024
 """Bytes of one record, at the most."""
 _READS: Final = 200
 """Records that are read in one turn."""
-_PATIENCE: Final = 3.0
-"""Seconds for the processes before this one to hear of a watcher."""
 _RETRY: Final = 0.5
 """Seconds until they are told again of one of whom they could not be told."""
 
@@ -71,7 +69,7 @@ class RecordStreams:
         """Until the nearest of them has been told: it may owe an answer to somebody else. One that
         was told answers late, or never; the socket it has all the same."""
         while stream in self._open and self._older.answering:
-            answer = await self.pass_on(stream.message, far_end, _PATIENCE)
+            answer = await self.pass_on(stream.message, far_end, PATIENCE)
             if answer.asked:
                 if answer.silent:
                     _log.warning(

@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 
 from spliceproxy.control.fleet import Fleet
-from spliceproxy.control.older import Older, OlderAnswer
+from spliceproxy.control.older import PATIENCE, Older, OlderAnswer
 from spliceproxy.control.worker_process import WorkerProcess
 from spliceproxy.errors import SpliceproxyError
 from spliceproxy.ipc import Find, Found, Message, Reset, WasReset
@@ -28,8 +28,6 @@ from spliceproxy.ipc.queries import (
     decode_found,
 )
 
-PATIENCE: Final = 3.0
-"""Seconds that a worker may take to answer."""
 REST, LONGEST_REST = 3.0, 1.0
 """Between two questions the workers are left alone for so many times as long as the first one took:
 whoever asks without end takes no more of them than that. The longest rest is in seconds."""

@@ -28,7 +28,8 @@ listeners:
 pools:
   app: {{upstreams: ["{upstream}"]}}
 """
-WORST = 2.0
+pytestmark = pytest.mark.alone
+WORST = 0.5
 """Seconds for one message there and back, at the most, on a machine with other things to do."""
 
 

@@ -78,6 +78,13 @@ class Row:
         assert code == 200, answer
         return answer
 
+    def keep_fds(self, stack: ExitStack) -> None:
+        """Have each process, and each of its workers, have the same fds when `stack` ends."""
+        self.all_found()
+        for pid in self.proxy.pids():
+            for each in (pid, *children(pid)):
+                stack.enter_context(same_fds(each))
+
     def close(self) -> None:
         for clients in self.clients:
             for client in clients.values():
@@ -224,10 +231,7 @@ def test_an_upgrade_that_fails_changes_nothing_of_it(tmp_path: Path) -> None:
 
 def test_questions_cost_no_fds_in_any_generation(tmp_path: Path) -> None:
     with row(tmp_path, 3) as whole, ExitStack() as stack:
-        whole.all_found()
-        for pid in whole.proxy.pids():
-            for each in (pid, *children(pid)):
-                stack.enter_context(same_fds(each))
+        whole.keep_fds(stack)
         for _ in range(20):
             whole.all_found("listener=web")
             whole.reset(where={"listener": "nobody"})
@@ -297,10 +301,7 @@ def records(lines: Any, number: int) -> Sessions:
 
 def test_whoever_follows_and_goes_costs_no_fds_in_any_generation(tmp_path: Path) -> None:
     with row(tmp_path, 3) as whole, ExitStack() as stack:
-        whole.all_found()
-        for pid in whole.proxy.pids():
-            for each in (pid, *children(pid)):
-                stack.enter_context(same_fds(each))
+        whole.keep_fds(stack)
         for _ in range(5):
             with streamed(whole.proxy.door, "/api/v1/stream?records=all") as lines:
                 assert lines.readline() == b": hello\n"

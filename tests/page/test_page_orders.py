@@ -219,8 +219,9 @@ def test_a_reload_that_fails_shows_the_line_that_is_wrong(show: ShowProxy) -> No
     screen.close(forgive="400 (Bad Request)")
 
 
-def begin_reload(screen: Screen, api: FakeApi) -> None:
-    """Have a reload under way, whose dialog was left by Escape."""
+def begin_reload(screen: Screen, api: FakeApi, changes: list[str], mistake: str) -> None:
+    """Have a reload under way, whose dialog was left by Escape; it will end so."""
+    api.proxy.changes, api.proxy.mistake = changes, mistake
     api.hold("reload")
     screen.button("reload").click()
     screen.dialog.get_by_role("button", name="Reload", exact=True).click()
@@ -242,8 +243,7 @@ def test_what_came_of_an_order_whose_dialog_was_left_is_told_below(
     changes: list[str], mistake: str, told: str, show: ShowProxy
 ) -> None:
     screen, api = show()
-    begin_reload(screen, api)
-    api.proxy.changes, api.proxy.mistake = changes, mistake
+    begin_reload(screen, api, changes, mistake)
     api.let_go("reload")
     screen.wait(lambda: screen.notice() == told, "the notice")
     assert screen.page.locator("#notice-text").inner_text() == told  # with its blanks and line ends
@@ -257,8 +257,7 @@ def test_an_order_that_ends_late_leaves_the_next_dialog_alone(
     changes: list[str], mistake: str, told: str, show: ShowProxy
 ) -> None:
     screen, api = show()
-    begin_reload(screen, api)
-    api.proxy.changes, api.proxy.mistake = changes, mistake
+    begin_reload(screen, api, changes, mistake)
     api.hold("reset")
     client = api.answers["sessions"]["sessions"][0]["client"]
     screen.button(f"reset the session of {client}").click()
